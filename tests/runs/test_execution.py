@@ -45,19 +45,25 @@ def options_of(plan: Plan, **changes: Any) -> ExecutionOptions:
     return options
 
 
+def validated(plan: Plan) -> pd.DataFrame:
+    """Read the stored predictions of validation faces."""
+    stored = read_predictions(plan.record.predictions_path)
+    return stored[stored["part"] == "val"].reset_index(drop=True)
+
+
 def test_a_cached_bf16_run_answers_in_fp32_as_pictures_would(place: Place) -> None:
     """The frozen part is read twice: in bf16 to train on, in fp32 to answer."""
     experiment = an_experiment(max_epochs=1, augmentation=Augmentation(flip=True))
     options: Any = {"device": BF16, "cache": CacheSettings(place.runs_dir / "cache")}
     plan = place.plan(experiment, **options)
     assert plan.identity == place.plan(experiment).identity
-    events = list(place.run(plan, **options))
-    assert isinstance(events[1], Prepared)
-    assert "all before block4 computed and cached" in events[1].sentence
+    _, prepared, *_ = place.run(plan, **options)
+    assert isinstance(prepared, Prepared)
+    assert "all before block4 computed and cached" in prepared.sentence
 
     said = plan.record.about["speed"]
-    assert (said["cache"]["origin"], said["cache"]["views"]) == ("built", 2)
-    assert (said["cache"]["precision"], said["cache"]["equal_to_live"]) == ("bf16", True)
+    expected = {"origin": "built", "views": 2, "precision": "bf16", "equal_to_live": True}
+    assert said["cache"] | expected == said["cache"]
     assert said["cache_of_answers"]["precision"] == "fp32"
     assert said["steps"] == {"graph": False, "compiled": False}
 
@@ -66,12 +72,9 @@ def test_a_cached_bf16_run_answers_in_fp32_as_pictures_would(place: Place) -> No
     CPU.place(network)
     rows = parts_for(plan).own["val"]
     live = probabilities(network, on_cpu(place.faces), torch.from_numpy(rows))
-    table = predictions_table(place.faces.table.iloc[rows], "val", live)
-    stored = read_predictions(plan.record.predictions_path)
-    stored = stored[stored["part"] == "val"].reset_index(drop=True)
     written = place.runs_dir / "live.csv"
-    write_predictions(written, table)
-    pd.testing.assert_frame_equal(stored, read_predictions(written))
+    write_predictions(written, predictions_table(place.faces.table.iloc[rows], "val", live))
+    pd.testing.assert_frame_equal(validated(plan), read_predictions(written))
 
 
 def test_fp32_answers_come_from_what_was_trained_on(place: Place) -> None:
@@ -88,7 +91,7 @@ def test_fp32_answers_come_from_what_was_trained_on(place: Place) -> None:
     assert len(list(cache.glob("*.npy"))) == 1
 
 
-def test_the_record_says_why_nothing_was_cached(place: Place) -> None:
+def test_the_record_says_why_nothing_was_cached_or_that_the_cache_failed(place: Place) -> None:
     plan = place.plan(an_experiment(augmentation=Augmentation(contrast=0.1)))
     options = options_of(plan, cache=CacheSettings(place.runs_dir / "cache"))
     assert options.prefix() is None
@@ -96,13 +99,13 @@ def test_the_record_says_why_nothing_was_cached(place: Place) -> None:
     assert "for every batch" in options.sentence()
     assert not (place.runs_dir / "cache").exists()
 
-
-def test_a_cache_that_fails_is_noted_in_the_record(place: Place) -> None:
     (place.runs_dir / "file").write_text("no folder")
-    plan, cache = place.plan(an_experiment()), CacheSettings(place.runs_dir / "file" / "cache")
-    assert options_of(plan, cache=cache).prefix() is None
-    assert "continues without the cache" in plan.record.about["speed"]["cache"]["live"]
-    assert "continues without the cache" in plan.record.about["speed"]["notes"][0]
+    plan = place.plan(an_experiment())
+    failing = CacheSettings(place.runs_dir / "file" / "cache")
+    assert options_of(plan, cache=failing).prefix() is None
+    said = plan.record.about["speed"]
+    for text in (said["cache"]["live"], said["notes"][0]):
+        assert "continues without the cache" in text
 
 
 def test_a_resumed_run_keeps_its_precision_unless_told_otherwise(place: Place) -> None:
@@ -129,19 +132,16 @@ def test_the_selected_epochs_score_is_the_one_of_the_stored_predictions(
     events = list(place.run(plan, device=device, cache=cache))
     steps = [event.step for event in events if isinstance(event, Advanced)]
     shown = [step for step in steps if isinstance(step, EpochResult)]
-    record = plan.record
+    record, stored = plan.record, validated(plan)
     selected = int(record.done["selected_epoch"])
-    epoch = record.history().set_index("epoch").loc[selected]
-    stored = read_predictions(record.predictions_path)
-    stored = stored[stored["part"] == "val"]
+    epoch, metrics = record.history().set_index("epoch").loc[selected], record.metrics
     for task in plan.experiment.head.tasks:
         rate = float((stored[task] == stored[f"{task}_pred"]).mean())
-        assert epoch[f"val/{task}/accuracy"] == rate
-        assert record.metrics[f"selected/val/{task}/accuracy"] == rate
+        assert epoch[f"val/{task}/accuracy"] == metrics[f"selected/val/{task}/accuracy"] == rate
         assert shown[selected - 1].val_accuracy[task] == rate
     combined = [step.val_combined for step in shown]
-    assert epoch["val/combined"] == record.metrics["selected/val/combined"]
-    assert epoch["val/combined"] == combined[selected - 1] == max(combined)
+    assert epoch["val/combined"] == metrics["selected/val/combined"] == max(combined)
+    assert combined[selected - 1] == max(combined)
 
 
 @pytest.mark.parametrize("cached", [True, False])
@@ -151,24 +151,20 @@ def test_standardised_features_go_with_the_weights(place: Place, *, cached: bool
     assert plan.identity != place.plan(an_experiment(0)).identity
     list(place.run(plan, cache=cache))
 
-    loaded = load_trained(plan.folder / "model.safetensors")
-    rows = parts_for(plan).own
+    loaded, rows = load_trained(plan.folder / "model.safetensors"), parts_for(plan).own
     with torch.inference_mode():
         images = on_cpu(place.faces).images(torch.from_numpy(rows["train"]))
         features = loaded.network.features(images)
     head = loaded.network.head
     assert isinstance(head, StandardisedHead)
     torch.testing.assert_close(head.mean, features.mean(0), rtol=1e-3, atol=1e-5)
-    scaled = (features - head.mean) / head.sd
     varies = features.std(0) > 1e-4 * features.mean(0).abs()
     assert varies.any()
-    deviations = scaled[:, varies].std(0)
+    deviations = ((features - head.mean) / head.sd)[:, varies].std(0)
     torch.testing.assert_close(deviations, torch.ones_like(deviations), rtol=2e-2, atol=0)
-
-    stored = read_predictions(plan.record.predictions_path)
-    stored = stored[stored["part"] == "val"].reset_index(drop=True)
     again = loaded.predict(place.faces.pixels()[rows["val"]])
-    pd.testing.assert_frame_equal(stored[again.columns], again, check_dtype=False, atol=1e-5)
+    stored = validated(plan)[again.columns]
+    pd.testing.assert_frame_equal(stored, again, check_dtype=False, atol=1e-5)
 
 
 class SomeFaces:

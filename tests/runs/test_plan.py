@@ -18,19 +18,32 @@ from benchmark.evaluation.predictions import read_predictions
 from benchmark.experiment.definition import Backbone, Experiment, Protocol
 from benchmark.files import write_json
 from benchmark.models.network import build_network
-from benchmark.models.weights import add_file, load
-from benchmark.record import RunRecord, work_folder
+from benchmark.models.weights import WeightFile, add_file, load
+from benchmark.record import RunRecord, all_records
 from benchmark.runs.folder import parts_for, save_weights, write_answers
 from benchmark.tasks import TASKS, TaskName, n_classes
 from tests.runs.small import Place, edit_json, settings
 from tests.runs.small import an_experiment as small_experiment
 from tests.training.small import CPU
 
+PUBLISHED = Protocol(split="published-1")
+
 
 def an_experiment(weights: str = "none", **changes: Any) -> Experiment:
     name = f"mtl-cnn-{weights.split(':')[0]}-full-tiny"
     fields = {"name": name, "backbone": Backbone("cnn", weights, input_px=32)} | changes
     return replace(small_experiment(max_epochs=1), **fields)
+
+
+def from_run(record: RunRecord, **changes: object) -> Experiment:
+    return an_experiment(f"run:{record.identity[:8]}", **changes)
+
+
+def weights_of(place: Place, record: RunRecord, **changes: object) -> WeightFile:
+    """Plan a run that starts from another one; give what it starts from."""
+    weights = place.plan(from_run(record, **changes)).weights
+    assert weights is not None
+    return weights
 
 
 def untrained(place: Place, experiment: Experiment) -> RunRecord:
@@ -43,48 +56,32 @@ def untrained(place: Place, experiment: Experiment) -> RunRecord:
     return plan.record
 
 
-@pytest.fixture(scope="module")
-def first_runs(drawn_faces: FaceSet, tmp_path_factory: pytest.TempPathFactory) -> Place:
-    """A runs folder with one finished run of a CNN from nothing; not to be changed."""
-    place = Place(drawn_faces, tmp_path_factory.mktemp("runs"))
-    place.done(an_experiment())
-    return place
-
-
 @pytest.fixture
-def copied(first_runs: Place, tmp_path: Path) -> Place:
-    """A copy of `first_runs` to do with as one likes."""
-    runs_dir = Path(shutil.copytree(first_runs.runs_dir, tmp_path / "runs"))
-    return Place(first_runs.faces, runs_dir)
+def copied(trained_runs_dir: Path, drawn_faces: FaceSet, tmp_path: Path) -> Place:
+    """A copy of a runs folder with one finished run of a CNN from nothing."""
+    return Place(drawn_faces, Path(shutil.copytree(trained_runs_dir, tmp_path / "runs")))
 
 
 @pytest.fixture
 def earlier(copied: Place) -> RunRecord:
     """The one run in it."""
-    (folder,) = [folder for folder in work_folder(copied.runs_dir).iterdir() if folder.is_dir()]
-    return RunRecord(folder)
+    (record,) = all_records(copied.runs_dir)
+    return record
 
 
-def retold(record: RunRecord, **changes: dict[str, object] | bool) -> None:
-    """Change what a run's folder says of it, in one part or another."""
-
-    def change(about: dict[str, Any]) -> None:
-        for part, new in changes.items():
-            about[part] = about[part] | new if isinstance(new, dict) else new
-
-    edit_json(record.folder / "experiment.json", change)
-
-
-def from_run(record: RunRecord, **changes: object) -> Experiment:
-    return an_experiment(f"run:{record.identity[:8]}", **changes)
+def retold(record: RunRecord, **protocol: object) -> None:
+    """Change the protocol that a run's folder says it had."""
+    edit_json(
+        record.folder / "experiment.json",
+        lambda about: about["experiment"]["protocol"].update(protocol),
+    )
 
 
 def test_a_run_starts_from_the_trunk_of_an_earlier_one(copied: Place, earlier: RunRecord) -> None:
-    plan = copied.plan(from_run(earlier))
-    assert plan.weights is not None
-    assert plan.weights.from_run == earlier.identity
-    assert plan.weights.origin.startswith(f"run {earlier.identity[:12]} (mtl-cnn-none-full-tiny")
-    network = build_network(from_run(earlier), load(plan.weights), seed=5)
+    weights = weights_of(copied, earlier)
+    assert weights.from_run == earlier.identity
+    assert weights.origin.startswith(f"run {earlier.identity[:12]} (mtl-cnn-none-full-tiny")
+    network = build_network(from_run(earlier), load(weights), seed=5)
     kept = load_file(earlier.folder / "model.safetensors")
     backbone = network.backbone.state_dict()
     assert backbone
@@ -95,54 +92,45 @@ def test_a_run_starts_from_the_trunk_of_an_earlier_one(copied: Place, earlier: R
 
 def test_it_is_fed_as_the_earlier_run_was(place: Place) -> None:
     first = untrained(place, an_experiment(protocol=Protocol(input_scaling="unit")))
-    plan = place.plan(from_run(first))
-    assert plan.weights is not None
-    assert plan.weights.preprocessing.sentence() == "RGB, 0 to 1"
+    assert weights_of(place, first).preprocessing.sentence() == "RGB, 0 to 1"
 
 
 def test_the_new_run_says_where_it_comes_from(copied: Place, earlier: RunRecord) -> None:
     later = untrained(copied, from_run(earlier))
-    assert later.about["weights"]["from_run"] == earlier.identity
-    assert later.about["weights"]["source"] == f"run:{earlier.identity[:8]}"
-    (seen,) = later.about["weights"]["faces_seen"]
+    said = later.about["weights"]
+    assert (said["from_run"], said["source"]) == (earlier.identity, f"run:{earlier.identity[:8]}")
+    (seen,) = said["faces_seen"]
     assert seen["pixel_digest"] == copied.faces.pixel_digest
     assert later.about["leaky"] is False
-    last = copied.plan(from_run(later))
-    assert last.weights is not None
-    assert [seen["run"] for seen in last.weights.faces_seen] == [later.identity, earlier.identity]
+    seen_last = weights_of(copied, later).faces_seen
+    assert [seen["run"] for seen in seen_last] == [later.identity, earlier.identity]
 
 
 def test_the_trunks_content_enters_the_identity(copied: Place, earlier: RunRecord) -> None:
-    before = copied.plan(from_run(earlier))
+    before, weights = copied.plan(from_run(earlier)), weights_of(copied, earlier)
     model = earlier.folder / "model.safetensors"
     content = bytearray(model.read_bytes())
     # The tensors lie by name: `head.` first, `backbone.` last.
     content[-1] ^= 1
     model.write_bytes(content)
-    after = copied.plan(from_run(earlier))
-    assert before.identity != after.identity
-    assert before.weights is not None
+    assert before.identity != copied.plan(from_run(earlier)).identity
     with pytest.raises(WeightsError, match="changed since it was resolved"):
-        load(before.weights)
+        load(weights)
 
 
 def test_leaks_are_inherited(copied: Place, earlier: RunRecord) -> None:
-    retold(earlier, leaky=True)
+    edit_json(earlier.folder / "experiment.json", lambda about: about.update(leaky=True))
     later = untrained(copied, from_run(earlier))
     assert later.about["leaky"] is True
-    last = copied.plan(from_run(later))
-    assert last.weights is not None
-    assert last.weights.leaky
-    leaky = an_experiment(protocol=Protocol(split="published-1"))
-    plan = copied.plan(leaky)
-    assert plan.about(CPU, build_network(leaky, None, 0), {})["leaky"] is True
+    assert weights_of(copied, later).leaky
+    leaky = an_experiment(protocol=PUBLISHED)
+    assert copied.plan(leaky).about(CPU, build_network(leaky, None, 0), {})["leaky"] is True
 
 
 def test_a_leaky_run_predicts_the_leak_free_test_faces_besides_its_own(place: Place) -> None:
     """So that `facebench leak` scores every model of the chain on the same faces."""
-    leaky = an_experiment(protocol=Protocol(split="published-1"))
-    plan = place.plan(leaky)
-    parts = parts_for(plan)
+    plan = place.plan(an_experiment(protocol=PUBLISHED))
+    parts, table = parts_for(plan), place.faces.table
     assert set(parts.outside) <= set(parts.predicted(reads_test=True))
 
     def predict(rows: Rows) -> dict[TaskName, np.ndarray[Any, np.dtype[np.float32]]]:
@@ -154,7 +142,6 @@ def test_a_leaky_run_predicts_the_leak_free_test_faces_besides_its_own(place: Pl
         set(read_predictions(path).query("part == 'test'")["file"])
         for path in (plan.record.predictions_path, plan.record.outside_path)
     )
-    table = place.faces.table
     assert not own & outside
     assert own | outside >= set(table["file"][table["part"] == "test"])
     assert not len(parts_for(place.plan(an_experiment())).outside)
@@ -165,10 +152,10 @@ def test_the_same_faces_under_another_split_or_fold_are_refused(
 ) -> None:
     own = earlier.about["experiment"]["protocol"]
     for change in ({"split": "leak-free-0"}, {"fold": 2}):
-        retold(earlier, experiment={"protocol": own | change})
+        retold(earlier, **own | change)
         with pytest.raises(WeightsError, match="trained on these faces under another split"):
             copied.plan(from_run(earlier))
-    assert copied.plan(from_run(earlier, protocol=Protocol(fold=2))).weights is not None
+    assert weights_of(copied, earlier, protocol=Protocol(fold=2))
     with pytest.raises(WeightsError, match="fold 2"):
         copied.plan(from_run(earlier, protocol=Protocol(fold=1)))
 
@@ -189,57 +176,49 @@ def test_other_faces_are_what_it_is_for_and_what_a_run_saw_long_ago_counts(
 ) -> None:
     """Trained on these faces, then on others, then back here under another split."""
     runs_dir = copied.runs_dir
-    retold(earlier, experiment={"protocol": earlier.about["experiment"]["protocol"] | {"fold": 3}})
+    retold(earlier, fold=3)
     drawn = draw_faces(120, seed=12, image_px=32)
     store_faces(drawn.images, drawn.labels, name="others", drawn=True, data_dir=runs_dir / "data")
     others = Place(choose_dataset(runs_dir / "data", "others"), runs_dir)
-    plan = others.plan(from_run(earlier))
-    assert plan.weights is not None
-    assert plan.weights.faces_seen[0]["pixel_digest"] == copied.faces.pixel_digest
-    between = untrained(others, from_run(earlier))
+    (seen,) = weights_of(others, earlier).faces_seen
+    assert seen["pixel_digest"] == copied.faces.pixel_digest
     with pytest.raises(WeightsError, match="fold 3"):
-        copied.plan(from_run(between))
+        copied.plan(from_run(untrained(others, from_run(earlier))))
 
 
-def cut_short(record: RunRecord) -> None:
-    model = record.folder / "model.safetensors"
-    model.write_bytes(model.read_bytes()[:-100])
+def cut_short(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
 
 
 @pytest.mark.parametrize(
-    ("change", "error", "said"),
+    ("name", "change", "error", "said"),
     [
-        (lambda run: (run.folder / "done.json").unlink(), WeightsMissing,
-         r"not done but interrupted.*run mtl-cnn-none-full-tiny --seeds 0"),
-        (lambda run: (run.folder / "model.safetensors").unlink(), RunError, "kept no weights"),
-        (cut_short, WeightsError, r"model\.safetensors is damaged or cut short"),
+        ("done.json", Path.unlink, WeightsMissing,
+         "not done but interrupted.*run mtl-cnn-none-full-tiny --seeds 0"),
+        ("model.safetensors", Path.unlink, RunError, "kept no weights"),
+        ("model.safetensors", cut_short, WeightsError, "is damaged or cut short"),
     ],
-    ids=["not done", "no weights", "damaged"],
 )  # fmt: skip
 def test_a_run_that_cannot_be_started_from_is_refused(
-    copied: Place, earlier: RunRecord, change: Any, error: type[BenchmarkError], said: str
-) -> None:
-    change(earlier)
+    copied: Place, earlier: RunRecord, name: str, change: Any, error: type[BenchmarkError],
+    said: str,
+) -> None:  # fmt: skip
+    change(earlier.folder / name)
     with pytest.raises(error, match=said):
         copied.plan(from_run(earlier))
 
 
-def test_another_architecture_and_digits_that_two_runs_share_are_refused(
-    copied: Place, earlier: RunRecord
+def test_another_architecture_digits_that_two_runs_share_and_a_label_are_refused(
+    copied: Place, earlier: RunRecord, tmp_path: Path
 ) -> None:
     backbone = Backbone("squeezenet1_1", f"run:{earlier.identity[:8]}", input_px=32)
-    squeezenet = an_experiment(backbone=backbone, name="mtl-squeezenet1_1-run-full")
     with pytest.raises(WeightsError, match="trained cnn, not squeezenet1_1"):
-        copied.plan(squeezenet)
+        copied.plan(an_experiment(backbone=backbone, name="mtl-squeezenet1_1-run-full"))
     other = earlier.identity[:12] + "0" * 52
     shutil.copytree(earlier.folder, earlier.folder.with_name(other))
     with pytest.raises(WeightsError, match=rf"2 finished runs .*{other[:13]}.*more digits"):
         copied.plan(from_run(earlier))
     assert copied.plan(an_experiment(f"run:{earlier.identity}")).weights is not None
-
-
-def test_a_run_takes_no_label(earlier: RunRecord, tmp_path: Path) -> None:
-    """Else a label would be a way round the split."""
-    model = earlier.folder / "model.safetensors"
+    # Else a label would be a way round the split.
     with pytest.raises(WeightsError, match="was written by facebench"):
-        add_file(model, tmp_path / "store", label="mine")
+        add_file(earlier.folder / "model.safetensors", tmp_path / "store", label="mine")

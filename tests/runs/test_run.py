@@ -8,17 +8,18 @@ import json
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from benchmark.data.dataset import FaceSet
 from benchmark.errors import RunError
 from benchmark.evaluation.predictions import read_predictions
 from benchmark.files import file_lock
 from benchmark.models.network import Network
 from benchmark.record import RunRecord, all_records
+from benchmark.runs import folder
 from benchmark.runs import queue as queue_file
 from benchmark.runs.queue import queued, queues, queues_folder
 from benchmark.runs.run import Advanced, Failed, Finished, Prepared, Skipped, Started, run_all
@@ -35,19 +36,17 @@ def test_a_run_leaves_everything_behind(place: Place) -> None:
         "metrics.json", "subgroups.csv", "mistakes.csv", "model.safetensors", "done.json",
         "confusion.png", "report_race.csv", "subgroups.png", "label_suspects.png",
     }  # fmt: skip
+    assert "checkpoint.pt" not in names
     # Errors in years are of the training faces' means.
     years = pd.read_csv(record.folder / "age_years.csv").set_index(["read_as", "group"])
-    table = place.faces.table
+    table, predictions = place.faces.table, read_predictions(record.predictions_path)
     means = table[table["part"] == "train"].groupby("age_group")["age"].mean()
-    test = read_predictions(record.predictions_path).query("part == 'test'")
+    test = predictions.query("part == 'test'")
     errors = (test["age_group_pred"].map(means) - test["age"]).abs()
     assert years.loc[("predicted group", "all"), "mae_years"] == pytest.approx(errors.mean())
-    assert "checkpoint.pt" not in names
     assert 0 <= record.metrics["test/age_group/accuracy"] <= 1
     assert record.about["dataset"]["drawn"]
-    predictions = read_predictions(record.predictions_path)
-    placed = table[table["part"].isin(["val", "test"])]
-    assert set(predictions["file"]) == set(placed["file"])
+    assert set(predictions["file"]) == set(table["file"][table["part"].isin(["val", "test"])])
 
 
 def test_a_done_run_is_up_to_date_and_one_that_another_process_holds_is_left(place: Place) -> None:
@@ -63,38 +62,56 @@ def test_a_done_run_is_up_to_date_and_one_that_another_process_holds_is_left(pla
     assert "runs it" in event.why
 
 
-def test_a_stopped_run_resumes_and_ends_as_an_undisturbed_one(place: Place) -> None:
-    plan = place.plan()
-    stopped = place.run(plan)
-    for event in stopped:
-        if isinstance(event, Advanced) and isinstance(event.step, EpochResult):
-            break
-    stopped.close()
+def test_a_run_stopped_after_epochs_that_were_not_kept_ends_as_an_undisturbed_one(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = an_experiment("mtl-cnn-none-full-kept", max_epochs=4, steps_per_epoch=4)
+    plan = place.plan(experiment)
+    with monkeypatch.context() as patched:
+        patched.setattr(folder, "CHEAP_SECONDS", 0.0)
+        patched.setattr(folder, "SHARE", 1e-9)
+        stopped = place.run(plan)
+        for event in stopped:
+            step = event.step if isinstance(event, Advanced) else None
+            if isinstance(step, EpochResult) and step.epoch == 2:
+                break
+        stopped.close()
     assert plan.record.state == "interrupted"
     assert (plan.folder / "interrupted.json").is_file()
+    assert plan.record.history()["epoch"].tolist() == [1]
 
     events = list(place.run(plan))
     assert isinstance(events[0], Started)
     assert events[0].epochs_done == 1
-    whole = Place(place.faces, place.runs_dir / "whole").done()
+    whole = Place(place.faces, place.runs_dir / "whole").done(experiment)
     pd.testing.assert_frame_equal(
         read_predictions(plan.record.predictions_path), read_predictions(whole.predictions_path)
     )
-    assert plan.record.history()["epoch"].tolist() == [1, 2]
+    assert plan.record.history()["epoch"].tolist() == [1, 2, 3, 4]
     assert not (plan.folder / "interrupted.json").exists()
 
 
 BROKEN = an_experiment("mtl-cnn-none-full-broken", learning_rate=1e30, clipping="none")
 
 
-def test_a_failed_run_says_why_and_the_next_one_runs(place: Place) -> None:
+def networks() -> int:
+    gc.collect()
+    # By type, not isinstance: some of torch's own objects warn when their class is asked for.
+    return sum(type(item) is Network for item in gc.get_objects())
+
+
+def test_a_failed_run_says_why_and_lets_go_of_its_network_and_the_next_one_runs(
+    place: Place,
+) -> None:
+    """Else the memory of every failed run is missing to the next, on a GPU above all."""
+    n_before = networks()
     events = place.run_all(BROKEN, an_experiment())
+    assert networks() == n_before
     on_the_way = (Started, Prepared, Advanced)
     ends = [type(event) for event in events if not isinstance(event, on_the_way)]
     assert ends == [Failed, Finished]
-    records = {record.experiment_name: record for record in all_records(place.runs_dir)}
-    failed = records["mtl-cnn-none-full-broken"]
-    assert failed.state == "failed"
+    (failed,) = (record for record in all_records(place.runs_dir) if record.state == "failed")
+    assert failed.experiment_name == "mtl-cnn-none-full-broken"
     assert "training loss" in json.loads((failed.folder / "failed.json").read_text())["why"]
 
     with pytest.raises(RunError, match="mtl-cnn-none-full-broken, seed 0 failed"):
@@ -104,29 +121,14 @@ def test_a_failed_run_says_why_and_the_next_one_runs(place: Place) -> None:
 
 def test_a_run_whose_folder_cannot_be_made_has_failed_and_the_next_one_runs(place: Place) -> None:
     first, second = an_experiment(), an_experiment("mtl-cnn-none-full-next", max_epochs=1)
-    folder = place.plan(first).folder
-    folder.parent.mkdir()
-    folder.write_text("a file, where a folder should be", encoding="utf-8")
-    events = place.run_all(first, second)
-    failed, ended = events[0], events[-1]
+    path = place.plan(first).folder
+    path.parent.mkdir()
+    path.write_text("a file, where a folder should be", encoding="utf-8")
+    failed, *_, ended = place.run_all(first, second)
     assert isinstance(failed, Failed)
     assert isinstance(ended, Finished)
-    assert str(folder) in failed.error.found
+    assert str(path) in failed.error.found
     assert "--runs-dir" in failed.error.fix
-
-
-def test_a_failed_run_lets_go_of_its_network(place: Place) -> None:
-    """Else the memory of every failed run is missing to the next, on a GPU above all."""
-
-    def networks() -> int:
-        gc.collect()
-        # By type, not isinstance: some of torch's own objects warn when their class is asked for.
-        return sum(type(item) is Network for item in gc.get_objects())
-
-    before = networks()
-    events = place.run_all(BROKEN)
-    assert isinstance(events[-1], Failed)
-    assert networks() == before
 
 
 def test_an_ad_hoc_run_reads_no_test_face_unless_told_to(place: Place) -> None:
@@ -140,15 +142,13 @@ def test_an_ad_hoc_run_reads_no_test_face_unless_told_to(place: Place) -> None:
 
 
 def test_a_planted_duplicate_across_the_split_stops_the_training(place: Place) -> None:
-    faces, table = place.faces, place.faces.table.copy()
-    in_train = table.index[table["part"] == "train"][0]
-    in_test = table.index[table["part"] == "test"][0]
+    table = place.faces.table.copy()
+    in_train, in_test = (table.index[table["part"] == part][0] for part in ("train", "test"))
     table.loc[in_test, "sha256"] = table.loc[in_train, "sha256"]
-    leaking = FaceSet(faces.folder, faces.manifest, table)
-    events = Place(leaking, place.runs_dir).run_all(an_experiment())
-    assert [type(event) for event in events] == [Failed]
-    assert isinstance(events[0], Failed)
-    assert "sha256" in str(events[0].error)
+    leaking = replace(place.faces, table=table)
+    (event,) = Place(leaking, place.runs_dir).run_all(an_experiment())
+    assert isinstance(event, Failed)
+    assert "sha256" in str(event.error)
 
 
 @pytest.mark.slow
@@ -179,19 +179,17 @@ def test_a_queue_says_where_each_run_stands(place: Place, monkeypatch: pytest.Mo
     monkeypatch.setattr(queue_file, "WRITE_SECONDS", 0.0)
     good, bad = an_experiment(max_epochs=1), an_experiment(learning_rate=1e30, max_epochs=1)
     lost = an_experiment(max_epochs=1).adjusted({"backbone.weights": "run:0123456789"})
-    wanted, seen, runs_dir = [good, lost, bad], [], place.runs_dir
+    wanted, seen, runs_dir = [good, lost, bad], dict[str, list[str]](), place.runs_dir
     events = run_all(wanted, (0,), place.faces, settings(runs_dir))
     for event in queued(events, wanted, (0,), runs_dir):
         (found,) = queues(runs_dir)
-        seen.append((type(event).__name__, [run.state for run in found.runs]))
+        seen.setdefault(type(event).__name__, [run.state for run in found.runs])
         if isinstance(event, Started | Finished):
             running = next(run for run in found.runs if run.identity == event.plan.identity)
             assert running.where == socket.gethostname()
-    by_event = dict(seen)
-    assert by_event["Missing"] == ["done", "missing", "queued"]
-    assert by_event["Failed"] == ["done", "missing", "failed"]
-    assert seen[0] == ("Started", ["running", "queued", "queued"])
-    assert not list(queues(runs_dir))
+    assert seen["Started"] == ["running", "queued", "queued"]
+    assert seen["Missing"] == ["done", "missing", "queued"]
+    assert seen["Failed"] == ["done", "missing", "failed"]
     assert not list(queues_folder(runs_dir).iterdir())
 
 
