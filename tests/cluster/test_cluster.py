@@ -4,6 +4,7 @@
 """
 
 import collections
+import contextlib
 import importlib.util
 import json
 import os
@@ -25,22 +26,12 @@ from benchmark import registry
 from benchmark.cluster.connection import ClusterOptions, connected
 from benchmark.cluster.fleet import Fleet
 from benchmark.data.dataset import FaceSet
-from benchmark.record import all_records
+from benchmark.record import RunRecord, all_records
 from benchmark.runs.plan import Settings
 from benchmark.runs.run import Finished, Started, run_all
 from benchmark.training.device import Device
-from tests.cluster.machines import (
-    HEAD_IP,
-    NODE_IPS,
-    MlflowServer,
-    Postgres,
-    RayCluster,
-    kill_all,
-    postgres,
-    postgres_program,
-    ray_cluster,
-    wait_until,
-)
+from tests.cluster import machines
+from tests.cluster.machines import HEAD_IP, NODE_IPS, kill_all, wait_until
 from tests.runs.small import an_experiment
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
@@ -49,7 +40,7 @@ for package in ("ray", "psycopg"):
     if importlib.util.find_spec(package) is None:
         reason = f"needs {package}: pip install 'facebench[cluster]'"
         pytest.skip(reason, allow_module_level=True)
-if postgres_program("initdb") is None:
+if machines.postgres_program() is None:
     pytest.skip("needs PostgreSQL: apt-get install postgresql", allow_module_level=True)
 
 NAMES = ("mtl-cnn-none-full-demo-32px", "mtl-cnn-none-frozen-demo")
@@ -60,38 +51,24 @@ EXACT = Device(torch.device("cpu"), "fp32", exact=True)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cluster")
-
-
-@pytest.fixture(scope="module")
-def cluster(folder: Path) -> Iterator[RayCluster]:
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[machines.RayCluster]:
     """Two nodes for one run each; those that a test kills are replaced by the next one."""
-    with ray_cluster(folder, NODE_IPS[0]) as started, pytest.MonkeyPatch.context() as patch:
+    folder = tmp_path_factory.mktemp("cluster")
+    with machines.ray_cluster(folder) as started, pytest.MonkeyPatch.context() as patch:
         for name, value in started.token.items():
             patch.setenv(name, value)
         yield started
 
 
 @pytest.fixture(scope="module")
-def database() -> Iterator[Postgres]:
-    with postgres() as server:
+def database() -> Iterator[machines.Postgres]:
+    with machines.postgres() as server:
         yield server
 
 
 @pytest.fixture
-def studies(database: Postgres) -> str:
-    """Give a database of Optuna's own: it and MLflow both keep their version in one table."""
-    import psycopg
-
-    with psycopg.connect(database.address, autocommit=True) as connection:
-        connection.execute("CREATE DATABASE studies")
-    return f"{database.address.rpartition('/')[0]}/studies"
-
-
-@pytest.fixture(scope="module")
-def mlflow_server(database: Postgres, folder: Path) -> Iterator[MlflowServer]:
-    server = MlflowServer(database.address, folder / "artifacts")
+def mlflow_server(database: machines.Postgres, tmp_path: Path) -> Iterator[machines.MlflowServer]:
+    server = machines.MlflowServer(database.address, tmp_path / "mlflow")
     try:
         server.start()
         yield server
@@ -107,55 +84,71 @@ connection.ClusterOptions = functools.partial(connection.ClusterOptions, report_
 """
 
 
-def facebench(*words: str | Path, **environment: str) -> subprocess.Popen[bytes]:
+def facebench(*words: str | Path, code: str = "", **environment: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [*PROGRAM, *map(str, words)], env=os.environ | environment, start_new_session=True
-    )
+        [*PROGRAM[:2], code + PROGRAM[2], *map(str, words)], env=os.environ | environment,
+        start_new_session=True,
+    )  # fmt: skip
+
+
+@contextlib.contextmanager
+def driven(*words: str | Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a command in a process of its own; at the end nothing of it is left."""
+    driver = facebench(*words, **environment)
+    try:
+        yield driver
+    finally:
+        kill_all(driver)
 
 
 def settings(runs_dir: Path) -> Settings:
     return Settings(runs_dir, runs_dir / "weights", EXACT, offline=True, figures=False)
 
 
-def node_of(cluster: RayCluster) -> str:
+def on_drawn(data_dir: Path, runs_dir: Path) -> tuple[str | Path, ...]:
+    return ("--dataset", "drawn", "--data-dir", data_dir, "--runs-dir", runs_dir)
+
+
+def node_of(cluster: machines.RayCluster) -> str:
     """Give the address of the node beside the head; one that a test before killed is replaced."""
     for ip in cluster.nodes:
         if ip != HEAD_IP:
             return ip
-    ip = NODE_IPS[len(cluster.launched) - 1]
+    ip = NODE_IPS[len(cluster.launch) - 1]
     cluster.start(ip)
     cluster.wait_for(ip)
     return ip
 
 
+def n_done(runs_dir: Path) -> int:
+    return sum(record.state == "done" for record in all_records(runs_dir))
+
+
 def test_forty_runs_survive_a_lost_node_a_killed_driver_and_restarted_services(
-    cluster: RayCluster, mlflow_server: MlflowServer, database: Postgres, drawn_data_dir: Path,
-    drawn_faces: FaceSet, tmp_path: Path,
+    cluster: machines.RayCluster, mlflow_server: machines.MlflowServer,
+    database: machines.Postgres, drawn_data_dir: Path, drawn_faces: FaceSet, tmp_path: Path,
 ) -> None:  # fmt: skip
-    runs_dir = tmp_path / "runs"
-    where = ("--data-dir", drawn_data_dir, "--dataset", "drawn", "--runs-dir", runs_dir)
+    runs_dir, local = tmp_path / "runs", tmp_path / "local"
     command = (
-        "run", *NAMES, "--seeds", SEEDS, "--deterministic", "--on", cluster.address, *where
+        "run", *NAMES, "--seeds", SEEDS, "--deterministic", "--on", cluster.address,
+        *on_drawn(drawn_data_dir, runs_dir),
     )  # fmt: skip
     store = {"MLFLOW_TRACKING_URI": mlflow_server.address}
 
-    driver = facebench(*command, **store)
-    try:
+    with driven(*command, **store):
         wait_until(lambda: n_done(runs_dir) >= 6, "six runs", 300)
         cluster.kill(node_of(cluster))
         wait_until(lambda: n_done(runs_dir) >= 12, "six more runs on one node", 300)
-        kill_all(driver)
-        after_kill = n_done(runs_dir)
-        assert 12 <= after_kill < N_RUNS
-        node_of(cluster)
-        driver = facebench(*command, **store)
+    after_kill = n_done(runs_dir)
+    assert 12 <= after_kill < N_RUNS
+    node_of(cluster)
+    with driven(*command, **store) as driver:
         wait_until(lambda: n_done(runs_dir) >= after_kill + 6, "runs of the second driver", 300)
-        mlflow_server.restart()
+        mlflow_server.stop()
+        mlflow_server.start()
         wait_until(lambda: n_done(runs_dir) >= after_kill + 10, "runs after a restart", 300)
         database.restart(seconds_away=3)
         assert driver.wait(timeout=600) == 0
-    finally:
-        kill_all(driver)
     done = [record for record in all_records(runs_dir) if record.state == "done"]
     assert len(done) == N_RUNS == len(list((runs_dir / "work").iterdir()))
     assert {record.about["attempt"] for record in done} == {1}
@@ -170,19 +163,11 @@ def test_forty_runs_survive_a_lost_node_a_killed_driver_and_restarted_services(
         (record.identity for record in done), 1
     )
 
-    local = tmp_path / "local"
     experiments = [registry.experiment(name) for name in NAMES]
-    seeds = tuple(map(int, SEEDS.split(",")))
     torch.set_num_threads(1)
-    ends = collections.Counter(
-        type(event).__name__ for event in run_all(experiments, seeds, drawn_faces, settings(local))
-    )
-    assert ends["Finished"] == N_RUNS
+    events = list(run_all(experiments, map(int, SEEDS.split(",")), drawn_faces, settings(local)))
+    assert sum(isinstance(event, Finished) for event in events) == N_RUNS
     assert leaderboard(runs_dir, drawn_data_dir) == leaderboard(local, drawn_data_dir)
-
-
-def n_done(runs_dir: Path) -> int:
-    return sum(record.state == "done" for record in all_records(runs_dir))
 
 
 def mlflow_runs(address: str) -> dict[str, int]:
@@ -199,10 +184,7 @@ def mlflow_runs(address: str) -> dict[str, int]:
 
 def leaderboard(runs_dir: Path, data_dir: Path) -> list[dict[str, Any]]:
     """Give the leaderboard's rows as they are written; what a run cost differs each time."""
-    made = facebench(
-        "leaderboard", "--suite", "demo", "--dataset", "drawn", "--data-dir", data_dir,
-        "--runs-dir", runs_dir,
-    )  # fmt: skip
+    made = facebench("leaderboard", "--suite", "demo", *on_drawn(data_dir, runs_dir))
     assert made.wait(timeout=300) == 0
     (path,) = (runs_dir / "leaderboards").glob("*.csv")
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
@@ -215,26 +197,22 @@ def test_a_driver_that_is_told_to_stop_marks_its_runs_and_the_same_command_finis
 ) -> None:
     runs_dir, epochs = tmp_path / "runs", 60
     command = (
-        sys.executable, "-c", REPORTING_OFTEN + PROGRAM[-1], "run", NAMES[0], "--seeds", "0,1",
-        "--set", f"recipe.max_epochs={epochs}", "--dataset", "drawn", "--data-dir", drawn_data_dir,
-        "--runs-dir", runs_dir, "--tracking", "files", "--on", "ray",
+        "run", NAMES[0], "--seeds", "0,1", "--set", f"recipe.max_epochs={epochs}",
+        *on_drawn(drawn_data_dir, runs_dir), "--tracking", "files", "--on", "ray",
     )  # fmt: skip
-    driver = subprocess.Popen([*map(str, command)], start_new_session=True)
-    try:
+    with driven(*command, code=REPORTING_OFTEN) as driver:
         checkpoints = "work/*/checkpoint.pt"
         wait_until(lambda: len(list(runs_dir.glob(checkpoints))) == 2, "two runs under way")
         started = psutil.Process(driver.pid).children(recursive=True)
         driver.terminate()
         assert driver.wait(timeout=300) == 130
         assert not psutil.wait_procs(started, timeout=60)[1], "Ray's processes end with it"
-        records = list(all_records(runs_dir))
-        assert [record.state for record in records] == ["interrupted", "interrupted"]
-        assert all((record.folder / "interrupted.json").is_file() for record in records)
-        reached = {record.identity: len(record.history()) for record in records}
-        driver = subprocess.Popen([*map(str, command)], start_new_session=True)
+    records = list(all_records(runs_dir))
+    assert [record.state for record in records] == ["interrupted", "interrupted"]
+    assert all((record.folder / "interrupted.json").is_file() for record in records)
+    reached = {record.identity: len(record.history()) for record in records}
+    with driven(*command, code=REPORTING_OFTEN) as driver:
         assert driver.wait(timeout=600) == 0
-    finally:
-        kill_all(driver)
     for record in all_records(runs_dir):
         assert (record.state, record.about["attempt"]) == ("done", 1)
         assert record.history()["epoch"].tolist() == list(range(1, epochs + 1))
@@ -244,7 +222,7 @@ def test_a_driver_that_is_told_to_stop_marks_its_runs_and_the_same_command_finis
 
 @pytest.mark.parametrize("shared", [False, True])
 def test_a_run_whose_node_dies_goes_on_elsewhere_from_its_last_report(
-    cluster: RayCluster, drawn_faces: FaceSet, tmp_path: Path, shared: bool
+    cluster: machines.RayCluster, drawn_faces: FaceSet, tmp_path: Path, shared: bool
 ) -> None:
     experiment, seeds = an_experiment(max_epochs=EPOCHS), (0, 1)
     options = ClusterOptions(cluster.address, report_seconds=0.5, shared_runs=shared)
@@ -272,85 +250,79 @@ def test_a_run_whose_node_dies_goes_on_elsewhere_from_its_last_report(
     assert first.epochs_done == 0
     assert last.epochs_done > 0
     assert HEAD_IP in last.where
-    local = settings(tmp_path / "local")
     torch.set_num_threads(1)
-    *_, same = run_all([experiment], (killed,), drawn_faces, local)
+    *_, same = run_all([experiment], (killed,), drawn_faces, settings(tmp_path / "local"))
     assert isinstance(same, Finished)
     here, there = (item.plan.folder / "model.safetensors" for item in (same, done[killed]))
     assert here.read_bytes() == there.read_bytes()
-    assert done[killed].plan.record.about["attempt"] == 1
-    assert done[killed].plan.record.history()["epoch"].tolist() == list(range(1, EPOCHS + 1))
+    record = done[killed].plan.record
+    assert record.about["attempt"] == 1
+    assert record.history()["epoch"].tolist() == list(range(1, EPOCHS + 1))
 
 
 def test_twenty_trials_survive_a_killed_worker_and_a_restarted_database(
-    cluster: RayCluster, studies: str, database: Postgres, drawn_data_dir: Path, tmp_path: Path
+    cluster: machines.RayCluster, database: machines.Postgres, drawn_data_dir: Path, tmp_path: Path
 ) -> None:
-    node = node_of(cluster)
-    driver = facebench(
+    import psycopg
+
+    # A database of Optuna's own: it and MLflow both keep their version in one table.
+    with psycopg.connect(database.address, autocommit=True) as connection:
+        connection.execute("CREATE DATABASE studies")
+    studies, node = f"{database.address.rpartition('/')[0]}/studies", node_of(cluster)
+    command = (
         "tune", NAMES[0], "--trials", "20", "--only", "learning_rate", "--pruner", "none",
-        "--set", "recipe.max_epochs=1", "--no-refit", "--on", cluster.address, "--dataset", "drawn",
-        "--data-dir", drawn_data_dir, "--runs-dir", tmp_path, "--tracking", "files",
-        FACEBENCH_STORAGE=studies,
+        "--set", "recipe.max_epochs=1", "--no-refit", "--on", cluster.address,
+        *on_drawn(drawn_data_dir, tmp_path), "--tracking", "files",
     )  # fmt: skip
-    try:
+    with driven(*command, FACEBENCH_STORAGE=studies) as driver:
         wait_until(lambda: n_done(tmp_path) >= 5, "five trials", 300)
         cluster.kill(node)
         database.restart(seconds_away=3)
         assert driver.wait(timeout=600) == 0
-    finally:
-        kill_all(driver)
     storage = optuna.storages.RDBStorage(studies)
     (name,) = optuna.get_all_study_names(storage)
     trials = optuna.load_study(study_name=name, storage=storage).trials
     storage.engine.dispose()
     assert [trial.state.name for trial in trials] == ["COMPLETE"] * 20
     assert len({trial.user_attrs["run"] for trial in trials}) == 20
-    records = {record.identity: record for record in all_records(tmp_path)}
     for trial in trials:
-        assert records[trial.user_attrs["run"]].state == "done"
+        assert RunRecord(tmp_path / "work" / trial.user_attrs["run"]).state == "done"
         (epoch,) = trial.intermediate_values.values()
         assert trial.value == epoch
 
 
 def test_what_no_node_can_do_is_refused_before_the_first_run(
-    cluster: RayCluster, drawn_data_dir: Path, tmp_path: Path
+    cluster: machines.RayCluster, drawn_data_dir: Path, tmp_path: Path
 ) -> None:
-    runs_dir = tmp_path / "runs"
-    where = ("--dataset", "drawn", "--data-dir", drawn_data_dir, "--runs-dir", runs_dir)
+    runs_dir, other, last = tmp_path / "runs", tmp_path / "other", NODE_IPS[-1]
 
     def refused(*words: str) -> str:
+        where = map(str, on_drawn(drawn_data_dir, runs_dir))
         ended = subprocess.run(
-            [*PROGRAM, "run", NAMES[1], *map(str, where), "--tracking", "files", *words],
+            [*PROGRAM, "run", NAMES[1], *where, "--on", cluster.address, *words],
             cwd=tmp_path, capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert ended.returncode == 2
         assert not (runs_dir / "work").exists()
         return ended.stderr
 
-    assert "more than any node has" in refused("--on", cluster.address, "--gpus-per-run", "2")
-    other = tmp_path / "other"
+    assert "more than any node has" in refused("--gpus-per-run", "2")
     shutil.copytree(Path(benchmark.__file__).parent, other / "benchmark")
     with (other / "benchmark" / "tasks.py").open("a") as code:
         code.write("\n")
-    last = NODE_IPS[-1]
     cluster.start(last, PYTHONPATH=str(other))
     cluster.wait_for(last)
-    said = refused("--on", cluster.address)
+    said = refused()
     cluster.kill(last)
     assert "1 of " in said
     assert f"({last}) has facebench" in said
 
 
 def test_any_machine_can_be_the_driver_through_the_client_port(
-    cluster: RayCluster, drawn_data_dir: Path, tmp_path: Path
+    cluster: machines.RayCluster, drawn_data_dir: Path, tmp_path: Path
 ) -> None:
-    where = ("--dataset", "drawn", "--data-dir", drawn_data_dir, "--runs-dir", tmp_path)
-    driver = facebench(
-        "run", NAMES[1], "--seeds", "0,1", *where, "--tracking", "files",
-        "--on", f"ray://{HEAD_IP}:{cluster.client_port}",
-    )  # fmt: skip
-    try:
+    words = ("run", NAMES[1], "--seeds", "0,1", *on_drawn(drawn_data_dir, tmp_path))
+    address = f"ray://{HEAD_IP}:{cluster.client_port}"
+    with driven(*words, "--tracking", "files", "--on", address) as driver:
         assert driver.wait(timeout=300) == 0
-    finally:
-        kill_all(driver)
     assert [record.state for record in all_records(tmp_path)] == ["done", "done"]

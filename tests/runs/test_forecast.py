@@ -57,26 +57,32 @@ def n_train(faces: FaceSet) -> int:
     return int((faces.table["part"] == "train").sum())
 
 
-def test_another_seed_takes_what_its_run_group_took(place: Place) -> None:
-    finished(place, an_experiment(), seconds=10)
+def multiply_adds(place: Place, experiment: Experiment) -> int:
+    return build_network(experiment, None, 0).multiply_adds(place.faces.image_px)
+
+
+def test_another_seed_takes_what_its_run_group_took_with_what_lies_between_its_runs(
+    place: Place,
+) -> None:
     # Of the same architecture and depth, but not of the run group.
     finished(place, an_experiment(batch_size=16), seconds=99)
+    for seed, began in ((0, 1000.0), (2, 1017.0), (3, 5000.0)):
+        finished(place, an_experiment(), seconds=10, rest=4, seed=seed, began=began)
     (found,) = forecast(place, an_experiment())
-    assert found.basis == "1 run of its seeds"
-    assert (found.seconds, found.rest_seconds) == (pytest.approx(10), pytest.approx(4))
-    assert found.builds == ()
+    assert (found.basis, found.builds) == ("3 runs of its seeds", ())
+    assert (found.seconds, found.rest_seconds) == (pytest.approx(10), pytest.approx(4 + 3))
 
 
 def test_other_recipes_take_as_long_for_each_face(place: Place) -> None:
     finished(place, an_experiment(batch_size=16), seconds=10)
     block5 = Backbone("cnn", trainable_stages=1, input_px=32)
     longer, deeper = an_experiment(max_epochs=6), an_experiment("mtl-cnn-none-block5-tiny", block5)
-    alike, other = forecast(place, longer, deeper)
+    # Two faces a step and two steps: of as many epochs it sees that many faces.
+    alike, other, few = forecast(
+        place, longer, deeper, an_experiment(batch_size=2, steps_per_epoch=2)
+    )
     assert (alike.basis, other.basis) == ("1 run of cnn full at 32 px", OPERATIONS)
     assert alike.seconds == pytest.approx(30)
-    # Two faces a step and two steps: of as many epochs it sees that many faces.
-    stepped = an_experiment(batch_size=2, steps_per_epoch=2)
-    (few,) = forecast(place, stepped)
     assert few.seconds == pytest.approx(10 * 4 / n_train(place.faces))
 
 
@@ -87,24 +93,15 @@ def test_runs_that_may_stop_early_are_taken_to_stop_as_those_did(place: Place) -
     assert (stopping.seconds, whole.seconds) == (pytest.approx(8), pytest.approx(20))
 
 
-def test_what_lies_between_runs_of_a_process_counts(place: Place) -> None:
-    for seed, began in ((0, 1000.0), (2, 1017.0), (3, 5000.0)):
-        finished(place, an_experiment(), seconds=10, rest=4, seed=seed, began=began)
-    (found,) = forecast(place, an_experiment())
-    assert found.rest_seconds == pytest.approx(4 + 3)
-
-
 def test_without_like_runs_operations_at_the_speed_of_full_trainings(place: Place) -> None:
     finished(place, an_experiment(), seconds=10)
     larger = an_experiment(backbone=Backbone("cnn", input_px=64))
     (found,) = forecast(place, larger)
-    networks = [build_network(item, None, 0) for item in (an_experiment(), larger)]
-    operations = [network.multiply_adds(place.faces.image_px) for network in networks]
     assert found.basis == OPERATIONS
-    assert found.seconds == pytest.approx(10 * operations[1] / operations[0])
-    other_machine = {"device": "another processor"}
+    ratio = multiply_adds(place, larger) / multiply_adds(place, an_experiment())
+    assert found.seconds == pytest.approx(10 * ratio)
     elsewhere = Place(place.faces, place.runs_dir / "b")
-    finished(elsewhere, an_experiment(), seconds=10, device=other_machine)
+    finished(elsewhere, an_experiment(), seconds=10, device={"device": "another processor"})
     (timed,) = forecast(elsewhere, an_experiment())
     assert (timed.basis, timed.rest_seconds) == (OPERATIONS, costs.REST_SECONDS)
     assert timed.seconds > 0
@@ -113,9 +110,9 @@ def test_without_like_runs_operations_at_the_speed_of_full_trainings(place: Plac
 def test_gpus_are_planned_from_runs_on_gpus_wherever_that_is(place: Place) -> None:
     finished(place, an_experiment(), seconds=10)
     (found,) = forecast(place, an_experiment(), kind="cuda")
-    work = build_network(an_experiment(), None, 0).multiply_adds(place.faces.image_px)
+    work = 3 * multiply_adds(place, an_experiment()) * 2 * n_train(place.faces)
     assert found.basis == ON_H200
-    assert found.seconds == pytest.approx(3 * work * 2 * n_train(place.faces) / costs.H200_SPEED)
+    assert found.seconds == pytest.approx(work / costs.H200_SPEED)
     on_gpu = {"device": "NVIDIA H200", "device_kind": "cuda"}
     finished(place, an_experiment(), seconds=2, seed=2, device=on_gpu)
     (measured,) = forecast(place, an_experiment(), kind="cuda")
@@ -167,9 +164,8 @@ def test_runs_go_to_the_worker_that_is_free_first() -> None:
 def test_plan_says_time_hours_and_disk_and_draws_the_schedule(
     drawn_data_dir: Path, tmp_path: Path
 ) -> None:
-    name = "gender-cnn-none-full-short"
     places = ("--dataset", "drawn", "--data-dir", drawn_data_dir, "--runs-dir", tmp_path / "runs")
-    asked = ("plan", name, *places, "--seeds", "0,1,2", "--gpus", "2")
+    asked = ("plan", "gender-cnn-none-full-short", *places, "--seeds", "0,1,2", "--gpus", "2")
     picture = tmp_path / "plan.svg"
     answer = facebench(*asked, "--json", "--out", picture)
     assert answer.exit_code == 0, answer.stderr
@@ -181,9 +177,8 @@ def test_plan_says_time_hours_and_disk_and_draws_the_schedule(
     assert data["disk_bytes"] > data["bytes"] > 3 * 4 * 100_000
     assert picture.read_text().count("worker") >= 2
     assert not (tmp_path / "runs").exists()
-    shown = facebench(*asked)
-    assert "3 of 3 would run" in shown.stdout
-    assert "GPU hours" in shown.stdout
-    assert "Critical path" in shown.stdout
-    assert facebench(*asked, "--out", picture).exit_code == 2
-    assert facebench(*asked, "--out", tmp_path / "plan.pdf").exit_code == 2
+    shown = facebench(*asked).stdout
+    for words in ("3 of 3 would run", "GPU hours", "Critical path"):
+        assert words in shown
+    for out in (picture, tmp_path / "plan.pdf"):
+        assert facebench(*asked, "--out", out).exit_code == 2

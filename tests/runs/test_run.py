@@ -5,6 +5,7 @@ At the end: what a process has before it can be read by another one, as long as 
 
 import gc
 import json
+import resource
 import socket
 import subprocess
 import sys
@@ -156,18 +157,15 @@ def test_a_disk_that_takes_no_more_ends_in_a_sentence_and_no_done_run(
     drawn_data_dir: Path, tmp_path: Path
 ) -> None:
     """A limit on file sizes fails a write in the middle, as a full disk does."""
-    code = (
-        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))\n"
-        "from benchmark.cli.main import main; main()"
-    )
     answer = subprocess.run(
         [
-            *(sys.executable, "-c", code, "run", "mtl-cnn-none-full-short"),
-            *("--set", "backbone.input_px=32", "--set", "recipe.max_epochs=1"),
-            *("--tracking", "files", "--device", "cpu"),
-            *("--dataset", "drawn", "--data-dir", str(drawn_data_dir), "--runs-dir", str(tmp_path)),
+            *(sys.executable, "-c", "from benchmark.cli.main import main; main()"),
+            *("run", "mtl-cnn-none-full-short", "--set", "backbone.input_px=32"),
+            *("--set", "recipe.max_epochs=1", "--tracking", "files", "--device", "cpu"),
+            *("--dataset", "drawn", "--data-dir", drawn_data_dir, "--runs-dir", tmp_path),
         ],
         capture_output=True, text=True, check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000)),
     )  # fmt: skip
     assert answer.returncode == 3, answer.stderr
     assert "File too large" in answer.stderr

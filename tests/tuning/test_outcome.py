@@ -12,11 +12,11 @@ import pytest
 
 from benchmark import registry
 from benchmark.data.dataset import FaceSet
-from benchmark.errors import DataError, RunError
-from benchmark.experiment.space import DEPTH, RATE, point_of
+from benchmark.errors import DataError
+from benchmark.experiment.space import RATE, point_of
 from benchmark.tracking import TrialView, best_trial
 from benchmark.tuning import outcome as outcomes
-from benchmark.tuning.outcome import Outcome, decided, finalists, grid_faces, write_outcome
+from benchmark.tuning.outcome import decided, finalists, grid_faces, write_outcome
 from benchmark.tuning.search import TrialEvent, fresh_scores, search
 from benchmark.tuning.study import FRESH_SEEDS, TRIAL_SEED, Study, TrialQueue
 from tests.tuning.planted import EXPERIMENT, SPACE, a_study, planted, score
@@ -33,41 +33,28 @@ def a_searched(folder: Path, faces: FaceSet, n_trials: int) -> tuple[Study, Tria
     return study, queue
 
 
-Searched = tuple[Study, TrialQueue, Outcome]
-
-
-@pytest.fixture(scope="module")
-def searched(tmp_path_factory: pytest.TempPathFactory, drawn_faces: FaceSet) -> Searched:
-    study, queue = a_searched(tmp_path_factory.mktemp("studies"), drawn_faces, 9)
-    return study, queue, write_outcome(study, EXPERIMENT, queue)
-
-
 def complete(number: int, value: float, rate: float) -> TrialView:
     return TrialView(number, "complete", {**point_of(EXPERIMENT, SPACE), RATE: rate}, value)
 
 
-def test_the_table_has_a_row_for_every_trial(searched: Searched) -> None:
-    study, queue, _ = searched
+def test_a_study_leaves_a_table_a_page_that_needs_no_network_and_its_best_recipe(
+    tmp_path: Path, drawn_faces: FaceSet
+) -> None:
+    study, queue = a_searched(tmp_path, drawn_faces, 9)
+    best = write_outcome(study, EXPERIMENT, queue).best
+    assert best is not None
     table = pd.read_csv(study.own_folder / "trials.csv")
     before = ["trial", "state", "value", "best_score", "epochs", "seconds"]
     assert list(table.columns) == [*before, *SPACE.paths, "run", "retry_of", "reason"]
     assert len(table) == 9
-    assert table["value"].max() == pytest.approx(max(t.value or 0 for t in queue.trials()))
-
-
-def test_the_page_needs_no_network(searched: Searched) -> None:
-    page = (searched[0].own_folder / "study.html").read_text(encoding="utf-8")
+    assert table["value"].max() == pytest.approx(best.value)
+    page = (study.own_folder / "study.html").read_text(encoding="utf-8")
     assert re.findall(r"<(?:script|link|img)[^>]+(?:src|href)\s*=", page) == []
     assert page.count("plotly-graph-div") == 5
     assert "Synthetic faces" in page
-
-
-def test_the_recipe_is_that_of_the_best_trial(searched: Searched) -> None:
-    study, _, outcome = searched
     recipe = json.loads((study.own_folder / "recipe.json").read_text(encoding="utf-8"))
-    assert outcome.best is not None
-    assert recipe["trial"] == outcome.best.number
-    assert recipe["tuned"]["recipe"]["learning_rate"] == outcome.best.point[RATE]
+    assert recipe["trial"] == best.number
+    assert recipe["tuned"]["recipe"]["learning_rate"] == best.point[RATE]
     assert recipe["untuned"] is None
     assert recipe["sessions"][0]["sampler"] == "random"
     assert recipe["trials"] == {"complete": 9, "pruned": 0, "failed": 0}
@@ -89,26 +76,21 @@ def test_scores_that_differ_by_rounding_are_a_tie_that_the_earliest_wins() -> No
     assert best_trial([]) is None
 
 
-def test_the_runner_up_is_the_best_of_another_recipe(tmp_path: Path, drawn_faces: FaceSet) -> None:
-    trials = [complete(0, 0.5, 1e-4), complete(1, 0.8, 2e-4), complete(2, 0.79, 2e-4)]
-    found = finalists(a_study(tmp_path, drawn_faces), trials)
-    assert [trial.number for trial in found] == [1, 0]
-
-
 def test_fresh_seeds_decide_between_the_best_and_the_runner_up(
     tmp_path: Path, drawn_faces: FaceSet
 ) -> None:
     """A lucky trial seed is all that is good about the recipe of the highest rate."""
-    seeds = []
+    seeds, said = list[int](), list[str]()
 
     def lucky(point: Any, number: int, seed: int = TRIAL_SEED) -> Generator[TrialEvent]:
         seeds.append(seed)
         yield score(0, 0.7 - point[RATE] + 10 * point[RATE] * (seed == TRIAL_SEED))
 
     study = a_study(tmp_path, drawn_faces, sampler="random")
+    alike = [complete(0, 0.5, 1e-4), complete(1, 0.8, 2e-4), complete(2, 0.79, 2e-4)]
+    assert [trial.number for trial in finalists(study, alike)] == [1, 0], "of another recipe"
     queue = TrialQueue(study)
     list(search(queue, lucky, 5))
-    said: list[str] = []
     fresh = fresh_scores(lucky, finalists(study, queue.trials()), said.append)
     assert seeds == [TRIAL_SEED] * 5 + [*FRESH_SEEDS] * 2
     assert len(said) == 6
@@ -120,21 +102,6 @@ def test_fresh_seeds_decide_between_the_best_and_the_runner_up(
     assert recipe is not None
     assert (recipe["trial"], recipe["value"]) == (chosen.number, chosen.value)
     assert [len(item["by_seed"]) for item in recipe["fresh_seeds"]] == [3, 3]
-
-
-def test_a_search_without_a_good_trial_leaves_its_table(
-    tmp_path: Path, drawn_faces: FaceSet
-) -> None:
-    def broken(point: object, number: int) -> object:
-        raise RunError("no")
-
-    study = a_study(tmp_path, drawn_faces)
-    queue = TrialQueue(study)
-    list(search(queue, broken, 2))  # type: ignore[arg-type]
-    outcome = write_outcome(study, EXPERIMENT, queue)
-    assert outcome.best is None
-    assert [path.name for path in outcome.files] == ["trials.csv"]
-    assert outcomes.reasons(outcome.trials) == ["2 × no."]
 
 
 def test_a_tenth_trains_and_a_twentieth_validates(drawn_faces: FaceSet) -> None:
@@ -151,12 +118,12 @@ def test_a_tenth_trains_and_a_twentieth_validates(drawn_faces: FaceSet) -> None:
 def test_every_point_of_a_row_is_tried_once_and_rows_add_up(
     tmp_path: Path, drawn_faces: FaceSet
 ) -> None:
-    def objective(point: object, number: int) -> object:
+    def objective(point: object, number: int) -> Generator[TrialEvent]:
         yield score(0, 0.5)
 
     for n_wanted, row in ((4, "32"), (8, "64")):
         queue = TrialQueue(outcomes.grid_study(GRID, {}, [row], drawn_faces, tmp_path))
-        list(search(queue, objective, n_wanted))  # type: ignore[arg-type]
+        list(search(queue, objective, n_wanted))
     points_tried = [tuple(trial.point.values()) for trial in queue.trials()]
     assert len(points_tried) == len(set(points_tried)) == 8
     assert {trial.state for trial in queue.trials()} == {"complete"}
@@ -168,12 +135,11 @@ def test_ours_stand_beside_the_studys(tmp_path: Path, drawn_faces: FaceSet) -> N
     trials = [TrialView(n, "complete", point, 0.4 + n / 100) for n, point in points]
     outcomes.write_grid(GRID, study, trials)
     table = pd.read_csv(study.own_folder / "grid.csv")
-    assert len(table) == 16
+    assert list(table) == ["recipe.batch_size", RATE, "ours", "study"]
     row = table[(table["recipe.batch_size"] == 32) & (table[RATE] == 1e-4)].iloc[0]
     assert (row["ours"], row["study"]) == (pytest.approx(0.42), 0.684550)
-    assert table["ours"].isna().sum() == 12
+    assert (len(table), table["ours"].isna().sum()) == (16, 12)
     page = (study.own_folder / "grid.html").read_text()
     assert "ours: vgg16, " in page
     assert "the study: vgg16" in page
     assert "https://" not in page.split("plotly.js v")[0]
-    assert DEPTH not in table

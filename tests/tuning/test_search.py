@@ -90,7 +90,7 @@ def test_a_nan_fails_its_trial_and_the_search_goes_on(study: Study) -> None:
     assert event.text == "the time of 0 s is over: no trial begins"
     searched(queue, 3, sometimes)
     assert states(queue) == ["complete", "failed", "complete", "complete"]
-    assert queue.trials()[1].reason == "the score of epoch 1 is nan (allowed: a finite number)."
+    assert "epoch 1 is nan" in queue.trials()[1].reason
 
 
 def test_when_every_trial_fails_the_search_ends_and_says_so(study: Study) -> None:
@@ -150,19 +150,16 @@ def test_a_trial_that_another_process_runs_is_left_to_it(study: Study) -> None:
     assert theirs.take(1) == "enough"
 
 
-def test_another_space_is_another_study_and_the_earlier_one_stays(study: Study) -> None:
-    searched(TrialQueue(study), 1)
-    assert TrialQueue(study).optuna_study.metric_names == ["val/combined"]
-    narrower = SearchSpace((Floats(RATE, 1e-4, 1e-2), *SPACE.ranges[1:]))
-    queue = TrialQueue(a_study(study.folder, study.faces, space=narrower))
-    assert queue.trials() == []
-
-
-def test_a_restarted_sampler_does_not_propose_the_same_points_again(study: Study) -> None:
+def test_another_space_is_another_study_and_a_restarted_sampler_proposes_other_points(
+    study: Study,
+) -> None:
     for n_trials in (2, 4):
         searched(TrialQueue(study), n_trials)
-    points = [tuple(trial.point.values()) for trial in TrialQueue(study).trials()]
-    assert len(set(points)) == 4
+    queue = TrialQueue(study)
+    assert len({tuple(trial.point.values()) for trial in queue.trials()}) == 4
+    assert queue.optuna_study.metric_names == ["val/combined"]
+    narrower = SearchSpace((Floats(RATE, 1e-4, 1e-2), *SPACE.ranges[1:]))
+    assert TrialQueue(replace(study, space=narrower)).trials() == []
 
 
 def test_the_identity_of_a_study_is_what_it_was_before(study: Study) -> None:
