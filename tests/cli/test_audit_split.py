@@ -31,13 +31,6 @@ def audit(*arguments: object) -> tuple[int, str, str]:
     return result.exit_code, result.stdout, result.stderr
 
 
-def test_a_clean_split_gives_exit_code_0(tmp_path: Path) -> None:
-    train, test = (part(tmp_path / f"{n}", {f"{n}.jpg": FACES[n]}) for n in (1, 2))
-    code, stdout, stderr = audit(train, test)
-    assert (code, stderr) == (0, "")
-    assert stdout.splitlines()[-1].startswith("Clean: no two parts share")
-
-
 def test_names_that_are_not_utf8_and_files_that_are_no_pictures_are_told(tmp_path: Path) -> None:
     odd = os.fsdecode(b"caf\xe9.jpg")
     train, test = (part(tmp_path / f"{n}", {odd: FACES[0], f"{n}.jpg": FACES[n]}) for n in (1, 2))
@@ -85,39 +78,36 @@ def test_a_machine_gets_one_object_and_each_pair_a_row(
     assert (code, stderr, answer["ok"], answer["command"]) == (1, "", False, "audit-split")
     data = answer["data"]
     assert (data["verdict"], data["near_duplicates"]["threshold_bits"]) == ("leaking", 28)
-    (overlap,) = data["overlaps"]
-    assert (overlap["leaking"], overlap["same_bytes"], overlap["near_duplicates"]) == (3, 1, 2)
     assert answer["errors"][0]["found"].startswith("75.0 % of test")
     rows = pd.read_csv(tmp_path / "new" / "pairs.csv", dtype=str)
     columns = ["file", "other_file", "found_by", "mirrored"]
-    found = list(rows[columns].itertuples(index=False, name=None))
-    assert found == [
-        ("same.jpg", "0.jpg", "bytes", "False"),
-        ("same.jpg", "again.jpg", "bytes", "False"),
-        ("small.jpg", "1.jpg", "near-duplicate", "False"),
-        ("turned.jpg", "2.jpg", "near-duplicate", "True"),
+    assert rows[columns].to_numpy().tolist() == [
+        ["same.jpg", "0.jpg", "bytes", "False"],
+        ["same.jpg", "again.jpg", "bytes", "False"],
+        ["small.jpg", "1.jpg", "near-duplicate", "False"],
+        ["turned.jpg", "2.jpg", "near-duplicate", "True"],
     ]
 
 
 def test_names_alone_are_undecided_or_clean_as_far_as_they_tell(tmp_path: Path) -> None:
     train, test = (listed(tmp_path / f"{name}.txt", f"{name}/1.jpg") for name in ("train", "test"))
     code, stdout, stderr = audit(train, test)
-    assert (code, "Undecided" in stdout, "name alike" in stdout) == (1, True, True)
-    assert "1 of 1 files of test may be in train" in stderr
-    assert "--images FOLDER compares the pictures" in stderr
+    assert (code, "Undecided" in stdout, "--images FOLDER compares" in stderr) == (1, True, True)
     code, stdout, stderr = audit(train, listed(tmp_path / "test.txt", "2.jpg"))
     assert (code, "Clean as far as names tell" in stdout) == (0, True)
     assert "1 of 1 names of train have no picture, and are compared by name only" in stderr
 
 
-def test_what_was_not_compared_is_noted(tmp_path: Path) -> None:
+def test_a_clean_split_gives_exit_code_0_and_a_note_of_what_was_not_compared(
+    tmp_path: Path,
+) -> None:
     images = part(tmp_path / "images", {"1.jpg": FACES[1], "2.jpg": FACES[2]})
     folder_of(images, {"3.jpg": b"no picture"})
     train = listed(tmp_path / "train.csv", "file,age", "1.jpg,3", "1.jpg,3", ",9", "lost.jpg,4")
     test = listed(tmp_path / "test.txt", "2.jpg", "3.jpg")
-    code, _, stderr = audit(train, test, "--images", images)
+    code, stdout, stderr = audit(train, test, "--images", images)
     notes = stderr.splitlines()
-    assert (code, len(notes)) == (0, 4)
+    assert (code, len(notes), stdout.splitlines()[-1].startswith("Clean")) == (0, 4, True)
     assert "1 names of train are repeated, and count once (1.jpg)" in notes[0]
     assert "1 rows of train have no name" in notes[1]
     assert "1 of 2 names of train have no picture" in notes[2]
@@ -126,17 +116,15 @@ def test_what_was_not_compared_is_noted(tmp_path: Path) -> None:
 
 def test_options_and_parts_that_cannot_be_used_give_exit_code_2(tmp_path: Path) -> None:
     train, test = listed(tmp_path / "train.txt", "1.jpg"), listed(tmp_path / "test.txt", "2.jpg")
-    for options, sentence in (
-        (("--images", "nowhere"), "--images nowhere does not exist"),
-        (("--csv", test, "--overwrite"), "is an input of this command"),
-        (("--csv", __file__), "exists already"),
-        (("--csv", tmp_path), "Is a directory"),
+    unreadable = tmp_path / "unreadable.txt"
+    unreadable.write_bytes(b"\xff\xfe\x00\xd8")
+    for arguments, sentence in (
+        ((test, "--csv", test, "--overwrite"), "is an input of this command"),
+        ((test, "--csv", __file__), "exists already"),
+        ((test, "--csv", tmp_path), "Is a directory"),
+        ((unreadable,), "unreadable.txt is no list of names"),
     ):
-        code, stdout, stderr = audit(train, test, *options)
-        assert (code, stdout, sentence in stderr) == (2, "", True), options
-    assert test.read_text(encoding="utf-8") == "2.jpg\n"
-    (tmp_path / "test.txt").write_bytes(b"\xff\xfe\x00\xd8")
-    for part_given in (tmp_path / "test.txt", tmp_path / "none.txt"):
-        code, stdout, stderr = audit(train, part_given)
-        assert (code, stdout, part_given.name in stderr) == (2, "", True)
+        code, stdout, stderr = audit(train, *arguments)
+        assert (code, stdout, sentence in stderr) == (2, "", True), arguments
     assert audit(train)[0] == 2
+    assert test.read_text(encoding="utf-8") == "2.jpg\n"

@@ -22,35 +22,29 @@ class Hub(BaseHTTPRequestHandler):
     breaks_after: ClassVar[int | None] = None
     """Bytes of the first answer that arrive before the connection breaks."""
 
-    def do_HEAD(self) -> None:
-        self._answer(with_body=False)
-
     def do_GET(self) -> None:
-        Hub.asked.append(str(self.headers.get("Range")))
-        assert "Authorization" not in self.headers
-        self._answer(with_body=True)
-
-    def _answer(self, *, with_body: bool) -> None:
+        if self.command == "GET":
+            Hub.asked.append(str(self.headers.get("Range")))
+            assert "Authorization" not in self.headers
         if self.path != f"/datasets/{REPOSITORY}/resolve/main/{FILE_NAME}":
             self.send_error(404)
             return
         wanted = re.match(r"bytes=(\d+)-", self.headers.get("Range") or "")
-        start = int(wanted[1]) if wanted else 0
-        body = Hub.content[start:]
+        start, n_bytes = int(wanted[1]) if wanted else 0, len(Hub.content)
         self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Length", str(n_bytes - start))
         if start:
-            ends = f"{start}-{len(Hub.content) - 1}/{len(Hub.content)}"
-            self.send_header("Content-Range", f"bytes {ends}")
+            self.send_header("Content-Range", f"bytes {start}-{n_bytes - 1}/{n_bytes}")
         self.send_header("ETag", '"other-bytes"')
-        self.send_header(
-            "X-Linked-Etag", f'"{Hub.digest or hashlib.sha256(Hub.content).hexdigest()}"'
-        )
+        digest = Hub.digest or hashlib.sha256(Hub.content).hexdigest()
+        self.send_header("X-Linked-Etag", f'"{digest}"')
         self.send_header("X-Repo-Commit", "c" * 40)
         self.end_headers()
-        if with_body:
-            self.wfile.write(body[: Hub.breaks_after])
+        if self.command == "GET":
+            self.wfile.write(Hub.content[start:][: Hub.breaks_after])
             Hub.breaks_after = None
+
+    do_HEAD = do_GET
 
     def log_message(self, format: str, *args: object) -> None:
         """Say nothing."""

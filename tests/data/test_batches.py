@@ -1,5 +1,7 @@
 """Batches by index, their order by seed and epoch alone; each face is augmented by itself."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,13 +9,16 @@ import torch
 
 from benchmark.data import batches
 from benchmark.experiment.definition import Augmentation
+from benchmark.tasks import TASKS
 
 
-def some_faces(n: int = 6) -> batches.FaceBatches:
-    pixels = np.arange(n, dtype=np.uint8).repeat(2 * 2 * 3).reshape(n, 2, 2, 3)
-    labels = np.arange(n) % 2
-    table = pd.DataFrame({"age_group": labels, "gender": labels, "race": labels})
-    return batches.FaceBatches.on_device(pixels, table, torch.device("cpu"))
+def some_faces(
+    device: str = "cpu", say: Callable[[str], None] | None = None
+) -> batches.FaceBatches:
+    """Six faces of 2 px, each of the grey level of its number."""
+    pixels = np.arange(6, dtype=np.uint8).repeat(2 * 2 * 3).reshape(6, 2, 2, 3)
+    table = pd.DataFrame(dict.fromkeys(TASKS, np.arange(6) % 2))
+    return batches.FaceBatches.on_device(pixels, table, torch.device(device), say)
 
 
 def test_images_come_with_their_own_labels_in_channels_last_memory() -> None:
@@ -44,10 +49,8 @@ def test_order_is_a_permutation_by_seed_and_epoch() -> None:
 
 
 def test_a_last_batch_of_one_joins_the_one_before() -> None:
-    sizes = [len(batch) for batch in batches.split_into_batches(torch.arange(9), 4)]
-    assert sizes == [4, 5]
-    assert [len(batch) for batch in batches.split_into_batches(torch.arange(10), 4)] == [4, 4, 2]
-    assert [len(batch) for batch in batches.split_into_batches(torch.arange(1), 4)] == [1]
+    for n, sizes in ((9, [4, 5]), (10, [4, 4, 2]), (1, [1])):
+        assert [len(batch) for batch in batches.split_into_batches(torch.arange(n), 4)] == sizes
 
 
 def test_passes_go_on_where_the_epoch_before_ended() -> None:
@@ -68,36 +71,14 @@ def test_faces_that_a_device_has_no_room_for_stay_in_main_memory_and_it_is_said(
 
     # No GPU can be filled here: moving to it is where it would show.
     monkeypatch.setattr(torch.Tensor, "to", no_room)
-    pixels = np.zeros((2, 4, 4, 3), np.uint8)
-    table = pd.DataFrame({"age_group": [0, 1], "gender": [0, 1], "race": [0, 1]})
     said: list[str] = []
-    faces = batches.FaceBatches.on_device(pixels, table, torch.device("cuda"), said.append)
-    assert len(faces.pixels) == 2
+    assert len(some_faces("cuda", said.append).pixels) == 6
     assert "batches are copied" in said[0]
 
 
-def bytes_of(n: int = 64) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(0)
-    return torch.randint(0, 256, (n, 3, 8, 8), dtype=torch.uint8, generator=generator)
-
-
-def augment(
-    images: torch.Tensor, augmentation: Augmentation, generator: torch.Generator
-) -> torch.Tensor:
-    return batches.changed(images, augmentation, batches.draw(augmentation, len(images), generator))
-
-
-def augmented(augmentation: Augmentation, seed: int = 0) -> torch.Tensor:
-    return augment(bytes_of(), augmentation, torch.Generator().manual_seed(seed))
-
-
-def test_flipping_mirrors_some_faces_whole_and_leaves_the_others() -> None:
-    result, original = augmented(Augmentation(flip=True)), bytes_of().float()
-    mirrored = [torch.equal(a, b.flip(-1)) for a, b in zip(result, original, strict=True)]
-    same = [torch.equal(a, b) for a, b in zip(result, original, strict=True)]
-    assert all(a or b for a, b in zip(mirrored, same, strict=True))
-    # Of 64 fair coins, under 16 or over 48 heads has a probability of about 3e-5.
-    assert 16 <= sum(mirrored) <= 48
+def augmented(images: torch.Tensor, augmentation: Augmentation, seed: int = 1) -> torch.Tensor:
+    draws = batches.draw(augmentation, len(images), torch.Generator().manual_seed(seed))
+    return batches.changed(images, augmentation, draws)
 
 
 @pytest.mark.parametrize(
@@ -105,41 +86,38 @@ def test_flipping_mirrors_some_faces_whole_and_leaves_the_others() -> None:
     [(8, 8, torch.int64), (6, 6, torch.int32), (3, 2, torch.int16), (7, 7, torch.uint8)],
 )
 @pytest.mark.parametrize("channels_last", [True, False])
-def test_faces_of_every_size_are_mirrored_in_the_widest_words(
+def test_half_of_the_faces_are_mirrored_whole_in_the_widest_words(
     height: int, width: int, word: torch.dtype, channels_last: bool
 ) -> None:
-    kept = torch.randint(0, 256, (9, height, width, 3), dtype=torch.uint8)
+    kept = torch.randint(0, 256, (65, height, width, 3), dtype=torch.uint8)
     # A part of a larger batch, which begins in the middle of its memory.
     images = kept[1:].permute(0, 3, 1, 2)
     if not channels_last:
         images = images.contiguous()
     assert batches.in_words(images).dtype == word
     flip = Augmentation(flip=True)
-    result = augment(images, flip, torch.Generator().manual_seed(4))
-    chosen = batches.draw(flip, 8, torch.Generator().manual_seed(4))["flip"] < 0.5
-    assert 0 < int(chosen.sum()) < 8
+    result = augmented(images, flip, seed=4)
+    chosen = batches.draw(flip, 64, torch.Generator().manual_seed(4))["flip"] < 0.5
+    # Of 64 fair coins, under 16 or over 48 heads has a probability of about 3e-5.
+    assert 16 <= int(chosen.sum()) <= 48
     for face, before, is_mirrored in zip(result, images, chosen.tolist(), strict=True):
         assert torch.equal(face, (before.flip(-1) if is_mirrored else before).float())
     assert result.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_every_face_gets_its_own_brightness() -> None:
-    half = torch.full((16, 3, 4, 4), 128, dtype=torch.uint8)
-    result = augment(half, Augmentation(brightness=0.2), torch.Generator().manual_seed(1))
-    shifts = result.mean(dim=(1, 2, 3)) - 128
+def test_each_face_gets_its_own_brightness_and_values_stay_pixels() -> None:
+    half = torch.full((16, 3, 9, 9), 128, dtype=torch.uint8)
+    shifts = augmented(half, Augmentation(brightness=0.2)).mean(dim=(1, 2, 3)) - 128
     assert len(shifts.unique()) == 16
     assert shifts.abs().max() <= 0.2 * 255
-
-
-def test_contrast_and_rotation_leave_one_colour_as_it_is_and_values_stay_pixels() -> None:
-    grey = torch.full((4, 3, 9, 9), 100, dtype=torch.uint8)
-    for only in (Augmentation(contrast=0.3), Augmentation(rotation_degrees=90), Augmentation()):
-        result = augment(grey, only, torch.Generator().manual_seed(1))
-        assert torch.allclose(result, grey.float(), atol=1e-3)
+    faces = torch.arange(16 * 243).view(16, 3, 9, 9).mul(7).to(torch.uint8)
     for only in (Augmentation(contrast=0.3), Augmentation(rotation_degrees=20)):
-        result = augmented(only)
-        assert not torch.equal(result, bytes_of().float())
+        # Contrast and rotation leave one colour as it is.
+        assert torch.allclose(augmented(half, only), half.float(), atol=1e-3)
+        result = augmented(faces, only)
+        assert not torch.equal(result, faces.float())
         assert 0 <= result.min() <= result.max() <= 255
+    assert torch.equal(augmented(faces, Augmentation()), faces.float())
 
 
 def test_an_epochs_draws_are_those_of_its_batches_one_after_another() -> None:

@@ -99,18 +99,18 @@ def test_stored_faces_are_found_row_by_row_and_cannot_be_overwritten(tmp_path: P
         number = int(file.split("_")[3][12:17])
         assert np.array_equal(faces.pixels()[row], np.asarray(picture(number, px=24)))
     assert (faces.name, faces.drawn, faces.image_px) == ("faces", True, 24)
-    before = (faces.folder / "faces.npy").read_bytes()
+    before, manifest = ((faces.folder / name).stat() for name in ("faces.npy", "manifest.json"))
     faces.pixels()[:] = 0
-    assert (faces.folder / "faces.npy").read_bytes() == before
-
-
-def test_storing_the_same_again_opens_it_and_others_are_refused(tmp_path: Path) -> None:
-    first = stored(tmp_path)
-    written = (first.folder / "manifest.json").stat().st_mtime_ns
-    assert stored(tmp_path).pixel_digest == first.pixel_digest
-    assert (first.folder / "manifest.json").stat().st_mtime_ns == written
+    assert stored(tmp_path).pixel_digest == faces.pixel_digest  # the same again opens it
+    after = [(faces.folder / name).stat() for name in ("faces.npy", "manifest.json")]
+    assert [of.st_mtime_ns for of in after] == [before.st_mtime_ns, manifest.st_mtime_ns]
     with pytest.raises(DataError, match="holds other faces"):
         stored(tmp_path, first=5)
+    # Only whole folders count as prepared.
+    (tmp_path / "cache").mkdir()
+    (tmp_path / ".faces.x.partial").mkdir()
+    (tmp_path / ".faces.x.partial" / "manifest.json").write_text("{}")
+    assert [found.name for found in dataset.prepared_datasets(tmp_path)] == ["faces"]
 
 
 def test_names_and_pictures_that_will_not_do_are_refused_and_leave_nothing(tmp_path: Path) -> None:
@@ -119,21 +119,14 @@ def test_names_and_pictures_that_will_not_do_are_refused_and_leave_nothing(tmp_p
     for name in ("", "Faces", "a b", "../a", ".a", "cache", "weights", "drawn"):
         with pytest.raises(DataError, match="cannot be called"):
             dataset.store_faces(sound, labels, name=name, data_dir=tmp_path, drawn=False)
-    for images in (sound[:, :, :20], sound.astype(np.float32), sound[:0]):
-        with pytest.raises(DataError, match="pictures of shape"):
-            dataset.store_faces(images, labels, name="faces", data_dir=tmp_path)
-    with pytest.raises(DataError, match="two faces have one name"):
-        dataset.store_faces(sound, labels.assign(file="a"), name="faces", data_dir=tmp_path)
+    for images, files, found in (
+        (sound[:, :, :20], ["a", "b"], "pictures of shape"),
+        (sound.astype(np.float32), ["a", "b"], "pictures of shape"),
+        (sound, ["a", "a"], "two faces have one name"),
+    ):
+        with pytest.raises(DataError, match=found):
+            dataset.store_faces(images, labels.assign(file=files), name="faces", data_dir=tmp_path)
     assert names_in(tmp_path) == []
-
-
-def test_only_whole_folders_count_as_prepared(tmp_path: Path) -> None:
-    assert dataset.prepared_datasets(tmp_path / "nowhere") == []
-    stored(tmp_path)
-    (tmp_path / "cache").mkdir()
-    (tmp_path / ".faces.x.partial").mkdir()
-    (tmp_path / ".faces.x.partial" / "manifest.json").write_text("{}")
-    assert [faces.name for faces in dataset.prepared_datasets(tmp_path)] == ["faces"]
 
 
 def edited(name: str, edit: Callable[[bytes], bytes]) -> Callable[[Path], object]:
@@ -162,22 +155,16 @@ def test_a_damaged_data_set_is_not_opened(
         dataset.open_faces(folder)
 
 
-@pytest.fixture
-def faces(
-    drawn_faces: dataset.FaceSet, tmp_path_factory: pytest.TempPathFactory
-) -> dataset.FaceSet:
-    """All synthetic faces and 20 of them once more, so that there are clusters."""
+def test_a_sample_has_whole_clusters_faces_in_their_parts_and_pixels_with_their_labels(
+    drawn_faces: dataset.FaceSet, tmp_path: Path
+) -> None:
+    # All synthetic faces and 20 of them once more, so that there are clusters.
     n_drawn = len(drawn_faces.table)
     rows = np.r_[:n_drawn, :20]
     labels = drawn_faces.table.iloc[rows][["file", "age", "age_group", "gender", "race"]]
     labels = labels.assign(file=[f"{number:03d}.png" for number in range(n_drawn + 20)])
-    folder = tmp_path_factory.mktemp("whole")
-    return dataset.store_faces(drawn_faces.pixels()[rows], labels, name="whole", data_dir=folder)
-
-
-def test_clusters_stay_whole_faces_in_their_parts_and_pixels_with_their_labels(
-    faces: dataset.FaceSet,
-) -> None:
+    pixels = drawn_faces.pixels()[rows]
+    faces = dataset.store_faces(pixels, labels, name="whole", data_dir=tmp_path)
     sample = dataset.draw_sample(faces, 150, "small")
     assert 150 <= len(sample.table) <= 152
     kept = faces.table.set_index("file").loc[sample.table["file"]]
@@ -189,39 +176,32 @@ def test_clusters_stay_whole_faces_in_their_parts_and_pixels_with_their_labels(
     assert sample.manifest["counts"]["usable"] == len(sample.table)
     assert sample.manifest["sample"]["of"] == "whole"
     assert sample.split_digest != faces.split_digest
-
-
-def test_drawing_again_gives_the_same_and_another_size_is_refused(faces: dataset.FaceSet) -> None:
-    first = dataset.draw_sample(faces, 150, "small")
-    assert dataset.draw_sample(faces, 150, "small").pixel_digest == first.pixel_digest
+    assert dataset.draw_sample(faces, 150, "small").pixel_digest == sample.pixel_digest
     with pytest.raises(DataError, match="'small' is there already and is another one"):
         dataset.draw_sample(faces, 200, "small")
-    assert dataset.open_faces(first.folder).pixel_digest == first.pixel_digest
-    for n_faces in (0, 99, 10_000):
+    for n_faces in (99, 10_000):
         with pytest.raises(DataError, match="fewer than the"):
             dataset.draw_sample(faces, n_faces, "small")
 
 
-def store(data_dir: Path, name: str, *, drawn: bool) -> None:
-    faces = draw_faces(8, seed=1, image_px=32)
-    dataset.store_faces(faces.images, faces.labels, name=name, drawn=drawn, data_dir=data_dir)
+def test_the_only_photographed_set_is_taken_and_several_must_be_named(tmp_path: Path) -> None:
+    def store(name: str, *, drawn: bool = False) -> None:
+        faces = draw_faces(8, seed=1, image_px=32)
+        dataset.store_faces(faces.images, faces.labels, name=name, drawn=drawn, data_dir=tmp_path)
 
-
-def test_without_photographs_nothing_is_chosen_and_both_ways_on_are_named(tmp_path: Path) -> None:
-    store(tmp_path, dataset.STORED_NAME, drawn=True)
+    store(dataset.STORED_NAME, drawn=True)
     with pytest.raises(DataError, match="no data set is prepared") as caught:
         dataset.choose_dataset(tmp_path)
-    for way in ("facebench data prepare SOURCE", "--dataset drawn"):
-        assert way in caught.value.fix
+    for text in ("facebench data prepare SOURCE", "--dataset drawn"):
+        assert text in caught.value.fix
     assert dataset.choose_dataset(tmp_path, "drawn").name == dataset.STORED_NAME
-
-
-def test_the_only_photographed_set_is_taken_and_several_must_be_named(tmp_path: Path) -> None:
-    store(tmp_path, "one", drawn=False)
+    store("one")
     assert dataset.choose_dataset(tmp_path).name == "one"
-    with pytest.raises(DataError, match=r"no data set 'nobody' is prepared \(allowed: one, drawn"):
+    with pytest.raises(
+        DataError, match=r"no data set 'nobody' is prepared \(allowed: drawn-v1, one"
+    ):
         dataset.choose_dataset(tmp_path, "nobody")
-    store(tmp_path, "two", drawn=False)
-    with pytest.raises(DataError, match=r"2 data sets are prepared.*--dataset.*allowed: one, two"):
+    store("two")
+    with pytest.raises(DataError, match=r"2 data sets are prepared.*--dataset.*, one, two"):
         dataset.choose_dataset(tmp_path)
     assert dataset.choose_dataset(tmp_path, "two").name == "two"

@@ -30,37 +30,28 @@ def call(tmp_path: Path, *arguments: str) -> Result:
     return CliRunner().invoke(app, ["fetch", *arguments, "--data-dir", str(tmp_path / "data")])
 
 
-def test_an_archive_arrives_whole_and_is_fetched_once(tmp_path: Path) -> None:
-    first, second = (fetch(tmp_path / "data") for _ in range(2))
-    assert first.path.read_bytes() == Hub.content
-    assert (first.is_new, first.n_faces, second.is_new) == (True, 5, False)
-    assert first.sha256 == second.sha256
-    assert [path.name for path in (tmp_path / "data").iterdir()] == [FILE_NAME]
-    assert len(Hub.asked) == 1
-
-
 def test_a_connection_that_breaks_is_tried_again_and_what_a_kill_left_goes(tmp_path: Path) -> None:
     Hub.breaks_after = 50_000
     (tmp_path / "data" / PART_FOLDER / "left by a killed process").mkdir(parents=True)
-    assert fetch(tmp_path / "data").path.read_bytes() == Hub.content
+    first = fetch(tmp_path / "data")
+    assert (first.path.read_bytes(), first.is_new, first.n_faces) == (Hub.content, True, 5)
     assert len(Hub.asked) == 2
     assert [path.name for path in (tmp_path / "data").iterdir()] == [FILE_NAME]
+    again = fetch(tmp_path / "data")
+    assert (again.is_new, again.sha256, len(Hub.asked)) == (False, first.sha256, 2)
 
 
-def test_bytes_that_are_not_those_of_the_checksum_are_refused(tmp_path: Path) -> None:
-    Hub.digest = "0" * 64
-    with pytest.raises(DataError, match="not those of the hub's checksum"):
-        fetch(tmp_path / "data")
-    assert not (tmp_path / "data" / FILE_NAME).exists()
-
-
-@pytest.mark.parametrize("content", [b"no archive", b"\x1f\x8b broken"])
-def test_what_is_no_archive_of_faces_is_not_kept(content: bytes, tmp_path: Path) -> None:
-    Hub.content = content
-    with pytest.raises(DataError, match=r"what came as UTKFace\.tar\.gz is not the archive"):
-        fetch(tmp_path / "data")
-    assert not (tmp_path / "data" / FILE_NAME).exists()
-    assert list((tmp_path / "data").iterdir()) == []
+def test_what_is_no_archive_or_not_of_the_checksum_is_refused_and_not_kept(tmp_path: Path) -> None:
+    sound = Hub.content
+    for content, digest, found in (
+        (sound, "0" * 64, "not those of the hub's checksum"),
+        (b"no archive", "", r"what came as UTKFace\.tar\.gz is not the archive"),
+        (b"\x1f\x8b broken", "", r"what came as UTKFace\.tar\.gz is not the archive"),
+    ):
+        Hub.content, Hub.digest = content, digest
+        with pytest.raises(DataError, match=found):
+            fetch(tmp_path / "data")
+        assert list((tmp_path / "data").iterdir()) == []
 
 
 def test_no_network_no_file_and_no_package_are_sentences(
@@ -77,20 +68,17 @@ def test_no_network_no_file_and_no_package_are_sentences(
     assert (answer.exit_code, "allowed: utkface" in flat(answer.stderr)) == (2, True)
 
 
-def test_nothing_is_fetched_before_the_licence_is_accepted(tmp_path: Path) -> None:
+def test_an_archive_is_fetched_once_its_licence_is_accepted_and_the_next_command_named(
+    tmp_path: Path,
+) -> None:
     answer = call(tmp_path, "utkface")
-    assert answer.exit_code == 2
-    assert "for non-commercial research only" in flat(answer.stderr)
-    assert "--accept-licence" in flat(answer.stderr)
-    assert Hub.asked == []
-
-
-def test_an_accepted_archive_is_here_and_the_next_command_is_named(tmp_path: Path) -> None:
+    assert (answer.exit_code, Hub.asked) == (2, [])
+    for text in ("for non-commercial research only", "--accept-licence"):
+        assert text in flat(answer.stderr)
     answer = call(tmp_path, "utkface", "--accept-licence")
-    assert answer.exit_code == 0
     archive = tmp_path / "data" / "UTKFace.tar.gz"
-    assert f"facebench data prepare {archive}" in flat(answer.stdout)
-    assert archive.read_bytes() == Hub.content
+    said = f"facebench data prepare {archive}"
+    assert (answer.exit_code, said in flat(answer.stdout)) == (0, True)
     data = json.loads(call(tmp_path, "utkface", "--accept-licence", "--json").stdout)["data"]
     assert (data["faces"], len(data["sha256"])) == (5, 64)
     assert "non-commercial" in data["terms"][0]

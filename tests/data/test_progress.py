@@ -9,11 +9,6 @@ from benchmark.data.progress import in_parallel
 from benchmark.errors import DataError
 
 
-@pytest.fixture(autouse=True)
-def _two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "n_cores", lambda: 2)
-
-
 def process_of(number: int) -> int:
     return os.getpid()
 
@@ -28,16 +23,14 @@ def die(number: int) -> int:
     os._exit(number)
 
 
-def test_many_items_are_done_elsewhere_and_few_are_not() -> None:
-    items = [(f"item {n}", n) for n in range(9)]
-    keys, processes = zip(*in_parallel(process_of, iter(items), 9, a_core=2), strict=True)
-    assert (list(keys), os.getpid() in processes) == ([key for key, _ in items], False)
-    here = list(in_parallel(process_of, items[:3], 3, a_core=3))
-    assert here == [(key, os.getpid()) for key, _ in items[:3]]
-
-
-def test_an_error_arrives_whole_and_a_dead_process_is_one() -> None:
+def test_many_items_are_done_elsewhere_in_order_and_errors_arrive_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(progress, "n_cores", lambda: 2)
     items = [(n, n) for n in range(9)]
+    keys, processes = zip(*in_parallel(process_of, iter(items), 9, a_core=2), strict=True)
+    assert (list(keys), os.getpid() in processes) == (list(range(9)), False)
+    assert list(in_parallel(process_of, items[:1], 1, a_core=2)) == [(0, os.getpid())]
     with pytest.raises(DataError, match="five") as caught:
         list(in_parallel(refuse, items, 9, a_core=2))
     assert caught.value.allowed == "four"

@@ -49,29 +49,22 @@ def test_everything_is_counted_as_published(real: PrepareResult) -> None:
     assert [counts[part] for part in ("train", "val", "test")] == [18_521, 2_316, 2_315]
 
 
-def test_the_split_is_the_published_one(real: PrepareResult) -> None:
+def test_the_split_is_the_published_one_and_every_stratum_has_its_share(
+    real: PrepareResult,
+) -> None:
     assert real.faces.split_digest == SPLIT_DIGEST
-
-
-def test_every_stratum_is_split_by_the_same_shares(real: PrepareResult) -> None:
     placed = real.faces.table[real.faces.table["part"] != ""]
     strata = placed.groupby(["age_group", "gender", "race"])["part"]
     tested = pd.DataFrame({"n": strata.size(), "test": strata.apply(lambda x: (x == "test").sum())})
     # A cluster of near-duplicates with other labels can shift a stratum by a face or three.
     assert (tested["test"] - tested["n"] / 10).abs().max() <= 3.5
+    check_spread(placed)
 
 
-def test_clusters_of_several_faces_are_spread_over_the_parts(real: PrepareResult) -> None:
-    check_spread(real.faces.table[real.faces.table["part"] != ""])
-
-
-def test_the_audit_finds_nothing(real: PrepareResult) -> None:
+def test_the_audit_finds_nothing_and_a_second_prepare_does_nothing(real: PrepareResult) -> None:
     result = audit(real.faces)
     assert result["findings"] == []
     assert len(result["counts"]) > 100
-
-
-def test_a_second_prepare_of_the_same_archive_does_nothing(real: PrepareResult) -> None:
     again = prepare(shared_file("data", "UTKFace.tar.gz"), real.faces.folder.parent)
     assert not again.is_new
     assert again.seconds < 5

@@ -37,17 +37,12 @@ def test_parts_have_their_shares_in_all_and_in_every_stratum() -> None:
     # 2,000 less 20 without a place = 1,980: 1,584 / 198 / 198.
     sizes = {"train": 1584, "val": 198, "test": 198, "": 20}
     assert table["part"].value_counts().to_dict() == sizes
+    left_out = table[table["no_place_reason"] != ""]
+    assert (set(left_out["part"]), set(left_out["fold"])) == ({""}, {-1})
     placed = table[table["part"] != ""]
     for _, stratum in placed.groupby(["age_group", "gender", "race"]):
         # At most 100 faces a stratum: 10 in the test part, give or take one.
         assert abs((stratum["part"] == "test").sum() - len(stratum) / 10) <= 1
-
-
-def test_a_face_without_a_place_has_no_part_and_no_fold() -> None:
-    table = splits.with_split(table_of(200))
-    left_out = table[table["no_place_reason"] != ""]
-    assert left_out["part"].tolist() == ["", ""]
-    assert left_out["fold"].tolist() == [-1, -1]
 
 
 def test_a_cluster_is_never_divided() -> None:
@@ -67,9 +62,8 @@ def test_clusters_of_several_faces_are_spread_over_the_parts_as_their_number_dem
 
 def check_spread(placed: pd.DataFrame) -> None:
     """Hold parts and folds of clusters of several faces to the binomial distribution, two-sided."""
-    sizes = placed.groupby("cluster").agg(n=("file", "size"), part=("part", "first"),
-                                          fold=("fold", "first"))  # fmt: skip
-    several = sizes[sizes["n"] > 1]
+    clusters = placed.groupby("cluster")[["part", "fold"]].first()
+    several = clusters[placed.groupby("cluster").size() > 1]
     shares = {"part": {"train": 0.8, "val": 0.1, "test": 0.1},
               "fold": dict.fromkeys(range(splits.N_FOLDS), 1 / splits.N_FOLDS)}  # fmt: skip
     for column, expected in shares.items():
@@ -89,13 +83,10 @@ def test_the_split_does_not_depend_on_the_order_of_the_files_or_the_numbers_of_c
     assert one["fold"].tolist() == other["fold"].tolist()
 
 
-def test_the_rule_of_this_version_is_pinned() -> None:
+def test_the_rule_of_this_version_is_pinned_by_the_digest_of_its_sorted_lines() -> None:
     # Whatever changes this needs a new split version: every number measured so far hangs on it.
     digest = splits.split_digest(splits.with_split(table_of(1000, faces_per_cluster=2)))
     assert digest == "fec8795c70784adbf3dfe5676e70c17e610731280bc69b5e0a32b0f68d643bef"
-
-
-def test_the_digest_is_that_of_the_sorted_lines() -> None:
     table = pd.DataFrame({"file": ["b", "a", "c"], "part": ["test", "train", ""]})
     assert splits.split_digest(table) == hashlib.sha256(b"a,train\nb,test\n").hexdigest()
 
@@ -116,33 +107,27 @@ def test_parts_are_rows_that_hold_every_placed_face_once() -> None:
 
 def test_folds_test_every_placed_face_once_and_validate_on_an_eighth_of_the_rest() -> None:
     faces = faces_of(splits.with_split(table_of(2000)))
-    tested = [splits.parts_of(faces, fold)["test"] for fold in range(splits.N_FOLDS)]
-    assert sorted(np.concatenate(tested).tolist()) == [i for i in range(2000) if i % 100]
+    folds = [splits.parts_of(faces, fold) for fold in range(splits.N_FOLDS)]
+    tested = np.concatenate([parts["test"] for parts in folds])
+    assert sorted(tested.tolist()) == [i for i in range(2000) if i % 100]
     # 1,980 faces: 396 tested, 1,584 left, an eighth of them 198.
-    assert [len(rows) for rows in tested] == [396] * splits.N_FOLDS
-    assert [len(splits.parts_of(faces, fold)["val"]) for fold in range(splits.N_FOLDS)] == [
-        198
-    ] * splits.N_FOLDS
+    sizes = [(len(parts["test"]), len(parts["val"])) for parts in folds]
+    assert sizes == [(396, 198)] * splits.N_FOLDS
 
 
-def test_too_few_faces_for_a_split_are_refused() -> None:
+def test_too_few_faces_an_unknown_fold_and_one_of_an_older_split_are_refused() -> None:
     with pytest.raises(DataError, match="part is empty: 4 faces are too few"):
         splits.parts_of(faces_of(splits.with_split(table_of(4))))
-
-
-def test_a_fold_of_an_older_split_is_refused_and_its_parts_are_still_read() -> None:
-    faces = faces_of(splits.with_split(table_of(300)), "leak-free-1")
-    assert len(splits.parts_of(faces)["test"]) > 0
-    with pytest.raises(DataError, match="'some-faces' has the split leak-free-1"):
-        splits.parts_of(faces, 0)
-
-
-def test_an_unknown_fold_is_refused() -> None:
+    table = splits.with_split(table_of(300))
     with pytest.raises(DataError, match="no fold 5"):
-        splits.parts_of(faces_of(splits.with_split(table_of(100))), 5)
+        splits.parts_of(faces_of(table), 5)
+    older = faces_of(table, "leak-free-1")
+    assert len(splits.parts_of(older)["test"]) > 0  # its parts are still read
+    with pytest.raises(DataError, match="'some-faces' has the split leak-free-1"):
+        splits.parts_of(older, 0)
 
 
-def test_a_planted_duplicate_across_a_hand_made_split_is_refused() -> None:
+def test_a_planted_duplicate_or_a_row_in_two_parts_is_refused() -> None:
     parts = {"train": np.arange(80), "val": np.arange(80, 90), "test": np.arange(90, 100)}
     for column in ("sha256", "cluster", "file"):
         table = splits.with_split(table_of(100))
@@ -150,11 +135,7 @@ def test_a_planted_duplicate_across_a_hand_made_split_is_refused() -> None:
         table.loc[95, column] = table.loc[3, column]
         with pytest.raises(DataError, match=f"in train and .* in test have the same {column}"):
             splits.check_no_overlap(table, parts)
-
-
-def test_a_row_in_two_parts_is_refused() -> None:
-    parts = {"train": np.arange(80), "val": np.arange(79, 90), "test": np.arange(90, 100)}
-    found = splits.overlaps(splits.with_split(table_of(100)), parts)
+    found = splits.overlaps(splits.with_split(table_of(100)), parts | {"val": np.arange(79, 90)})
     assert {overlap.column for overlap in found} == {"sha256", "cluster", "file"}
 
 
