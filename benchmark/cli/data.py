@@ -134,17 +134,15 @@ def crop(
                     fix="The others are done; a lower --threshold may find more",
                 )
             )
-        if not as_json:
-            numbers = {"pictures": len(of_picture), "done before": len(of_picture) - n_new}
-            numbers |= counts | {"with several faces": int((of_picture["faces_seen"] > 1).sum())}
-            by = f"by {answer.data['detector']}"
-            out.print(f"[bold]{escape(str(folder))}[/], {by}", soft_wrap=True)
-            print_table(Table.of(["", ""], [(k, f"{n:,}") for k, n in numbers.items()]))
+        numbers = {"pictures": len(of_picture), "done before": len(of_picture) - n_new}
+        numbers |= counts | {"with several faces": int((of_picture["faces_seen"] > 1).sum())}
+        by = f"by {answer.data['detector']}"
+        out.print(f"[bold]{escape(str(folder))}[/], {by}", soft_wrap=True)
+        print_table(Table.of(["", ""], [(k, f"{n:,}") for k, n in numbers.items()]))
 
 
 def _some(lines: list[str]) -> str:
-    more = len(lines) - SHOWN_FILES
-    return "; ".join(lines[:SHOWN_FILES]) + (f" and {more:,} more" if more > 0 else "")
+    return "; ".join(lines[:SHOWN_FILES]) + ("; …" if len(lines) > SHOWN_FILES else "")
 
 
 @app.command()
@@ -184,13 +182,12 @@ def fetch(
             "sha256": fetched.sha256,
             "terms": list(published.TERMS),
         }
-        if not as_json:
-            file, came = escape(str(fetched.path)), "fetched" if fetched.is_new else "there already"
-            out.print(
-                f"[bold]{file}[/] {came}: names of {fetched.n_faces:,} faces, sha256 "
-                f"{fetched.sha256[:16]}\nNext: facebench data prepare {file}",
-                soft_wrap=True,
-            )
+        file, came = escape(str(fetched.path)), "fetched" if fetched.is_new else "there already"
+        out.print(
+            f"[bold]{file}[/] {came}: names of {fetched.n_faces:,} faces, sha256 "
+            f"{fetched.sha256[:16]}\nNext: facebench data prepare {file}",
+            soft_wrap=True,
+        )
 
 
 @app.command()
@@ -221,6 +218,7 @@ def prepare(
       facebench data prepare photos --labels labels.csv --map race:Latina=Others
     """
     from benchmark.data.archive import decoded
+    from benchmark.data.labelled import label_gaps
     from benchmark.data.labels import parse_map
     from benchmark.data.prepare import prepare as prepare_faces
 
@@ -246,13 +244,12 @@ def prepare(
             **{key: faces.manifest[key] for key in faces.manifest if key not in ("schema", "name")},
             "quarantine": faces.rejected().to_dict("records"),
         }
-        answer.warnings += _conversions(faces)
+        answer.warnings += _conversions(faces) + label_gaps(faces)
         answer.errors += _unusable(faces)
-        if not as_json:
-            done = f"prepared in {seconds:.1f} s" if is_new else "is there already"
-            out.print(f"[bold]{faces.name}[/] {done}: {escape(str(faces.folder))}", soft_wrap=True)
-            _print_counts(faces)
-            _print_labels(faces)
+        done = f"prepared in {seconds:.1f} s" if is_new else "is there already"
+        out.print(f"[bold]{faces.name}[/] {done}: {escape(str(faces.folder))}", soft_wrap=True)
+        _print_counts(faces)
+        _print_labels(faces)
 
 
 def _conversions(faces: "FaceSet") -> list[str]:
@@ -351,13 +348,12 @@ def sample(
         counts = chosen.manifest["counts"]
         answer.data = {"name": chosen.name, "folder": str(chosen.folder)}
         answer.data |= {"of": faces.name, "counts": counts}
-        if not as_json:
-            out.print(
-                f"[bold]{chosen.name}[/]: {len(chosen.table):,} of {len(faces.table):,} faces in "
-                f"{counts['clusters']:,} whole clusters; train {counts['train']:,}, val "
-                f"{counts['val']:,}, test {counts['test']:,}, as they were · {chosen.folder}",
-                soft_wrap=True,
-            )
+        out.print(
+            f"[bold]{chosen.name}[/]: {len(chosen.table):,} of {len(faces.table):,} faces in "
+            f"{counts['clusters']:,} whole clusters; train {counts['train']:,}, val "
+            f"{counts['val']:,}, test {counts['test']:,}, as they were · {chosen.folder}",
+            soft_wrap=True,
+        )
 
 
 @app.command()
@@ -376,6 +372,7 @@ def audit(
     """
     from benchmark.comparison.references import label_noise
     from benchmark.data.dataset import choose_dataset
+    from benchmark.data.labelled import label_gaps
     from benchmark.data.prepare import audit as audit_faces
 
     with output.speaking("data audit", as_json=as_json) as answer:
@@ -386,16 +383,16 @@ def audit(
         known = noise.astype(object).where(noise.notna(), None)
         answer.data = found | {"label_noise": known.to_dict("records")}
         answer.errors += [DataError(finding) for finding in found["findings"]]
-        if not as_json:
-            kind = "synthetic faces" if faces.drawn else "faces"
-            out.print(f"[bold]{faces.name}[/], {kind} of {faces.image_px} px")
-            _print_counts(faces)
-            for table in _audit_tables(found):
-                print_table(table)
-            _print_noise(noise)
-            _print_labels(faces)
-            if not found["findings"]:
-                out.print("[green]Nothing found that should not be.[/]")
+        answer.warnings += label_gaps(faces)
+        kind = "synthetic faces" if faces.drawn else "faces"
+        out.print(f"[bold]{faces.name}[/], {kind} of {faces.image_px} px")
+        _print_counts(faces)
+        for table in _audit_tables(found):
+            print_table(table)
+        _print_noise(noise)
+        _print_labels(faces)
+        if not found["findings"]:
+            out.print("[green]Nothing found that should not be.[/]")
 
 
 def _audit_tables(found: dict[str, Any]) -> list[Table]:
@@ -464,27 +461,19 @@ def _print_noise(noise: "pd.DataFrame") -> None:
 
 
 def _print_labels(faces: "FaceSet") -> None:
-    """Print how the words were read, and what faces lack; nothing for faces named as UTKFace."""
-    from benchmark.data.labelled import label_gaps
-
-    labels = faces.manifest.get("labels")
-    if labels is None:
-        return
-    files = ", ".join(file["name"] for file in labels["files"])
-    rows = []
-    for column, entries in labels["mapping"].items():
-        by_rows = sorted(entries, key=lambda entry: -entry["rows"])
-        for entry in entries if len(entries) <= MOST_WORDS else by_rows[:MOST_WORDS]:
-            word = entry["word"] or "(empty)"
-            word += f", once {entry['read_as']}" if entry["read_as"] else ""
-            meaning = entry["class"] or f"none: {entry['why']}"
-            rows.append((column, word, meaning, f"{entry['rows']:,}"))
-        if others := by_rows[MOST_WORDS:]:
+    """Print how the words were read; nothing for faces named as UTKFace's."""
+    labels, rows = faces.manifest.get("labels", {}), []
+    for column, entries in labels.get("mapping", {}).items():
+        rows += [
+            (column, entry["word"] or "(empty)", entry["class"] or f"none: {entry['why']}",
+             f"{entry['rows']:,}")
+            for entry in entries[:MOST_WORDS]
+        ]  # fmt: skip
+        if others := entries[MOST_WORDS:]:
             n_rows = sum(entry["rows"] for entry in others)
             rows.append((column, f"{len(others):,} more words", "see manifest.json", f"{n_rows:,}"))
     if rows:
+        files = ", ".join(file["name"] for file in labels["files"])
         headings = [Column(name, left=True) for name in ("column", "word", "class here")]
         title = f"What the words of {files} mean here, layout {labels['layout']}"
         print_table(Table.of([*headings, "rows"], rows, title))
-    for sentence in label_gaps(faces):
-        output.say_warning(sentence)

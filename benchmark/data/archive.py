@@ -86,11 +86,17 @@ class Source:
         return [member for member, _ in self._entries()]
 
     def pictures(self) -> tuple[list[str], list[tuple[str, str]]]:
-        """Give the paths of the pictures, each once; of the other members names and problems."""
+        """Give the paths of the pictures, each once; of the other members names and problems.
+
+        Raises DataError where there are no pictures.
+        """
         problems = {member.path: member.problem for member in self.members()}
         pictures = [path for path in problems if is_picture_name(path)]
-        others = problems.keys() - set(pictures)
-        return pictures, [(printable(path), problems[path]) for path in problems if path in others]
+        chosen = set(pictures)
+        others = [(printable(path), problems[path]) for path in problems if path not in chosen]
+        if not pictures:
+            raise DataError(f"{self.path} holds no pictures ({len(others)} other files)")
+        return pictures, others
 
     def contents(self, paths: set[str]) -> Iterator[tuple[str, Content]]:
         """Yield path and content of the members asked for, in the source's own order."""
@@ -117,8 +123,7 @@ class Source:
             body = content.encode() if isinstance(content, str) else content
             line = f"{member.path}\0{member.n_bytes}\0{hashlib.sha256(body).hexdigest()}\n"
             digest.update(line.encode("utf-8", "surrogateescape"))
-            if done % 256 == 0 or done == len(entries):
-                on_progress(stage, done, len(entries))
+            on_progress(stage, done, len(entries))
         return digest.hexdigest()
 
     def _entries(self) -> Iterator[Entry]:
@@ -144,9 +149,8 @@ def open_source(path: Path) -> Source:
     with _checked(path), path.open("rb") as stream:
         head = stream.read(TAR_BLOCK_BYTES)
     kinds = {b"\x1f\x8b": "tar.gz", b"PK\x03\x04": "zip", b"PK\x05\x06": "zip"}
-    for mark, kind in kinds.items():
-        if head.startswith(mark):
-            return Source(path, kind)
+    if kind := next((kind for mark, kind in kinds.items() if head.startswith(mark)), None):
+        return Source(path, kind)
     with contextlib.suppress(tarfile.HeaderError):
         tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape")
         return Source(path, "tar")
@@ -291,18 +295,16 @@ def list_pictures(named: Iterable[Path]) -> list[Path]:
     A file is taken for a picture whatever its name; one that does not exist is listed, and reading
     it says so. Raises DataError where there is nothing to read at all.
     """
-    named, n_others, paths = list(named), 0, []
+    named, paths = list(named), []
     for path in named:
-        if not path.is_dir():
+        if path.is_dir():
+            files = (item for item in path.rglob("*") if not item.is_dir())
+            paths += sorted(item for item in files if is_picture_name(item.as_posix()))
+        else:
             paths.append(path)
-            continue
-        files = sorted(item for item in path.rglob("*") if not item.is_dir())
-        pictures = [item for item in files if is_picture_name(item.as_posix())]
-        paths += pictures
-        n_others += len(files) - len(pictures)
     if not paths:
         raise DataError(
-            f"{', '.join(map(str, named)) or 'nothing'} holds no pictures ({n_others} other files)",
+            f"{', '.join(map(str, named)) or 'nothing'} holds no pictures",
             allowed="pictures, or folders with JPEG, PNG, BMP, GIF, TIFF or WEBP files",
         )
     return list(dict.fromkeys(paths))

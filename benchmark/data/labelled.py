@@ -9,7 +9,7 @@ import csv
 import hashlib
 import io
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -39,6 +39,11 @@ ALLOWED: Final = "a CSV file with columns file and one or more of age, age_group
 LAYOUTS: Final = ("utkface", "fairface", "table")
 """Labels in the names of the files, in FairFace's tables beside them, in a table that is named."""
 FAIRFACE_FILES: Final = ("fairface_label_train.csv", "fairface_label_val.csv")
+MANGLED_AGES: Final = {
+    rf"(?i)^([0-9]{{4}}-)?{part}[-/. ]{part}([/.][0-9]{{4}})?( 00:00.*)?$": text
+    for text, part in (("3-9", "(0?[39]|mar|sep)"), ("10-19", "(1[09]|oct)"))
+}
+"""The dates that spreadsheets make of two of FairFace's ranges, and the ranges."""
 FAIRFACE_SHEET: Final = (
     "FairFace (Kärkkäinen, Joo, WACV 2021; github.com/joojs/fairface), licence CC BY 4.0. Faces "
     "from Flickr; age range, gender and race as annotators perceived them, several to a picture. "
@@ -91,25 +96,24 @@ def labelling_for(
     has no table of labels, or one of them is none.
     """
     layout = layout or ("table" if labels else "utkface")
-    if layout not in LAYOUTS:
-        raise DataError(f"there is no layout {layout!r}", allowed=", ".join(LAYOUTS))
+    in_names = "was given for faces whose names tell their labels"
+    for is_wrong, found, allowed in (
+        (layout not in LAYOUTS, f"there is no layout {layout!r}", ", ".join(LAYOUTS)),
+        (layout == "utkface" and labels, f"--labels {in_names}", "the layout table or fairface"),
+        (layout == "utkface" and given, f"--map {in_names}", "the layout table or fairface"),
+        (layout == "table" and not labels, "the layout table has no table of labels", "--labels"),
+        *((not path.is_file(), f"there is no table of labels {path}", ALLOWED) for path in labels),
+    ):
+        if is_wrong:
+            raise DataError(found, allowed=allowed)
     if layout == "utkface":
-        if labels or given:
-            option = "--labels" if labels else "--map"
-            raise DataError(
-                f"{option} was given for faces whose names tell their labels",
-                allowed="--labels and --map with the layout table or fairface",
-            )
         return None
-    if layout == "table" and not labels:
-        raise DataError("the layout table has no table of labels", allowed="--labels FILE.csv")
-    if absent := [path for path in labels if not path.is_file()]:
-        raise DataError(f"there is no table of labels {absent[0]}", allowed=ALLOWED)
     files: list[tuple[str, bytes | str]] = [(path.name, path.read_bytes()) for path in labels]
     if not labels:
-        members = {member.path for member in source.members()}
-        there = {path for path in members if path.rpartition("/")[2] in FAIRFACE_FILES}
-        files = sorted(source.contents(there))
+        paths = {member.path for member in source.members()}
+        files = sorted(
+            source.contents({path for path in paths if path.rpartition("/")[2] in FAIRFACE_FILES})
+        )
     if not files:
         raise DataError(
             f"{source.path} holds no {' or '.join(FAIRFACE_FILES)}",
@@ -138,16 +142,17 @@ def _cells_of(text: str) -> tuple[pd.DataFrame, set[str]]:
     read = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     head, *rows = [row for row in read if any(cell.strip() for cell in row)] or [[]]
     if not rows:
-        raise ValueError("it has no rows" if head else "it is empty")
+        raise ValueError("it has no rows")
     names = [rules.normal(name).strip() for name in head]
-    plain = [re.sub(" ?utkface ?", "", name) for name in names]
+    column_of = {heading: column for column, of in HEADINGS.items() for heading in of}
     places: dict[str, int] = {}
-    for column, headings in HEADINGS.items():
-        found = [place for place, name in enumerate(plain) if name in headings]
-        if len(found) > 1:
-            both = " and ".join(repr(head[place]) for place in found)
+    for place, name in enumerate(names):
+        column = column_of.get(re.sub(" ?utkface ?", "", name))
+        if column in places:
+            both = f"{head[places[column]]!r} and {head[place]!r}"
             raise ValueError(f"its columns {both} both say {column}")
-        places.update((column, place) for place in found)
+        if column is not None:
+            places[column] = place
     if "file" not in places or len(places) == 1:
         lacking = "labels" if "file" in places else "file"
         shown = ", ".join(map(repr, head[:12]))
@@ -169,82 +174,69 @@ def _read(tables: Sequence[LabelTable], layout: str, given: rules.Given) -> Labe
     columns = [label for label in LABELS if any(label in cells for _, cells, _ in tables)]
     rows = pd.concat([cells for _, cells, _ in tables], ignore_index=True).fillna("")
     rows = rows[["file", *columns]]
+    if layout == "fairface":
+        rows = rows.replace({"age": MANGLED_AGES}, regex=True)
     rows["file"] = rows["file"].str.replace("\\", "/", regex=False).str.removeprefix("./")
     n_repeated = len(rows) - rows["file"].nunique()
     rows = rows.drop_duplicates()
-    is_usable = rows["file"].map(lambda file: bool(file) and file.isprintable())
-    contradicted = set(rows.loc[is_usable & rows.duplicated("file"), "file"])
-    words = rows[is_usable & ~rows["file"].isin(contradicted)]
+    contradicted = set(rows.loc[rows.duplicated("file"), "file"])
+    words = rows[~rows["file"].isin(contradicted) & rows["file"].map(str.isprintable)]
+    said: dict[str, FaceLabels | str] = dict.fromkeys(rows["file"], "its name cannot be printed")
+    said |= dict.fromkeys(contradicted, "its rows contradict each other")
     readings: dict[str, dict[str, rules.Reading]] = {}
     codes = []
     for column in columns:
-        readings[column], not_read = rules.read_column(
-            column,
-            words[column].unique(),
-            given,
-            rules.FAIRFACE_AGES if layout == "fairface" else (),
-            is_ours=all(column in ours for _, cells, ours in tables if column in cells),
-        )
+        is_ours = all(column in ours for _, cells, ours in tables if column in cells)
+        found = rules.read_column(column, words[column].unique(), given, is_ours=is_ours)
+        readings[column], not_read = found
         codes += [not_read] if not_read else []
-    unprintable = "the name has characters that cannot be printed, or none"
-    said: dict[str, FaceLabels | str] = dict.fromkeys(rows["file"], unprintable)
-    said |= dict.fromkeys(contradicted, "its rows contradict each other")
     for row in words.to_dict("records"):
-        labels = _labels({column: readings[column][row[column]] for column in columns})
-        has_one = any(getattr(labels, task) != MISSING for task in TASKS)
-        said[row["file"]] = labels if has_one else NO_LABEL
+        nothing = rules.Reading(MISSING)
+        years, group, gender, race = (
+            readings[label][row[label]] if label in columns else nothing for label in LABELS
+        )
+        age_group = group.label if years.label == MISSING else years.label
+        labels = FaceLabels(years.age, age_group, gender.label, race.label)
+        if MISSING not in (years.label, group.label) and years.label != group.label:
+            labels = labels._replace(age=MISSING, age_group=MISSING)
+        said[row["file"]] = NO_LABEL if {*labels[1:]} == {MISSING} else labels
     # All that decides labels.
     deciding = [LABEL_RULES, layout, *(about["sha256"] for about, *_ in tables)]
     deciding += [f"{task}:{word}={label}" for (task, word), label in sorted(given.items())]
-    mapping = {column: _entries(column, words[column], readings[column]) for column in columns}
     about = {
         "rules": LABEL_RULES,
         "layout": layout,
         "source_sha256": hashlib.sha256("\n".join(deciding).encode()).hexdigest(),
         "files": [about for about, *_ in tables],
         "columns": columns,
-        "mapping": {column: mapping[column] for column in sorted(mapping) if mapping[column]},
+        "mapping": {
+            column: entries
+            for column in columns
+            if (entries := _entries(column, words[column], readings[column]))
+        },
         "codes": codes,
         "repeated_rows": n_repeated,
         "contradicted_faces": len(contradicted),
-        "faces_without_label": sum(labels == NO_LABEL for labels in said.values()),
     }
     return Labelling(about, words, said)
-
-
-def _labels(readings: Mapping[str, rules.Reading]) -> FaceLabels:
-    """Put a face's labels together; years and an age group that disagree are both left out."""
-    nothing = rules.Reading(MISSING)
-    years, group, gender, race = (readings.get(label, nothing) for label in LABELS)
-    age, age_group = years.age, years.label if years.label != MISSING else group.label
-    if MISSING not in (years.label, group.label) and years.label != group.label:
-        age, age_group = MISSING, MISSING
-    return FaceLabels(age, age_group, gender.label, race.label)
 
 
 def _entries(
     column: str, words: "pd.Series[str]", readings: Mapping[str, rules.Reading]
 ) -> list[dict[str, Any]]:
-    """Say how every word is read and in how many rows it stands; numbers by size, then words."""
+    """Say how every word is read and in how many rows it stands, the commonest first."""
     names = CLASS_NAMES["age_group" if column == "age" else column]  # type: ignore[index]
-    n_rows = words.value_counts()
     return [
         {
             "word": word,
             "class": None if read.label == MISSING else names[read.label],
-            "rows": int(n_rows[word]),
+            "rows": n_rows,
             "why": read.why,
-            "read_as": read.repaired,
             "unknown": read.is_unknown,
         }
-        for word, read in sorted(readings.items(), key=lambda item: _by_size(item[0]))
-        if read.age == MISSING or read.repaired  # an age in years means itself
+        for word, n_rows in Counter(words).most_common()
+        if (read := readings[word]).age == MISSING  # an age in years means itself
     ]
-
-
-def _by_size(word: str) -> tuple[int, str]:
-    number = re.match("[0-9]+", word)
-    return int(number[0]) if number else 1000, word
 
 
 def scan_names(source: Source) -> Scan:
@@ -252,7 +244,6 @@ def scan_names(source: Source) -> Scan:
     faces: dict[str, tuple[str, FaceLabels]] = {}
     paths: dict[str, str] = {}
     pictures, rejected = _pictures_of(source)
-    named = []
     for path in pictures:
         name = path.rsplit("/", 1)[-1]
         if name in paths:
@@ -266,18 +257,16 @@ def scan_names(source: Source) -> Scan:
         try:
             faces[name] = path, rules.parse_name(name)
         except DataError as error:
-            named.append((printable(name), NAME_KIND, error.found))
+            rejected.append((printable(name), NAME_KIND, error.found))
     if not faces:
+        file, _, why = rejected[-1]
         raise DataError(
-            f"none of the {len(paths)} pictures of {source.path} has a UTKFace name; "
-            f"{named[0][0]}: {named[0][2]}"
-            if named
-            else f"{source.path} holds no pictures ({len(rejected)} other files)",
+            f"none of the {len(paths)} pictures of {source.path} has a UTKFace name; {file}: {why}",
             allowed=f"pictures called {rules.NAME_RULE}",
             fix="Rename the pictures so, name another source, or name a table of their labels with "
             "--labels (for FairFace: --layout fairface)",
         )
-    return _scan_of(faces, rejected + named)
+    return _scan_of(faces, rejected)
 
 
 def scan_with_tables(source: Source, labelling: Labelling) -> Scan:
@@ -286,7 +275,7 @@ def scan_with_tables(source: Source, labelling: Labelling) -> Scan:
     Where rows agree with one picture, the one that agrees most has it; what they agree in is the
     face's name. Raises DataError where not a single one fits.
     """
-    tables, codes = [file["name"] for file in labelling.about["files"]], labelling.about["codes"]
+    tables = [file["name"] for file in labelling.about["files"]]
     pictures, others = _pictures_of(source)
     rejected = [row for row in others if row[0] not in tables]
     above = source.path.resolve().as_posix().split("/") if source.path.is_dir() else []
@@ -321,23 +310,19 @@ def scan_with_tables(source: Source, labelling: Labelling) -> Scan:
             faces[name] = path, labels
     if not faces:
         reasons = [f"{file}: {why}" for file, kind, why in rejected if kind != OTHER_KIND]
-        found_out = (
-            f"no picture of {source.path} has a label in {', '.join(tables)} that has a class here"
-            if rows_of
-            else f"no row of {', '.join(tables)} names a picture of {source.path}"
-        )
         raise DataError(
-            f"{found_out}; {'; '.join(reasons[:2]) or 'there are no pictures'}",
+            f"no picture of {source.path} has a row in {', '.join(tables)} and a label that has a "
+            f"class here; {'; '.join(reasons[:2])}",
             allowed="a column `file` with the pictures' paths within the source, or their names",
-            fix="; ".join(codes) or ("--map says what an unknown word means" if rows_of else ""),
+            fix="; ".join(labelling.about["codes"]) or "--map says what an unknown word means",
         )
     shortened = [[file, name] for file, name in name_of.items() if file != name]
-    matching = {
+    about = labelling.about | {
         "rows_matched_by_last_parts": len(shortened),
         "example_of_last_parts": shortened[0] if shortened else [],
     }
     files = labelling.words["file"].map(lambda file: name_of.get(file, file))
-    words, about = labelling.words.assign(file=files), labelling.about | matching
+    words = labelling.words.assign(file=files)
     return _scan_of(faces, rejected)._replace(labels=about, words=words)
 
 
@@ -359,16 +344,12 @@ def gaps(labels: Mapping[str, Any], n_faces: int) -> list[str]:
 
     n_faces: how many faces `labels["without"]` counts among.
     """
-    sentences = []
-    for label, n_without in labels["without"].items():
-        title = "age in years" if label == "age" else TASK_TITLES[label]
-        if n_without == n_faces:
-            what = "no plot of years" if label == "age" else "neither trained nor evaluated here"
-            sentences.append(f"No face is labelled with {title}: {what}.")
-        elif n_without:
-            share = f"{n_without:,} of {n_faces:,} faces ({100 * n_without / n_faces:.1f} %)"
-            sentences.append(f"{share} have no {title}: left out of whatever needs it.")
-    return sentences
+    return [
+        f"{n:,} of {n_faces:,} faces ({100 * n / n_faces:.1f} %) have no "
+        f"{TASK_TITLES.get(label, 'age in years')}: left out of whatever needs it."
+        for label, n in labels["without"].items()
+        if n
+    ]
 
 
 def label_gaps(faces: FaceSet) -> list[str]:
@@ -396,20 +377,20 @@ def label_gaps(faces: FaceSet) -> list[str]:
 def findings(labels: Mapping[str, Any], n_rows_without_picture: int) -> list[str]:
     """Say what is wrong with the table: unknown words, contradictions, lost pictures."""
     found = list(labels.get("codes", ()))
-    entries = [(column, entry) for column, of in labels["mapping"].items() for entry in of]
-    unknown = [
-        (c, entry) for c, entry in entries if entry["unknown"] and entry["why"] != rules.CODE
-    ]
+    unknown = sorted(
+        (-entry["rows"], column, entry["word"], entry["why"])
+        for column, entries in labels["mapping"].items()
+        for entry in entries
+        if entry["unknown"] and entry["why"] != rules.CODE
+    )
     if unknown:
-        unknown.sort(key=lambda item: (-item[1]["rows"], item[0], item[1]["word"]))
+        n_rows = -sum(minus_n for minus_n, *_ in unknown)
         shown = [
-            f"{column} {entry['word'][:SHOWN_LETTERS]!r} ({entry['rows']:,}: {entry['why']})"
-            for column, entry in unknown[:SHOWN_WORDS]
+            f"{column} {word[:SHOWN_LETTERS]!r} ({-minus_n:,}: {why})"
+            for minus_n, column, word, why in unknown[:SHOWN_WORDS]
         ]
-        more = f" and {len(unknown) - SHOWN_WORDS:,} more" if len(unknown) > SHOWN_WORDS else ""
-        n_rows = sum(entry["rows"] for _, entry in unknown)
         known = f"{len(unknown):,} words of the labels are not known, in {n_rows:,} rows"
-        found.append(f"{known}: {', '.join(shown)}{more}")
+        found.append(f"{known}: {', '.join(shown)}{', …' if len(unknown) > SHOWN_WORDS else ''}")
     for n, what in (
         (labels["contradicted_faces"], "faces have rows that contradict each other"),
         (n_rows_without_picture, "rows name no picture, or several"),

@@ -24,11 +24,9 @@ groups has no class here, and such a face has no truth of that task. Nothing is 
 decides otherwise. benchmark.data.labelled finds which faces a source has.
 """
 
-import contextlib
 import re
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Final, NamedTuple, cast
 
@@ -37,7 +35,6 @@ from benchmark.tasks import (
     AGE_GROUP_UPPER_YEARS,
     CLASS_NAMES,
     MISSING,
-    TASK_TITLES,
     TASKS,
     TaskName,
 )
@@ -57,6 +54,10 @@ PICTURE_SUFFIXES: Final = frozenset(
 FAIRFACE_AGES: Final = (
     *("0-2", "3-9", "10-19", "20-29", "30-39", "40-49", "50-59", "60-69", "more than 70"),
 )
+FAIRFACE_RACES: Final = (
+    *("White", "Black", "Latino_Hispanic", "East Asian", "Southeast Asian", "Indian"),
+    "Middle Eastern",
+)
 WORDS: Final[dict[str, dict[str, int]]] = {
     "gender": {"male": 0, "m": 0, "man": 0, "female": 1, "f": 1, "woman": 1},
     "race": {name.lower(): label for label, name in enumerate(CLASS_NAMES["race"])}
@@ -67,34 +68,34 @@ WORDS: Final[dict[str, dict[str, int]]] = {
 `Others` is UTKFace's own rule."""
 
 
-def _from_0(words: Iterable[str]) -> dict[str, str]:
+def _codes(words: Iterable[str]) -> dict[str, str]:
     return {str(code): word for code, word in enumerate(words)}
 
 
-MALE_FIRST: Final = _from_0(("male", "female"))
-DECADES: Final = [f"{first}-{first + 9}" for first in range(0, 110, 10)]
-FAIRFACE_RACES: Final = (
-    "White,Black,Latino_Hispanic,East Asian,Southeast Asian,Indian,Middle Eastern"
-)
-ADIENCE_AGES: Final = "0-2,4-6,8-13,15-20,25-32,38-43,48-53,60-100"
+MALE_FIRST: Final = _codes(("male", "female"))
 SCHEMES: Final[dict[str, dict[str, dict[str, str]]]] = {
-    "UTKFace": {task: _from_0(names) for task, names in CLASS_NAMES.items()},
-    "IMDB-WIKI": {"gender": _from_0(("female", "male"))},
-    "ISO 5218": {"gender": {"1": "male", "2": "female", "0": "", "9": ""}},
+    "UTKFace": {task: _codes(names) for task, names in CLASS_NAMES.items()},
+    "IMDB-WIKI": {"gender": _codes(("female", "male"))},
+    "ISO 5218": {"gender": _codes(("", "male", "female"))},
     "CelebA (its column Male)": {"gender": {"1": "male", "-1": "female"}},
     "RAF-DB": {
-        "age_group": _from_0(("0-3", "4-19", "20-39", "40-69", "70+")),
+        "age_group": _codes(("0-3", "4-19", "20-39", "40-69", "70+")),
         "gender": MALE_FIRST | {"2": ""},
-        "race": _from_0(("White", "Black", "Asian")),
+        "race": _codes(("White", "Black", "Asian")),
     },
     "FairFace": {
-        "age_group": _from_0(FAIRFACE_AGES),
+        "age_group": _codes(FAIRFACE_AGES),
         "gender": MALE_FIRST,
-        "race": _from_0(FAIRFACE_RACES.split(",")),
+        "race": _codes(FAIRFACE_RACES),
     },
-    "Adience": {"age_group": _from_0(ADIENCE_AGES.split(",")), "gender": MALE_FIRST},
-    "decades": {"age_group": _from_0(DECADES)},
-    "decades by their first year": {"age_group": {of.partition("-")[0]: of for of in DECADES}},
+    "Adience": {
+        "age_group": _codes(("0-2", "4-6", "8-13", "15-20", "25-32", "38-43", "48-53", "60-100")),
+        "gender": MALE_FIRST,
+    },
+    "decades": {"age_group": _codes(f"{first}-{first + 9}" for first in range(0, 110, 10))},
+    "decades by their first year": {
+        "age_group": {f"{first}": f"{first}-{first + 9}" for first in range(0, 110, 10)}
+    },
     "MORPH": {
         "race": {"w": "White", "b": "Black", "a": "Asian", "h": "Hispanic", "o": "Others"},
         "gender": {"m": "male", "f": "female"},
@@ -103,11 +104,6 @@ SCHEMES: Final[dict[str, dict[str, dict[str, str]]]] = {
 """What public data sets code their labels as: by data set, task and code; empty: nothing said."""
 CODE: Final = "a number that may be of another scheme"
 NOTHING_SAID: Final = frozenset(("", "na", "n/a", "nan", "none", "null", "?"))
-DATES: Final = (
-    *("%Y-%m-%d", "%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%m.%d.%Y"),
-    *("%d-%b", "%b-%d", "%d %b", "%b %d"),
-)
-"""What spreadsheets make of a range of ages."""
 OPEN_AGES: Final = (
     (r"{} ?(?:\+|plus|(?:and|or) (?:over|older|above|more|up))", "from", 0),
     (r"(?:>=|≥|at least|from) ?{}", "from", 0),
@@ -174,14 +170,13 @@ def is_picture_name(path: str) -> bool:
 class Reading(NamedTuple):
     """What one cell says of a task: a class or MISSING, and why it is missing.
 
-    age: years, where the cell tells them. repaired: what a spreadsheet's date was before it was
-    one. is_unknown: a word that has no known meaning, a finding; not a gap that is known.
+    age: years, where the cell tells them. is_unknown: a word that has no known meaning, a finding;
+    not a gap that is known.
     """
 
     label: int
     why: str = ""
     age: int = MISSING
-    repaired: str = ""
     is_unknown: bool = False
 
 
@@ -190,13 +185,11 @@ def normal(word: str) -> str:
     return re.sub(r"[\s_-]+", " ", word.strip().lower())
 
 
-def read_label(column: str, cell: str, given: Given, ranges: Sequence[str] = ()) -> Reading:
+def read_label(column: str, cell: str, given: Given) -> Reading:
     """Read a cell of the column age, age_group, gender or race; a number of one of the last three
     as UTKFace's: whether it is that is asked of the whole column (read_column).
 
     An age may be years or a range of them, an age group one of ours by name or number too.
-    ranges: the ranges that the layout is known to have; a spreadsheet's date that can have been
-    only one of them is read as that one.
     """
     task, word = cast(TaskName, "age_group" if column == "age" else column), normal(cell)
     if (label := given.get((task, word))) is not None:
@@ -210,8 +203,20 @@ def read_label(column: str, cell: str, given: Given, ranges: Sequence[str] = ())
         if word in WORDS[column]:
             return Reading(WORDS[column][word])
         return Reading(MISSING, "not a word that is known", is_unknown=True)
-    read = _read_age(cell.strip(), word, given, ranges)
-    return read if column == "age" else read._replace(age=MISSING)
+    if re.fullmatch(r"[0-9]{1,3}(\.[0-9]*)?", word):
+        age = int(float(word))  # full years, as ages are counted
+        if age > AGE_YEARS[-1]:
+            return Reading(MISSING, f"an age above {AGE_YEARS[-1]}", is_unknown=True)
+        # The bins begin above 0; a baby is in the first all the same, but its years have no row.
+        return Reading(age_group_of(age), age=age or MISSING)
+    if (span := _span(word)) is None:
+        why = "not an age, or a date that a spreadsheet made of one"
+        return Reading(MISSING, why, is_unknown=True)
+    first, last = map(age_group_of, span)
+    if first == last:
+        return Reading(first)
+    names = CLASS_NAMES["age_group"]
+    return Reading(MISSING, f"reaches from {names[first]} into {names[last]}")
 
 
 def _code(word: str) -> str:
@@ -224,12 +229,7 @@ def _code(word: str) -> str:
 
 
 def read_column(
-    column: str,
-    words: Iterable[str],
-    given: Given,
-    ranges: Sequence[str] = (),
-    *,
-    is_ours: bool = False,
+    column: str, words: Iterable[str], given: Given, *, is_ours: bool = False
 ) -> tuple[dict[str, Reading], str]:
     """Read the words of a column; numbers as classes only where they can be no other scheme's.
 
@@ -239,7 +239,7 @@ def read_column(
     the --map options of each.
     """
     task = "age_group" if column == "age" else column
-    readings = {word: read_label(column, word, given, ranges) for word in words}
+    readings = {word: read_label(column, word, given) for word in words}
     free = [word for word in readings if (task, normal(word)) not in given]
     numbers = {word: code for word in free if (code := _code(normal(word)))}
     what, codes = "numbers", sorted(set(numbers.values()), key=float)
@@ -261,14 +261,13 @@ def read_column(
     for name, known in meant.items():
         options = " ".join(f"--map {task}:{code}={known[code]}" for code in sorted(known))
         schemes.setdefault(options, []).append(name)
-    proposed = "; ".join(f"{', '.join(names)}: {options}" for options, names in schemes.items())
-    proposed = proposed or f"no scheme that is known; --map {task}:NUMBER=CLASS for each"
-    if column == "age":
-        proposed += ", or years: name the column age_years"
-    elif "UTKFace" in meant:
-        proposed += f"; UTKFace's are read, too, in a column named {column}_utkface"
-    found = f"The {what} of {column} ({', '.join(codes[:12])})"
-    return readings, f"{found} are not read, because they may be of another scheme: {proposed}"
+    proposed = [f"{', '.join(names)}: {options}" for options, names in schemes.items()]
+    proposed = proposed or [f"no scheme that is known; --map {task}:NUMBER=CLASS for each"]
+    if column == "age" or "UTKFace" in meant:
+        heading = "age_years" if column == "age" else f"{column}_utkface"
+        proposed.append(f"what is meant as here is read in a column named {heading}")
+    found = f"The {what} of {column} ({', '.join(codes[:12])}) are not read"
+    return readings, f"{found}, because they may be of another scheme: {'; '.join(proposed)}"
 
 
 def _meanings(task: str, codes: Sequence[str]) -> dict[str, dict[str, str]]:
@@ -280,35 +279,6 @@ def _meanings(task: str, codes: Sequence[str]) -> dict[str, dict[str, str]]:
         for name, scheme in SCHEMES.items()
         if codes and scheme.get(task, {}).keys() >= set(codes)
     }
-
-
-def _read_age(cell: str, word: str, given: Given, ranges: Sequence[str]) -> Reading:
-    if re.fullmatch(r"[0-9]{1,3}(\.[0-9]*)?", word):
-        age = int(float(word))  # full years, as ages are counted
-        if age > AGE_YEARS[-1]:
-            return Reading(MISSING, f"an age above {AGE_YEARS[-1]}", is_unknown=True)
-        # The bins begin above 0; a baby is in the first all the same, but its years have no row.
-        return Reading(age_group_of(age), age=age or MISSING)
-    if span := _span(word):
-        first, last = map(age_group_of, span)
-        names = CLASS_NAMES["age_group"]
-        if first == last:
-            return Reading(first)
-        return Reading(MISSING, f"reaches from {names[first]} into {names[last]}")
-    cell = re.sub(r"[ T]00:00(:00)?(\.0+)?$", "", cell)
-    dates: set[tuple[int, int]] = set()
-    for form in DATES:
-        text, form = (cell, form) if "%Y" in form else (f"{cell} 2024", f"{form} %Y")
-        with contextlib.suppress(ValueError):
-            day = datetime.strptime(text, form)  # noqa: DTZ007
-            dates.add((min(day.month, day.day), max(day.month, day.day)))
-    if not dates:
-        return Reading(MISSING, "not an age", is_unknown=True)
-    known = dates & {span for text in ranges if (span := _span(normal(text)))}
-    if len(known) != 1:
-        return Reading(MISSING, "a date that a spreadsheet made of an age", is_unknown=True)
-    was = "{}-{}".format(*known.pop())
-    return read_label("age", was, given, ranges)._replace(repaired=was)
 
 
 def _span(word: str) -> tuple[int, int] | None:
@@ -333,16 +303,11 @@ def parse_map(texts: Sequence[str]) -> dict[tuple[TaskName, str], int]:
     given: dict[tuple[TaskName, str], int] = {}
     for text in texts:
         found = re.fullmatch(r"(age_group|gender|race):(.*)=([^=]*)", text, re.DOTALL)
-        if found is None:
-            raise DataError(f"--map is {text!r}", allowed="TASK:WORD=CLASS, as race:latino=Others")
-        task = cast(TaskName, found[1])
+        task = cast(TaskName, found[1] if found else "race")
         classes = {name.lower(): label for label, name in enumerate(CLASS_NAMES[task])}
         classes["none"] = MISSING
-        label = classes.get(found[3].strip().lower())
-        if label is None:
-            raise DataError(
-                f"--map {text!r} names a {TASK_TITLES[task]} that there is not",
-                allowed=", ".join([*CLASS_NAMES[task], "none"]),
-            )
-        given[task, normal(found[2])] = label
+        if found is None or found[3].strip().lower() not in classes:
+            allowed = f"TASK:WORD=CLASS, as race:latino=Others; of {task} {', '.join(classes)}"
+            raise DataError(f"--map is {text!r}", allowed=allowed)
+        given[task, normal(found[2])] = classes[found[3].strip().lower()]
     return given

@@ -34,77 +34,51 @@ def test_every_kind_of_source_holds_the_same(tmp_path: Path) -> None:
         assert dict(source.contents(wanted)) == {path: FILES[path] for path in wanted}
 
 
-def test_what_is_no_archive_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "faces.tar.gz"
-    for content in (b"", b"GIF89a", b"\0" * 2048, os.urandom(4096)):
-        path.write_bytes(content)
-        with pytest.raises(DataError, match="is not an archive"):
-            open_source(path)
-    path.write_bytes(gzip.compress(b"no tar in here" * 100))
-    with pytest.raises(DataError, match="damaged or cut short"):
-        open_source(path).members()
-
-
-def test_an_archive_cut_short_is_refused(tmp_path: Path) -> None:
-    for name in ARCHIVES:
-        content = made(tmp_path / name).read_bytes()
-        # tarfile fills its last record up to 10,240 bytes with zeros; cut before those.
-        length = len(content.rstrip(b"\0")) if name == "faces.tar" else len(content)
-        for fraction in (0.3, 0.5, 0.9):
-            (tmp_path / name).write_bytes(content[: int(length * fraction)])
-            with pytest.raises(DataError, match="damaged or cut short"):
-                open_source(tmp_path / name).members()
-
-
 def flipped(content: bytes, place: int, bits: int) -> bytes:
     return content[:place] + bytes([content[place] ^ bits]) + content[place + 1 :]
 
 
-def test_damage_inside_an_archive_is_refused(tmp_path: Path) -> None:
-    tar, zipped = (made(tmp_path / name).read_bytes() for name in ("faces.tar", "faces.zip"))
-    # The first member takes 1536 bytes: a header of 512, and 700 bytes in two blocks.
+def test_what_is_no_archive_or_a_damaged_or_an_unsafe_one_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archive, "FREE_BYTES", 1000)
+    tar, tar_gz, zipped = (made(tmp_path / name).read_bytes() for name in ARCHIVES)
+    # tarfile fills its last record up to 10,240 bytes with zeros; cut before those.
+    whole = (tar.rstrip(b"\0"), tar_gz, zipped)
+    link = zipfile.ZipInfo("UTKFace/c.jpg")
+    link.external_attr = (stat.S_IFLNK | 0o777) << 16
+    with zipfile.ZipFile(tmp_path / "link.zip", "w") as opened:
+        opened.writestr(link, "/etc/passwd")
+    special = [tmp_path / "link.zip"]
+    for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE):
+        info = tarfile.TarInfo("UTKFace/c.jpg")
+        info.type, info.linkname = kind, "UTKFace/a.jpg"
+        special.append(tar_of(tmp_path / f"{kind.decode()}.tar", FILES, info))
+    outside = ("../a.jpg", "x/../../a.jpg", "/etc/a.jpg", "C:/a.jpg", r"..\a.jpg")
+    leading_out = [
+        made(tmp_path / f"{number}-{name}", {**FILES, bad: b""})
+        for number, bad in enumerate(outside)
+        for name in ARCHIVES
+    ]
+    bomb = made(tmp_path / "bomb.tar.gz", {"a.jpg": bytes(1_000_000)}).read_bytes()
     for content, found in (
+        *((no, "is not an archive") for no in (b"", b"GIF89a", bytes(2048), os.urandom(4096))),
+        (gzip.compress(b"no tar in here" * 100), "damaged or cut short"),
+        *((c[: int(len(c) * part)], "cut short") for c in whole for part in (0.3, 0.5, 0.9)),
+        # The first member takes 1536 bytes: a header of 512, and 700 bytes in two blocks.
         (tar[:1536], "its end mark is missing"),
         # the second header's checksum
         (flipped(tar, 1536 + 148, 0xFF), "no header can be read at byte 1,536"),
         (flipped(zipped, zipped.index(b"A" * 700), 1), "damaged or cut short"),
         # the flag in the central directory
         (flipped(zipped, zipped.index(b"PK\x01\x02") + 8, 1), "is encrypted"),
+        (bomb, "unpacks to more than 100 times its size"),
+        *((path.read_bytes(), "leads out of it") for path in leading_out),
+        *((path.read_bytes(), "is a link or a device") for path in special),
     ):
-        path = tmp_path / "damaged"
-        path.write_bytes(content)
+        (tmp_path / "source").write_bytes(content)
         with pytest.raises(DataError, match=found):
-            list(open_source(path).contents({"UTKFace/a.jpg"}))
-
-
-def test_paths_that_lead_out_are_refused(tmp_path: Path) -> None:
-    for name in ARCHIVES:
-        for bad in ("../a.jpg", "x/../../a.jpg", "/etc/a.jpg", "C:/a.jpg", r"..\a.jpg"):
-            path = made(tmp_path / name, {**FILES, bad: b"out"})
-            with pytest.raises(DataError, match="leads out of it"):
-                open_source(path).members()
-
-
-def test_links_and_devices_are_refused(tmp_path: Path) -> None:
-    paths = [made(tmp_path / "faces.zip")]
-    link = zipfile.ZipInfo("UTKFace/c.jpg")
-    link.external_attr = (stat.S_IFLNK | 0o777) << 16
-    with zipfile.ZipFile(paths[0], "a") as opened:
-        opened.writestr(link, "/etc/passwd")
-    for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE):
-        info = tarfile.TarInfo("UTKFace/c.jpg")
-        info.type, info.linkname = kind, "UTKFace/a.jpg"
-        paths.append(tar_of(tmp_path / f"{kind.decode()}.tar", FILES, info))
-    for path in paths:
-        with pytest.raises(DataError, match="is a link or a device"):
-            open_source(path).members()
-
-
-def test_a_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archive, "FREE_BYTES", 1000)
-    path = made(tmp_path / "faces.tar.gz", {"a.jpg": bytes(1_000_000)})
-    with pytest.raises(DataError, match="unpacks to more than 100 times its size"):
-        open_source(path).members()
+            list(open_source(tmp_path / "source").contents({"UTKFace/a.jpg"}))
 
 
 def test_a_pipe_or_a_file_of_gigabytes_is_not_read(
@@ -136,7 +110,7 @@ def test_pictures_named_are_listed_once_and_none_is_refused(tmp_path: Path) -> N
     named = [folder / "README", folder, folder / "UTKFace/a.jpg"]
     listed = [path.name for path in list_pictures(named)]
     assert listed == ["README", "a.jpg", "b.jpg"]
-    with pytest.raises(DataError, match=r"holds no pictures \(1 other files\)"):
+    with pytest.raises(DataError, match="holds no pictures"):
         list_pictures([folder_of(tmp_path / "none", {"README": b""})])
 
 

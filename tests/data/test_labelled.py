@@ -67,7 +67,7 @@ def test_a_task_the_table_does_not_tell_is_empty_in_every_row_of_a_sample_too(
     assert lines[1].split(",")[2:6] in (["", "", "0", ""], ["", "", "1", ""])
     assert [(faces.table[task] != MISSING).sum() for task in ("gender", "race")] == [120, 0]
     said = " ".join(gaps(faces.manifest["labels"], 120))
-    assert "No face is labelled with race: neither trained nor evaluated here" in said
+    assert "120 of 120 faces (100.0 %) have no race: left out of whatever needs it" in said
     sample = draw_sample(faces, 100, "small")
     assert audit(faces)["findings"] == audit(sample)["findings"] == []
     assert sample.manifest["labels"]["without"]["race"] == len(sample.table)
@@ -175,8 +175,24 @@ def test_codes_of_another_scheme_are_findings_with_the_map_that_reads_them(tmp_p
     assert "ISO 5218: --map gender:1=male --map gender:2=female" in said
     mapped = prepared(source, rows, "file,gender,race", given=given, name="mapped").table
     assert mapped.set_index("file").loc[["p0.jpg", "p1.jpg"], "gender"].tolist() == [0, 1]
-    with pytest.raises(DataError, match="no picture .* has a label.*--map gender:1=male"):
+    with pytest.raises(DataError, match="a label that has a class here.*--map gender:1=male"):
         prepared(source, [row.rpartition(",")[0] for row in rows], "file,gender", name="none")
+
+
+def test_a_spreadsheets_dates_are_read_back_in_fairfaces_layout_alone(tmp_path: Path) -> None:
+    # As English spreadsheets of America and of Britain show 3-9 and 10-19, and as they write dates.
+    young = ("9-Mar", "03-Sep", "Mar-09", "3/9/2026", "09.03.2026", "2026-03-09 00:00:00", "3-9")
+    dates = [*young, "Oct-19", "19-Oct", "2026-10-19", "10/19/2026"]
+    rows = [f"p{i}.jpg,{cell},male" for i, cell in enumerate(dates)]
+    rows += [f"p{i}.jpg,20-29,male" for i in range(len(dates), 24)]
+    source = photos(tmp_path, 24)
+    faces = prepared(source, rows, "file,age,gender", layout="fairface")
+    ages = {entry["word"]: entry["rows"] for entry in faces.manifest["labels"]["mapping"]["age"]}
+    assert ages == {"3-9": len(young), "10-19": 4, "20-29": 13}
+    assert (faces.table["age_group"] == 0).sum() == len(young)
+    assert findings(faces.manifest["labels"], 0) == []
+    plain = prepared(source, rows, "file,age,gender", name="plain")
+    assert "10 words of the labels are not known" in findings(plain.manifest["labels"], 0)[0]
 
 
 def test_layouts_and_tables_that_do_not_fit_are_refused_and_leave_nothing(tmp_path: Path) -> None:
@@ -189,8 +205,8 @@ def test_layouts_and_tables_that_do_not_fit_are_refused_and_leave_nothing(tmp_pa
         ({"labels": [tmp_path / "none.csv"]}, "there is no table of labels"),
         ({"layout": "fairface"}, "holds no fairface_label_train.csv"),
         ({"given": {("race", "x"): 0}}, f"--map {in_names}"),
-        ({"layout": "utkface", "labels": ["labels.csv"]}, f"--labels {in_names}"),
-        ({"labels": [table]}, "no row of labels.csv names a picture"),
+        ({"layout": "utkface", "labels": [table]}, f"--labels {in_names}"),
+        ({"labels": [table]}, "has a row in labels.csv"),
     ]
     for options, found in cases:
         with pytest.raises(DataError, match=found):

@@ -150,7 +150,7 @@ def test_what_is_not_labelled_is_in_no_class_and_its_sections_are_left_out(tmp_p
     figures = figures_of(found)
     assert list(figures) == ["who", "gender_race", "parts"]
     shown = unescape(write_exploration(found, tmp_path / "page")[0].read_text(encoding="utf-8"))
-    assert "No face is labelled with age group: neither trained nor evaluated here." in shown
+    assert "40 of 40 faces (100.0 %) have no age group" in shown
     assert "20 of 40 faces (50.0 %) have no race" in shown
     assert "<h2>Ages</h2>" not in shown
     assert "How the labels were read" in shown
