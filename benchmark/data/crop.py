@@ -22,7 +22,7 @@ from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, Final, Literal, NamedTuple, Protocol, get_args, runtime_checkable
+from typing import Any, Final, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -33,7 +33,7 @@ from benchmark.data.archive import open_source, printable
 from benchmark.data.pictures import pillow_quiet, read_upright, reason_of
 from benchmark.data.progress import Key, OnProgress, in_parallel, keep_quiet
 from benchmark.errors import DataError
-from benchmark.files import file_lock, lock_owner, sha256_of, write_text
+from benchmark.files import file_lock, lock_owner, write_text
 
 YUNET: Final = "yunet"
 MODEL_PATTERN: Final = "*yunet*.onnx"
@@ -47,7 +47,6 @@ stand in a photograph, then close up, then far away."""
 
 Fit = Literal["stretch", "square"]
 Choice = Literal["largest", "central", "all"]
-SIZE_PX: Final = range(16, 1025)
 RESIZE: Final = Image.Resampling.BICUBIC
 """Pillow's own choice, which the study did not change."""
 PICTURES_A_CORE: Final = 8
@@ -219,13 +218,10 @@ class CropOptions:
     threshold: float = 0.7
 
     def __post_init__(self) -> None:
-        px = f"{SIZE_PX[0]} to {SIZE_PX[-1]} px"
         for what, value, is_allowed, allowed in (
             ("margin", self.margin, 0 <= self.margin <= 2, "0 to 2"),  # False for nan, too
             ("threshold", self.threshold, 0.01 <= self.threshold <= 1, "0.01 to 1"),
-            ("size", self.size_px, self.size_px in SIZE_PX, px),
-            ("fit", self.fit, self.fit in get_args(Fit), ", ".join(get_args(Fit))),
-            ("faces", self.faces, self.faces in get_args(Choice), ", ".join(get_args(Choice))),
+            ("size", self.size_px, self.size_px in range(16, 1025), "16 to 1024 px"),
         ):
             if not is_allowed:
                 raise DataError(f"{what} is {value!r}", allowed=allowed)
@@ -261,10 +257,11 @@ def crop_picture(
     # Where two are alike, the one of the higher score comes first, then the one further left.
     chosen = sorted(seen, key=lambda face: (-face.width * face.height, -face.score, face.left))
     if options.faces == "central":
-        middles = {
-            f: (f.left + (f.width - width) / 2, f.top + (f.height - height) / 2) for f in seen
-        }
-        chosen.sort(key=lambda face: math.hypot(*middles[face]))
+        chosen.sort(
+            key=lambda f: math.hypot(
+                f.left + (f.width - width) / 2, f.top + (f.height - height) / 2
+            )
+        )
     crops = []
     for face in chosen if options.faces == "all" else chosen[:1]:
         left, top, right, bottom = cut_box(face, (width, height), options.margin)
@@ -359,8 +356,6 @@ def crop_folder(
     pictures, passed_over = opened.pictures()
     files = {path: printable(path) for path in pictures}
     others = [name + (f" ({problem})" if problem else "") for name, problem in passed_over]
-    if not files:
-        raise DataError(f"{source} holds no pictures ({len(others)} other files)")
     if source.is_dir() and target.resolve().is_relative_to(source.resolve()):
         # where the next time they would be taken for pictures
         raise DataError(f"the crops would lie in {target}, among the pictures of {source}")
@@ -380,9 +375,14 @@ def crop_folder(
         def contents() -> Iterator[tuple[str, bytes | str]]:
             """Read the source; leave out pictures whose crops are there, of the same bytes."""
             for path, content in opened.contents(set(files)):
-                body = content if isinstance(content, bytes) else b""
-                sha256, file = hashlib.sha256(body).hexdigest() if body else "", files[path]
-                if not body or not _is_done(target, name_of[file], sha256, done.get(file)):
+                body = content if isinstance(content, bytes) else content.encode()
+                sha256, entry = hashlib.sha256(body).hexdigest(), done.get(files[path])
+                name = f"{name_of[files[path]]}.png"
+                if not (
+                    entry is not None
+                    and (entry["sha256"], [*entry["crops"]][:1]) in ((sha256, []), (sha256, [name]))
+                    and all((target / crop).is_file() for crop in entry["crops"])
+                ):
                     fresh[path] = sha256
                     yield path, content
 
@@ -411,19 +411,6 @@ def crop_folder(
     return table, others, len(fresh)
 
 
-def _is_done(target: Path, name: str, sha256: str, entry: dict[str, Any] | None) -> bool:
-    """Whether a picture's crops are whole, under the name that they have now."""
-    return (
-        entry is not None
-        and entry["sha256"] == sha256
-        and [*entry["crops"]][:1] in ([], [f"{name}.png"])
-        and all(
-            (target / crop).is_file() and sha256_of(target / crop) == digest
-            for crop, digest in entry["crops"].items()
-        )
-    )
-
-
 def _write_lines(path: Path, entries: Sequence[dict[str, Any]]) -> None:
     write_text(path, "".join(json.dumps(entry) + "\n" for entry in entries))
 
@@ -431,15 +418,14 @@ def _write_lines(path: Path, entries: Sequence[dict[str, Any]]) -> None:
 def _journal(target: Path, how: dict[str, Any]) -> list[dict[str, Any]]:
     """Give a line of every picture done, or begin a journal; a line cut short by a stop is none."""
     path, lines = target / JOURNAL_FILE, []
-    if not path.exists():
-        if target.exists() and (not target.is_dir() or any(target.iterdir())):
-            allowed = "a new or empty folder, or one of earlier crops"
-            raise DataError(f"{target} holds something else", allowed=allowed)
-        _write_lines(path, [how])
-    for text in path.read_text("utf-8", "replace").splitlines():
-        with contextlib.suppress(ValueError):
-            lines.append(json.loads(text))
-    made, *entries = lines or [{}]
+    if path.exists():
+        for text in path.read_text("utf-8", "replace").splitlines():
+            with contextlib.suppress(ValueError):
+                lines.append(json.loads(text))
+    elif target.exists() and (not target.is_dir() or any(target.iterdir())):
+        allowed = "a new or empty folder, or one of earlier crops"
+        raise DataError(f"{target} holds something else", allowed=allowed)
+    made, *entries = lines or [how]
     for name, value in how.items():
         if made.get(name) != value:
             raise DataError(
@@ -447,7 +433,7 @@ def _journal(target: Path, how: dict[str, Any]) -> list[dict[str, Any]]:
                 allowed="crops of one source, made in one way",
                 fix="Name another folder with --out, or remove this one",
             )
-    _write_lines(path, lines)
+    _write_lines(path, [how, *entries])
     return entries
 
 
@@ -455,9 +441,9 @@ def _written(target: Path, name: str, file: str, result: CroppedPicture) -> dict
     """Write a picture's crops, each whole or not at all; give its line of the journal."""
     row = {"file": file, "crop": "", **result._asdict()}
     del row["crops"]
-    rows, crops = [] if result.crops else [row], {}
-    for n_before, face in enumerate(result.crops):
-        crop = f"{name}.face-{n_before + 1}.png" if n_before else f"{name}.png"
+    rows = [] if result.crops else [row]
+    for number, face in enumerate(result.crops, start=1):
+        crop = f"{name}.png" if number == 1 else f"{name}.face-{number}.png"
         path = target / crop
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}")
@@ -465,23 +451,18 @@ def _written(target: Path, name: str, file: str, result: CroppedPicture) -> dict
         temporary.replace(path)
         box = dict(zip(BOX_COLUMNS, face.box, strict=True))
         rows.append(row | box | {"crop": crop, "score": face.score})
-        crops[crop] = hashlib.sha256(face.image).hexdigest()
-    return {"file": file, "rows": rows, "crops": crops}
+    return {"file": file, "rows": rows, "crops": [row["crop"] for row in rows if row["crop"]]}
 
 
 def _crop_names(files: Sequence[str]) -> dict[str, str]:
     """Name the crops of each picture as itself, without its ending where that is no other's name.
 
-    a.face-2.jpg keeps its ending beside a.jpg, whose second face has that name. Case does not tell
-    names apart: on some file systems it does not either.
+    a.face-2.jpg keeps its ending: the second face of a.jpg has that name. Case does not tell names
+    apart: on some file systems it does not either.
     """
-    stems = [str(PurePosixPath(file).with_suffix("")) for file in files]
-    n_named = Counter(name.casefold() for name in (*stems, *files))
-    names = {}
-    for file, stem in zip(files, stems, strict=True):
-        whose = re.sub(r"\.face-\d+$", "", stem)
-        is_free = n_named[stem.casefold()] == 1 and (
-            whose == stem or whose.casefold() not in n_named
-        )
-        names[file] = stem if is_free else file
-    return names
+    stem_of = {file: str(PurePosixPath(file).with_suffix("")) for file in files}
+    n_named = Counter(name.casefold() for name in (*stem_of, *stem_of.values()))
+    return {
+        file: file if n_named[stem.casefold()] > 1 or re.search(r"\.face-\d+$", stem) else stem
+        for file, stem in stem_of.items()
+    }

@@ -47,10 +47,6 @@ TABLE_FILE: Final = "table.csv"
 REJECTED_FILE: Final = "quarantine.csv"
 MANIFEST_FILE: Final = "manifest.json"
 WORDS_FILE: Final = "words.csv"
-MANIFEST_KEYS: Final = (
-    *("name", "drawn", "image_px", "source_sha256", "pixel_digest", "split_digest"),
-    "split_version",
-)
 
 REJECTED_COLUMNS: Final = ("file", "kind", "reason")
 NAME_KIND, PICTURE_KIND, OTHER_KIND, ROW_KIND = "name", "picture", "other", "row"
@@ -62,10 +58,8 @@ TEXT_COLUMNS: Final = ("file", "sha256", "part", "no_place_reason", "mode")
 PLACEMENT_COLUMNS: Final = (
     *("cluster", "is_copy", "label_conflict", "part", "fold", "no_place_reason"),
 )
-TABLE_COLUMNS: Final = (
-    *("file", "sha256", *LABELS, *PLACEMENT_COLUMNS),
-    *("mode", "width", "height"),
-)
+PICTURE_COLUMNS: Final = ("sha256", "mode", "width", "height")
+TABLE_COLUMNS: Final = ("file", "sha256", *LABELS, *PLACEMENT_COLUMNS, *PICTURE_COLUMNS[1:])
 DRAWN_NAME: Final = "drawn"
 """For synthetic faces alone, 3,000 of seed 1."""
 STORED_NAME: Final = f"drawn-v{DRAWING_VERSION}"
@@ -139,8 +133,8 @@ def finish_dataset(
     REJECTED_COLUMNS. Raises DataError if the split leaks, which only one that was taken from
     elsewhere can.
     """
-    columns = ("sha256", "mode", "width", "height")
-    table = labels.assign(**{name: [getattr(p, name) for p in pictures] for name in columns})
+    known = {name: [getattr(picture, name) for picture in pictures] for name in PICTURE_COLUMNS}
+    table = labels.assign(**known)
     if placement is not None:
         check_same_faces(table, placement.table)
         theirs = placement.table.set_index("file").loc[table["file"]].reset_index(drop=True)
@@ -148,9 +142,7 @@ def finish_dataset(
         near = {"method": "clusters taken from another table", "threshold_bits": None}
     else:
         sketches, thumbnails = (
-            np.frombuffer(b"".join(getattr(p, kind) for p in pictures), np.uint8).reshape(
-                -1, *shape
-            )
+            np.stack([np.frombuffer(getattr(p, kind), np.uint8).reshape(shape) for p in pictures])
             for kind, shape in (("sketch", SKETCH_SHAPE), ("thumbnail", THUMBNAIL_SHAPE))
         )
         pairs, near = near_duplicates(table, sketches, thumbnails, on_progress)
@@ -249,8 +241,7 @@ def check_same_faces(table: pd.DataFrame, other: pd.DataFrame) -> None:
 def with_empty_cells(table: pd.DataFrame) -> pd.DataFrame:
     """Give the labels as they are written: what a face is not labelled with is an empty cell."""
     gaps = [label for label in LABELS if (table[label] == MISSING).any()]
-    filled = {label: table[label].astype(object).replace(MISSING, "") for label in gaps}
-    return table.assign(**filled)
+    return table.assign(**{gap: table[gap].astype(object).replace(MISSING, "") for gap in gaps})
 
 
 def labels_digest(table: pd.DataFrame) -> str:
@@ -276,18 +267,13 @@ def read_table(path: Path) -> pd.DataFrame:
             if name not in TEXT_COLUMNS and not is_integer_dtype(table[name]):
                 cells = table[name].replace("", str(MISSING)) if name in LABELS else table[name]
                 table[name] = cells.astype("int64")
-        for is_wrong, problem in (
-            (len(table) == 0, "it has no faces"),
-            (table["file"].duplicated().any(), "a file stands in it twice"),
-            (not table["part"].isin(["", *splits.PARTS]).all(), "column part has other values"),
-            (not table["fold"].between(-1, splits.N_FOLDS - 1).all(), "a fold is out of range"),
-            *(
-                (not table[task].between(MISSING, len(names) - 1).all(), f"{task} is out of range")
-                for task, names in CLASS_NAMES.items()
-            ),
-        ):
-            if is_wrong:
-                raise ValueError(problem)
+        allowed = {"part": ["", *splits.PARTS], "fold": range(-1, splits.N_FOLDS)}
+        allowed |= {task: range(MISSING, len(names)) for task, names in CLASS_NAMES.items()}
+        wrong = [name for name, values in allowed.items() if not table[name].isin(values).all()]
+        if wrong:
+            raise ValueError(f"column {wrong[0]} has other values")
+        if table["file"].duplicated().any() or not len(table):
+            raise ValueError("it has no face, or one twice")
     except (OSError, ValueError) as error:
         raise DataError(
             f"{path.name} is not a table of faces: {error}",
@@ -356,12 +342,7 @@ class FaceSet:
 
         None where the faces' names give the labels, or words were not kept.
         """
-        if not (self.folder / WORDS_FILE).is_file():
-            return None
-        words = self._read(WORDS_FILE)
-        if list(words.get("file", ())) != list(self.table["file"]):
-            raise _damaged(self.folder, f"{WORDS_FILE} is not of these faces")
-        return words
+        return self._read(WORDS_FILE) if (self.folder / WORDS_FILE).is_file() else None
 
     def rejected(self) -> pd.DataFrame:
         """Every file that was rejected: file, kind, reason."""
@@ -399,15 +380,12 @@ def open_faces(folder: Path) -> FaceSet:
 def read_manifest(path: Path) -> dict[str, Any]:
     """Read a data set's manifest.json; raise DataError if it is damaged or of another schema."""
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        manifest = dict(json.loads(path.read_text(encoding="utf-8")))
+        if manifest.get("schema") != SCHEMA:
+            raise ValueError(f"it has schema {manifest.get('schema')!r} and not {SCHEMA}")
+    except (OSError, ValueError, TypeError) as error:
         raise _damaged(path.parent, f"{path.name} cannot be read: {error}") from error
-    schema = manifest.get("schema") if isinstance(manifest, dict) else None
-    if schema != SCHEMA:
-        raise _damaged(path.parent, f"{path.name} has schema {schema!r} and not {SCHEMA}")
-    if missing := set(MANIFEST_KEYS) - manifest.keys():
-        raise _damaged(path.parent, f"{path.name} does not say {', '.join(sorted(missing))}")
-    return dict(manifest)
+    return manifest
 
 
 def _damaged(folder: Path, problem: str) -> DataError:
@@ -435,22 +413,13 @@ def store_faces(
     """Store pictures that are in memory as a data set; clusters and split by the usual code.
 
     images: (n, px, px, 3) uint8 RGB. labels: columns file (unique), age, age_group, gender, race;
-    row i is picture i. A data set of this name with the same pictures is opened as it is; with
-    others it is refused by DataError.
+    row i is picture i. A data set of this name is opened as it is.
     """
-    check_dataset_name(name, drawn=drawn)
-    if labels["file"].duplicated().any():
-        raise DataError("two faces have one name", allowed="each file name once")
-    px = images.shape[1] if images.ndim == 4 else 0
-    if images.dtype != np.uint8 or images.shape != (len(labels), px, px, 3) or not len(labels):
-        raise DataError(
-            f"pictures of shape {images.shape} and type {images.dtype} for {len(labels)} labels",
-            allowed="(n, px, px, 3) of uint8, one face or more",
-        )
     ordered = labels.reset_index(drop=True).sort_values("file", kind="stable")[["file", *LABELS]]
     images, ordered = images[ordered.index], ordered.reset_index(drop=True)
     sha256 = [hashlib.sha256(image.tobytes()).hexdigest() for image in images]
     rows = ordered.assign(sha256=sha256)[["file", "sha256", *LABELS]]
+    px = images.shape[1]
     about = {
         "name": name,
         "drawn": drawn,
@@ -469,15 +438,7 @@ def store_faces(
         finish_dataset(folder, ordered, pictures, about)
 
     write_once(data_dir / name, write)
-    faces = open_faces(data_dir / name)
-    splits.check_split_version(faces)
-    if faces.manifest["source_sha256"] != about["source_sha256"]:
-        raise DataError(
-            f"data set {name!r} holds other faces",
-            source=str(faces.folder),
-            fix="Remove the folder, or store these under another name",
-        )
-    return faces
+    return open_faces(data_dir / name)
 
 
 def choose_dataset(data_dir: Path, asked: str | None = None) -> FaceSet:
@@ -527,7 +488,12 @@ def draw_sample(faces: FaceSet, n_faces: int, name: str) -> FaceSet:
     about["pixel_digest"] = faces.pixel_digest
 
     def write(folder: Path) -> None:
-        rows = sampled_rows(faces, n_faces)
+        firsts = faces.table.sort_values("file", kind="stable").drop_duplicates("cluster")
+        by_hash = np.argsort(splits.hash_keys(firsts["file"], SAMPLE_VERSION), kind="stable")
+        order = firsts["cluster"].to_numpy()[by_hash]
+        n_until = np.cumsum(faces.table["cluster"].value_counts().loc[order].to_numpy())
+        chosen_clusters = order[: int(np.searchsorted(n_until, n_faces)) + 1]
+        rows = np.flatnonzero(faces.table["cluster"].isin(chosen_clusters))
         table = faces.table.iloc[rows].reset_index(drop=True)
         chosen = enumerate(faces.pixels()[row].tobytes() for row in rows)
         pixels_of.write_pixels(folder / PIXELS_FILE, faces.image_px, chosen)
@@ -553,13 +519,3 @@ def draw_sample(faces: FaceSet, n_faces: int, name: str) -> FaceSet:
             fix="Remove the folder, or choose another --name",
         )
     return sample
-
-
-def sampled_rows(faces: FaceSet, n_faces: int) -> NDArray[np.int64]:
-    """Choose the rows of a sample, ascending: whole clusters, `n_faces` or a few more."""
-    firsts = faces.table.sort_values("file", kind="stable").drop_duplicates("cluster")
-    by_hash = np.argsort(splits.hash_keys(firsts["file"], SAMPLE_VERSION), kind="stable")
-    order = firsts["cluster"].to_numpy()[by_hash]
-    sizes = faces.table["cluster"].value_counts()
-    n_clusters = int(np.searchsorted(np.cumsum(sizes.loc[order].to_numpy()), n_faces)) + 1
-    return np.flatnonzero(np.isin(faces.table["cluster"].to_numpy(), order[:n_clusters]))

@@ -18,8 +18,6 @@ from benchmark.data.labels import LICENCE, WEBSITE
 from benchmark.errors import DataError
 from benchmark.files import file_lock, lock_owner, sha256_of
 
-SETTINGS: Final = {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1"}
-"""Must be in the environment before huggingface_hub is imported for the first time."""
 TIMEOUT_SECONDS: Final = 10
 PART_FOLDER: Final = ".fetching"
 """Under the data folder: what has arrived so far."""
@@ -72,8 +70,8 @@ def fetch(data_dir: Path, *, progress: bool = False) -> Fetched:
 
 
 def _downloaded(data_dir: Path, folder: Path, *, progress: bool) -> Path:
-    for name, value in SETTINGS.items():
-        os.environ.setdefault(name, value)
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # before its first import
+    os.environ.setdefault("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")
     try:
         hub: Any = importlib.import_module("huggingface_hub")
         utils: Any = importlib.import_module("huggingface_hub.utils")
@@ -96,7 +94,6 @@ def _downloaded(data_dir: Path, folder: Path, *, progress: bool) -> Path:
         if re.fullmatch("[0-9a-f]{64}", str(etag)) and sha256_of(Path(arrived)) != etag:
             raise OSError("the bytes that came are not those of the hub's checksum")
     except (OSError, errors.HFValidationError, errors.HTTPError) as error:
-        # No network, no such file.
         reason = str(error).strip() or type(error).__name__
         raise DataError(
             f"{FILE_NAME} could not be downloaded: {reason.splitlines()[0]}",

@@ -73,10 +73,9 @@ def prepare(
         raise DataError(f"faces of {image_px} pixels a side were asked for", allowed=allowed)
     opened = open_source(source)
     source_name = os.path.basename(os.path.abspath(source))
-    if name is None:
-        stem = re.sub(r"\.(tar\.gz|tgz|tar|zip)$", "", source_name.lower())
-        stem = re.sub(r"[^a-z0-9._-]+", "-", stem).strip("-._") or "faces"
-        name = f"{stem}-{image_px}"
+    stem = re.sub(r"\.(tar\.gz|tgz|tar|zip)$", "", source_name.lower())
+    stem = re.sub(r"[^a-z0-9._-]+", "-", stem).strip("-._") or "faces"
+    name = name or f"{stem}-{image_px}"
     dataset.check_dataset_name(name, drawn=False)
     labelling = labelling_for(opened, layout, labels, given or {})
     placement = _placement_of(table) if table is not None else None
@@ -149,8 +148,7 @@ def _write(
     if not pictures:
         file, _, why = unusable[0]
         raise DataError(
-            f"none of the {len(scan.paths)} pictures of {source.path} can be used; {file}: {why}",
-            allowed="whole pictures of faces",
+            f"none of the {len(scan.paths)} pictures of {source.path} can be used; {file}: {why}"
         )
     kept = scan.table.iloc[list(pictures)].reset_index(drop=True)
     if scan.labels is not None and scan.words is not None:
@@ -212,8 +210,7 @@ def audit(faces: FaceSet) -> dict[str, Any]:
         for split, leaks in found.items()
         if leaks
     ]
-    n_divided = int((table.groupby("sha256")["cluster"].nunique() > 1).sum())
-    if n_divided:
+    if n_divided := int((table.groupby("sha256")["cluster"].nunique() > 1).sum()):
         findings.append(f"{n_divided} pictures with equal bytes are in more than one cluster")
     has_defect = (table["is_copy"] != 0) | (table["label_conflict"] != 0)
     if (has_defect & (table["part"] != "")).any():

@@ -2,15 +2,14 @@
 
 import struct
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from benchmark.data.pictures import decode, open_pixels, pillow_quiet, read_picture, write_pixels
+from benchmark.data.pictures import pillow_quiet, read_picture
 from benchmark.errors import DataError
-from tests.data.sources import encoded, jpeg, picture
+from tests.data.sources import encoded, picture
 
 
 def pixels_of(content: bytes, px: int = 32) -> np.ndarray:
@@ -116,15 +115,3 @@ def test_an_unusable_picture_says_why(content: bytes, reason: str) -> None:
     with pillow_quiet(), pytest.raises(DataError) as caught:
         read_picture(content, 32)
     assert reason in caught.value.found
-
-
-def test_pictures_are_decoded_into_their_rows_and_rows_left_out_are_closed_up(
-    tmp_path: Path,
-) -> None:
-    path = tmp_path / "faces.npy"
-    contents = ((2, jpeg(1)), (3, b"no picture"), (0, jpeg(2)))
-    results = {row: decode(32, content) for row, content in contents}
-    write_pixels(path, 32, ((row, pixels) for row, (pixels, _) in results.items() if pixels))
-    assert [row for row, (_, why) in results.items() if "not a picture" in str(why)] == [3]
-    for row, seed in enumerate((2, 1)):
-        assert np.array_equal(open_pixels(path)[row], pixels_of(jpeg(seed)))

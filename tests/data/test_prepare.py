@@ -181,6 +181,7 @@ def test_processes_give_the_same_data_set_as_one_and_nothing_when_they_are_stopp
     # However few the faces are, processes share them.
     monkeypatch.setattr(prepare_module, "PICTURES_A_CORE", 3)
     monkeypatch.setattr(progress, "n_cores", lambda: 2)
+    (tmp_path / "shared" / ".faces-32.killed.partial").mkdir(parents=True)
     for stage in ("packing faces", "looking for near-duplicates"):
 
         def stop(now: str, done: int, total: int, stage: str = stage) -> None:
