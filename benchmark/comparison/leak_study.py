@@ -110,28 +110,27 @@ def _network(label: str, groups: Mapping[str, RunGroup], first: Experiment) -> V
     models = {"common": _on_common_faces(groups[PUBLISHED], chain[0])} if chain else {}
     models |= {ending: sides[ending] for ending in CHAIN if ending in sides}
     met = _exposure(groups[PUBLISHED], published)
+    titles = {PUBLISHED: "LEAKY · our replay, on its own test faces", **EXPOSURES}
+    titles["common"] = "LEAKY · our replay, on the leak-free test faces"
+    for ending in models.keys() & CHAIN.keys():
+        titles[ending] = "LEAKY · " * groups[ending].leaky + CHAIN[ending][1]
+    if list(models) == ["common", HONEST]:
+        titles[HONEST] = "honest: trained, selected and tested without the leak"
     scored = {
-        key: ({task: frame[met[frame.index] == key] for task, frame in published.items()}, title)
-        for key, title in EXPOSURES.items()
-    }
-    scored = {PUBLISHED: (published, "LEAKY · our replay, on its own test faces"), **scored}
-    for key, side in models.items():
-        if key == "common":
-            title = "LEAKY · our replay, on the leak-free test faces"
-        elif list(models) == ["common", HONEST]:
-            title = "honest: trained, selected and tested without the leak"
-        else:
-            title = "LEAKY · " * groups[key].leaky + CHAIN[key][1]
-        scored[key] = side, title
+        PUBLISHED: published,
+        **{key: {task: frame[met[frame.index] == key] for task, frame in published.items()}
+           for key in EXPOSURES},
+        **models,
+    }  # fmt: skip
     about = groups[PUBLISHED].runs[0].about["dataset"]
     of_the_study = first.study and not about["drawn"] and about.get("labels_digest") is None
     return {
         "label": label,
         "scores": [
-            {"key": key, "title": title, "leaky": title.startswith("LEAKY"),
+            {"key": key, "title": titles[key], "leaky": titles[key].startswith("LEAKY"),
              "n_test": len(_files(side)), "rates": {t: _rate(frame) for t, frame in side.items()},
              "experiment": groups[key if key in CHAIN else PUBLISHED].name}
-            for key, (side, title) in scored.items()
+            for key, side in scored.items()
         ],
         "steps": list(_steps(groups, published, models)),
         "alone": [

@@ -9,7 +9,6 @@ import dataclasses
 import datetime
 import difflib
 import itertools
-import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,12 +21,11 @@ from benchmark.experiment.definition import Experiment, Protocol, Subset, Suite
 from benchmark.experiment.parts import LEAK_FREE_SPLITS
 from benchmark.files import canonical_json, is_locked, lock_owner
 from benchmark.identity import steering_content
-from benchmark.record import RunRecord
+from benchmark.record import RUN_ID, RunRecord
 from benchmark.tasks import TASKS, TaskName
 
 MOST_NOTES: Final = 3
 """Folders that cannot be read are named one by one up to so many, and counted beyond."""
-RUN_ID: Final = re.compile(r"[0-9a-f]{8,64}")
 
 
 def counted(count: int, noun: str) -> str:
@@ -133,8 +131,7 @@ def read_run(record: RunRecord) -> Run:
             protocol=Protocol(**definition["protocol"]),
             subset=Subset(**definition["subset"]).tested if definition.get("subset") else None,
         )
-        ad_hoc, leaky = bool(about["ad_hoc"]), bool(about["leaky"])
-        run = Run(record, setting, definition, ad_hoc=ad_hoc, leaky=leaky)
+        run = Run(record, setting, definition, bool(about["ad_hoc"]), bool(about["leaky"]))
         _ = (run.definition_key, run.name, record.family, record.seed)
     except (KeyError, TypeError, ValueError, ExperimentError) as error:
         raise RunError(
@@ -158,9 +155,8 @@ def read_runs(
             refused.append(error)
         watch("Reading runs", n_read, len(records))
     notes = [f"Left out, not readable: {error}" for error in refused[:MOST_NOTES]]
-    if len(refused) > MOST_NOTES:
-        more = counted(len(refused) - MOST_NOTES, "more run")
-        notes.append(f"Left out, not readable either: {more}.")
+    if more := len(refused[MOST_NOTES:]):
+        notes.append(f"Left out, not readable either: {counted(more, 'more run')}.")
     return runs, notes
 
 
@@ -215,42 +211,6 @@ class NotRun:
 
     label: str
     why: str
-
-
-def why_not_comparable(one: RunGroup, other: RunGroup) -> str:
-    """Say why two groups must not be compared: settings, leaks, shared runs; not faces."""
-    if shared := sorted(set(one.identities) & set(other.identities)):
-        return f"they share the run {shared[0][:12]}"
-
-    def facts(group: RunGroup) -> dict[str, object]:
-        setting = group.setting
-        protocol = dataclasses.asdict(setting.protocol)
-        return {
-            "the data set": setting.dataset,
-            "pixels": setting.pixel_digest[:8],
-            **{f"protocol.{name}": value for name, value in protocol.items()},
-            "the split": setting.split_digest[:8],
-            "the test subset": setting.subset.label if setting.subset else "all",
-            "leaks": "LEAKY" if group.leaky else "honest",
-        }
-
-    here, there = facts(one), facts(other)
-    differing = [f"{what} ({here[what]} and {there[what]})" for what in here
-                 if here[what] != there[what]]  # fmt: skip
-    return f"they differ in {', '.join(differing)}" if differing else ""
-
-
-def compared_runs(reference: RunGroup, group: RunGroup) -> tuple[RunGroup, RunGroup]:
-    """Give what is really compared: both groups whole, or one run of each.
-
-    Where one has a single run, no claim about its experiment is possible, and a single run of the
-    other is compared with it: of the same seed if there is one, else of the lowest; never the best.
-    """
-    if min(len(reference.runs), len(group.runs)) > 1:
-        return reference, group
-    shared = sorted(set(reference.seeds) & set(group.seeds))[:1]
-    one, other = (side.of_seeds(shared or side.seeds[:1]) for side in (reference, group))
-    return one, other
 
 
 @dataclass(frozen=True)
@@ -496,9 +456,10 @@ def standing(record: RunRecord) -> Standing:
     with contextlib.suppress(RunError):
         epochs = len(record.history())
     if state == "failed":
-        why = "failed.json cannot be read"
-        with contextlib.suppress(RunError):
+        try:
             why = str(record.failed.get("why", ""))
+        except RunError as error:
+            why = error.found
     return Standing(
         state=state,
         name=run.name,

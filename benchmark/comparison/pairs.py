@@ -7,16 +7,15 @@ together, so that each comparison has one corrected p. Built from the runs' fold
 import itertools
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 
-from benchmark.comparison import library as runs_here
 from benchmark.comparison import statistics
 from benchmark.comparison import wording as words
-from benchmark.comparison.library import Library, NotRun, RunGroup
+from benchmark.comparison.library import Library, NotRun, Run, RunGroup, choose_dataset
 from benchmark.comparison.rows import Row, RowComparison, TaskScore, all_tasks, mean_sd
 from benchmark.comparison.statistics import Difference, Family
 from benchmark.errors import RunError
@@ -135,18 +134,52 @@ class Book:
 
     def difference(self, reference: RunGroup, group: RunGroup, task: TaskName) -> Difference:
         """Compare two groups; RunError where that would not be fair, or cannot be done."""
-        if why := runs_here.why_not_comparable(group, reference):
+        if why := why_not_comparable(group, reference):
             raise RunError(why)
         ours, theirs = (self.predictions(side).labelled(task) for side in (group, reference))
         if differing := stored.difference_in_faces(ours.faces, theirs.faces):
             raise RunError(f"they were tested on different faces, {differing}")
-        parts = runs_here.compared_runs(reference, group)
+        parts = compared_runs(reference, group)
         one, other = (
             read.predicted[task][[whole.identities.index(it) for it in part.identities]]
             for read, whole, part in ((ours, group, parts[1]), (theirs, reference, parts[0]))
         )
         truth, clusters = (ours.faces[c].to_numpy(dtype=np.int64) for c in (task, "cluster"))
         return statistics.paired_difference(one, other, truth, clusters)
+
+
+def why_not_comparable(one: RunGroup, other: RunGroup) -> str:
+    """Say why two groups must not be compared: settings, leaks, shared runs; not faces."""
+    if shared := sorted(set(one.identities) & set(other.identities)):
+        return f"they share the run {shared[0][:12]}"
+
+    def facts(group: RunGroup) -> dict[str, object]:
+        setting = group.setting
+        return {
+            "the data set": setting.dataset,
+            "pixels": setting.pixel_digest[:8],
+            **{f"protocol.{name}": value for name, value in asdict(setting.protocol).items()},
+            "the split": setting.split_digest[:8],
+            "the test subset": setting.subset.label if setting.subset else "all",
+            "leaks": "LEAKY" if group.leaky else "honest",
+        }
+
+    ours, theirs = facts(one), facts(other)
+    differing = [f"{it} ({ours[it]} and {theirs[it]})" for it in ours if ours[it] != theirs[it]]
+    return f"they differ in {', '.join(differing)}" if differing else ""
+
+
+def compared_runs(reference: RunGroup, group: RunGroup) -> tuple[RunGroup, RunGroup]:
+    """Give what is really compared: both groups whole, or one run of each.
+
+    Where one has a single run, no claim about its experiment is possible, and a single run of the
+    other is compared with it: of the same seed if there is one, else of the lowest; never the best.
+    """
+    if min(len(reference.runs), len(group.runs)) > 1:
+        return reference, group
+    shared = sorted(set(reference.seeds) & set(group.seeds))[:1]
+    one, other = (side.of_seeds(shared or side.seeds[:1]) for side in (reference, group))
+    return one, other
 
 
 class Found(NamedTuple):
@@ -170,7 +203,7 @@ def judge_lines(asked: Iterable[Asked]) -> list[words.TaskComparison | RunError]
     found: dict[Hashable, Difference | RunError] = {}
     outcomes: list[tuple[Family, Hashable, dict[str, Any]]] = []
     for family, reference, group, task, compared in asked:
-        one, other = runs_here.compared_runs(reference, group)
+        one, other = compared_runs(reference, group)
         key = one.identities, other.identities, task
         if key not in found:
             try:
@@ -256,11 +289,11 @@ def compare(
     is not comparable is refused with RunError; what is wrong within a suite becomes a gap of the
     table, and so do experiments without runs. RunError where nothing at all can be compared.
     """
-    where = runs_here.choose_dataset(library, arguments, dataset)
+    where = choose_dataset(library, arguments, dataset)
     book = Book(tuple(task for task in TASKS if task in tasks))
     by_label: dict[str, RunGroup | NotRun] = {}
     for item in map(library.meant, arguments):
-        if isinstance(item, runs_here.Run):
+        if isinstance(item, Run):
             group = library.group_of_run(item)
             by_label.setdefault(group.label, group)
         else:
@@ -421,10 +454,10 @@ def _row_difference(ours: Row, theirs: Row, task: TaskName | None) -> Difference
     if not set(ours.tasks if task is None else (task,)) <= set(theirs.tasks):
         raise RunError(NO_TASK)
     one, other = ours.correctness, theirs.correctness
-    if (one.key(task) if task else one.faces_key) != (other.key(task) if task else other.faces_key):
+    if one.key(task) != other.key(task):
         raise RunError("tested on different faces")
     values = []
-    sides = runs_here.compared_runs(theirs.group, ours.group)
+    sides = compared_runs(theirs.group, ours.group)
     for row, side in zip((theirs, ours), sides, strict=True):
         known = row.correctness
         right = known.right[task][:, known.known(task)] if task else all_tasks(known, ours.tasks)

@@ -71,13 +71,11 @@ def majority_row(
     return _row(MAJORITY, test_labels, predicted, with_worst="age_group" in tasks)
 
 
-def logistic_row(on: str, predictions: pd.DataFrame, tasks: Sequence[TaskName]) -> Row | None:
-    """Score a fitted regression's predictions, as runs store them; None where a task is missing.
+def logistic_row(on: str, predictions: pd.DataFrame, tasks: Sequence[TaskName]) -> Row:
+    """Score a fitted regression's predictions, as runs store them.
 
     on: what it was fitted on, as `pixels`.
     """
-    if not set(tasks) <= set(stored.predicted_tasks(predictions)):
-        return None
     val, test = (
         predictions[predictions["part"] == part].reset_index(drop=True) for part in ("val", "test")
     )

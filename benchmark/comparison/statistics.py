@@ -263,10 +263,8 @@ def judge(asked: Iterable[tuple[Family, Hashable, Difference]]) -> dict[Hashable
     """Judge all comparisons of a page, each once; by the key that says what was compared."""
     families: dict[Family, dict[Hashable, Difference]] = defaultdict(dict)
     order = list(FAMILIES)
-    seen: set[Hashable] = set()
     for family, key, difference in sorted(asked, key=lambda item: order.index(item[0])):
-        if key not in seen:
-            seen.add(key)
+        if not any(key in ours for ours in families.values()):
             families[family][key] = difference
     found: dict[Hashable, Judged] = {}
     for family, ours in families.items():

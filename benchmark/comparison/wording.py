@@ -8,13 +8,13 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from benchmark.comparison.library import Run, RunGroup, Setting, counted
-from benchmark.comparison.statistics import ALPHA, FAMILIES, NOT_SIGNIFICANT, Judged
+from benchmark.comparison.statistics import ALPHA, FAMILIES, NOT_SIGNIFICANT, Judged, Verdict
 from benchmark.evaluation.intervals import cluster_bootstrap
 from benchmark.evaluation.predictions import LIMITS_DRAWN, limits_of
 from benchmark.experiment.definition import Protocol
@@ -83,10 +83,8 @@ def count_text(count: int | None) -> str:
     """Write a number of parameters with three digits: `722 k`, `14.8 M`."""
     if count is None:
         return NOTHING
-    for unit, letter in ((1_000_000, "M"), (1_000, "k")):
-        if count >= unit:
-            return f"{number_text(count / unit)} {letter}"
-    return str(count)
+    unit, letter = (1_000_000, " M") if count >= 1_000_000 else (1_000, " k")
+    return f"{number_text(count / unit)}{letter}" if count >= unit else str(count)
 
 
 def duration_text(seconds: float | None) -> str:
@@ -158,8 +156,7 @@ def rank_text(row: "Row") -> str:
 
 def name_text(row: "Row") -> str:
     """Write a row's name, with what must never be read without it."""
-    leaky = "LEAKY " if row.leaky else ""
-    return f"{leaky}{row.name}{' (not run)' if row.status == 'missing' else ''}"
+    return f"{'LEAKY ' * row.leaky}{row.name}{' (not run)' * (row.status == 'missing')}"
 
 
 def protocol_text(protocol: Protocol) -> str:
@@ -177,23 +174,20 @@ def protocol_text(protocol: Protocol) -> str:
 
 def setting_text(setting: Setting) -> str:
     """Say what the rows of a table have in common."""
-    leak = "LEAKY. " if setting.protocol.leaky else ""
-    said = [f"protocol {protocol_text(setting.protocol)}."]
-    digests = f" (digest {setting.split_digest[:8]}, pixels {setting.pixel_digest[:8]})"
-    if not setting.split_digest:
-        digests = ""
-        said.append("Not run.")
+    said = f"{'LEAKY. ' * setting.protocol.leaky}Split {setting.split_version}"
+    if setting.split_digest:
+        said += f" (digest {setting.split_digest[:8]}, pixels {setting.pixel_digest[:8]})"
+    said += f", protocol {protocol_text(setting.protocol)}."
+    said += "" if setting.split_digest else " Not run."
     if setting.subset:
-        subset = setting.subset.label.replace("_", " and ")
-        said.append(f"Selected and tested on {subset} alone.")
-    return f"{leak}Split {setting.split_version}{digests}, {' '.join(said)}"
+        said += f" Selected and tested on {setting.subset.label.replace('_', ' and ')} alone."
+    return said
 
 
 def title_of(board: "Leaderboard") -> str:
     """Write a leaderboard's title; synthetic faces say so."""
-    synthetic = "SYNTHETIC FACES · " if board.drawn else ""
-    several = "suites" if len(board.suites) > 1 else "suite"
-    suite = f"{several} {board.suite}" if board.suite else "every experiment begun"
+    synthetic = "SYNTHETIC FACES · " * board.drawn
+    suite = f"suite {board.suite}" if board.suite else "every experiment begun"
     return f"{synthetic}Leaderboard of {board.dataset} · {suite}"
 
 
@@ -261,12 +255,21 @@ def test_text(line: TaskComparison) -> str:
     return f"{name}, {f'{ours} seeds each' if ours == theirs else f'{ours} against {theirs} seeds'}"
 
 
-def _insignificant_text(line: TaskComparison) -> str:
-    """Write what was found where nothing is significant, and what could have been detected."""
-    found, why = line.difference, _insignificant(line)
-    why = "" if why == NOT_SIGNIFICANT else f"; {why}"
-    change = f"{points(found.accuracy)} pp, {points_span(found.low, found.high)}"
-    return f"{change}{why}; minimum detectable {size(line.minimum_detectable)} pp"
+def _found_text(line: TaskComparison) -> str:
+    """Write how large a significant difference is; else also what could have been detected."""
+    found = line.difference
+    ends = points_span(found.low, found.high)
+    if line.significant:
+        return f"by {size(found.accuracy)} pp ({ends})"
+    why = _insignificant(line)
+    corrected = "" if why == NOT_SIGNIFICANT else f"; {why}"
+    detectable = f"minimum detectable {size(line.minimum_detectable)} pp"
+    return f"({points(found.accuracy)} pp, {ends}{corrected}; {detectable})"
+
+
+def _caveat(lines: Iterable[TaskComparison]) -> str:
+    alone = any(line.of_trainings_alone for line in lines)
+    return " One seed on a side speaks of these trainings alone." if alone else ""
 
 
 def by_pair(lines: Sequence[TaskComparison]) -> list[list[TaskComparison]]:
@@ -278,20 +281,12 @@ def by_pair(lines: Sequence[TaskComparison]) -> list[list[TaskComparison]]:
 
 
 def _pair_sentence(lines: Sequence[TaskComparison], reference: str) -> str:
-    said: dict[str, list[str]] = {"better": [], "worse": [], NOT_SIGNIFICANT: []}
+    said: dict[str, list[str]] = defaultdict(list)
     for line in lines:
-        found, title = line.difference, TASK_TITLES[line.task]
-        if line.significant:
-            ends = points_span(found.low, found.high)
-            if found.low * found.high > 0:
-                ends = " to ".join(sorted(map(size, (found.low, found.high)), key=float))
-            said[line.verdict].append(f"{title} by {size(found.accuracy)} pp ({ends})")
-        else:
-            said[line.verdict].append(f"{title} ({_insignificant_text(line)})")
-    parts = "; ".join(f"{verdict} on {joined(on)}" for verdict, on in said.items() if on)
-    alone = any(line.of_trainings_alone for line in lines)
-    caveat = " One seed on a side: this speaks of these trainings alone." if alone else ""
-    return f"{lines[0].group.label} against {reference}: {parts}.{caveat}"
+        said[line.verdict].append(f"{TASK_TITLES[line.task]} {_found_text(line)}")
+    parts = "; ".join(f"{verdict} on {joined(said[verdict])}"
+                      for verdict in get_args(Verdict) if verdict in said)  # fmt: skip
+    return f"{lines[0].group.label} against {reference}: {parts}.{_caveat(lines)}"
 
 
 def sentences(lines: Sequence[TaskComparison], *, of_mtl: bool = False) -> Iterator[str]:
@@ -309,23 +304,17 @@ def sentences(lines: Sequence[TaskComparison], *, of_mtl: bool = False) -> Itera
     answers = []
     for task in TASKS:
         ours = [line for line in lines if line.task == task]
-        if len(ours) > 1:
-            counts = Counter(line.verdict for line in ours)
-            said = (
-                f"better in {counts['better']} of {len(ours)} networks, worse in "
-                f"{counts['worse']}, {NOT_SIGNIFICANT} in {counts[NOT_SIGNIFICANT]}"
-            )
-        elif ours and not ours[0].significant:
-            said = f"{NOT_SIGNIFICANT} ({_insignificant_text(ours[0])})"
-        elif ours:
-            found = ours[0].difference
-            word = "yes, better" if ours[0].verdict == "better" else "no, worse"
-            said = f"{word} by {size(found.accuracy)} pp ({points_span(found.low, found.high)})"
+        counts = Counter(line.verdict for line in ours)
+        said = (
+            f"better in {counts['better']} of {len(ours)} networks, worse in {counts['worse']}, "
+            f"{NOT_SIGNIFICANT} in {counts[NOT_SIGNIFICANT]}"
+        )
+        if len(ours) == 1:
+            answer = {"better": "yes, better", "worse": "no, worse"}
+            said = f"{answer.get(ours[0].verdict, NOT_SIGNIFICANT)} {_found_text(ours[0])}"
         if ours:
             answers.append(f"{TASK_TITLES[task].capitalize()}: {said}.")
-    alone = any(line.of_trainings_alone for line in lines)
-    caveat = " One seed on a side speaks of these trainings alone." if alone else ""
-    yield f"Does MTL beat STL? {' '.join(answers)}{caveat}"
+    yield f"Does MTL beat STL? {' '.join(answers)}{_caveat(lines)}"
     networks = [list(ours) for _, ours in groupby(lines, lambda line: line.group.label)]
     if len(networks) > 1:
         yield from (_pair_sentence(ours, COUNTERPARTS) for ours in networks)
@@ -333,40 +322,32 @@ def sentences(lines: Sequence[TaskComparison], *, of_mtl: bool = False) -> Itera
 
 def gap_sentences(gaps: Iterable[Gap]) -> Iterator[str]:
     """Say what was not compared and why; networks that lack the same counterparts together."""
-    lacking: dict[str, dict[str, list[str]]] = {}
+    lacking: dict[str, list[str]] = defaultdict(list)
     for gap in gaps:
         if gap.task is None:
             yield f"{gap.group} against {gap.reference}: not compared, {gap.why}."
-            continue
-        why = gap.why if gap.why == "not registered" else f"{gap.reference}: {gap.why}"
-        lacking.setdefault(gap.group, {}).setdefault(why, []).append(TASK_TITLES[gap.task])
-    networks: dict[str, list[str]] = {}
-    for network, reasons in lacking.items():
-        missing = ", ".join(f"{joined(titles)} ({why})" for why, titles in reasons.items())
-        networks.setdefault(missing, []).append(network)
-    for missing, names in networks.items():
-        yield f"Single-task counterparts missing of {joined(names)}: {missing}."
+        else:
+            why = gap.why if gap.why == "not registered" else f"{gap.reference}: {gap.why}"
+            lacking[gap.group].append(f"{TASK_TITLES[gap.task]} ({why})")
+    networks: dict[str, list[str]] = defaultdict(list)
+    for network, missing in lacking.items():
+        networks[", ".join(missing)].append(network)
+    for lacked, names in networks.items():
+        yield f"Single-task counterparts missing of {joined(names)}: {lacked}."
 
 
-DIFFERENCES_NOTE: Final = (
+GENERAL_NOTES: Final = (
     "A difference is the run group minus its reference on the same test faces, in percentage "
     "points (pp), with its 95 % interval. Intervals are not widened for the number of "
-    "comparisons; p-values are. Macro-F1 has an interval of the same kind and no test."
-)
-NOT_EQUAL_NOTE: Final = (
+    "comparisons; p-values are. Macro-F1 has an interval of the same kind and no test.",
     "No significant difference does not mean equal. The minimum detectable difference is "
     "the smallest true one that such a comparison finds in 80 % of cases, at the level "
-    "that Holm leaves."
-)
-GROUPS_NOTE: Final = (
+    "that Holm leaves.",
     "Run groups are compared as samples of trainings and of test faces: test and interval "
-    "hold the variance of both (docs/METHODS.md)."
-)
-ONE_SEED_NOTE: Final = (
+    "hold the variance of both (docs/METHODS.md).",
     "One seed permits no claim about an experiment: where a side has one, a single run of "
-    "each is compared, of the same seed where both have it, never the best."
+    "each is compared, of the same seed where both have it, never the best.",
 )
-GENERAL_NOTES: Final = (DIFFERENCES_NOTE, NOT_EQUAL_NOTE, GROUPS_NOTE, ONE_SEED_NOTE)
 """Those of the reading notes that say the same of every comparison."""
 
 

@@ -174,23 +174,23 @@ def curves_figure(
     """Draw loss and validation accuracy by epoch.
 
     history: a row per epoch; every column `…/loss`, every `val/<task>/accuracy` and
-    `val/combined` that is there is drawn. Epochs are numbered as the column `epoch` has them,
-    from 1 without one; the selected one is marked.
+    `val/combined` that is there is drawn, and the selected epoch marked.
     """
     figure, grid = _figure(
         (9.4, 3.4), caption.under("Loss and validation accuracy by epoch"), columns=2, gap=(0.9, 0)
     )
     loss, accuracy = grid[0]
-    epochs = history["epoch"] if "epoch" in history else np.arange(1, len(history) + 1)
     losses = [str(name) for name in history.columns if str(name).endswith("/loss")]
     for name, (colour, dash) in zip(losses, LOSS_STYLES, strict=False):
         label = {"train/loss": "training", "val/loss": "validation"}.get(name, name)
-        loss.plot(epochs, history[name], dash, color=colour, marker="o", ms=4, label=label)
+        loss.plot(
+            history["epoch"], history[name], dash, color=colour, marker="o", ms=4, label=label
+        )
     for key, colour in COLOURS.items():
         name = "val/combined" if key == "combined" else f"val/{key}/accuracy"
         if name in history:
             accuracy.plot(
-                epochs, history[name], "--" if key == "combined" else "-", color=colour,
+                history["epoch"], history[name], "--" if key == "combined" else "-", color=colour,
                 marker=MARKERS[key], ms=5, label=key.replace("_", " "),
             )  # fmt: skip
     loss.set_ylabel("loss", size=11)
@@ -203,8 +203,7 @@ def curves_figure(
         axes.set_xlabel("epoch", size=11)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         finish(axes)
-        if axes.get_legend_handles_labels()[1]:
-            axes.legend(frameon=False, fontsize=10)
+        axes.legend(frameon=False, fontsize=10)
     return figure
 
 

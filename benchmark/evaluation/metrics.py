@@ -289,15 +289,14 @@ def accuracy_by_edge(test: pd.DataFrame) -> pd.DataFrame:
 
     Edges are 14, 25, 40 and 60 years, each the last year of its group: a face of distance 0 is on
     an edge, and the next group is one year away. The columns of AGE_EDGE_COLUMNS, with Wilson's
-    95 % interval; faces without an age in years are left out.
+    95 % interval. test: faces whose age in years and age group are known.
     """
-    known = test[test["age"] != MISSING]
     edges = np.array(AGE_GROUP_UPPER_YEARS[:-1])
-    distance = np.abs(known["age"].to_numpy()[:, None] - edges).min(axis=1)
+    distance = np.abs(test["age"].to_numpy()[:, None] - edges).min(axis=1)
     ends = [begin - 1 for begin in EDGE_YEARS[1:]]
     names = [f"{a}" if a == b else f"{a}-{b}" for a, b in zip(EDGE_YEARS, ends, strict=False)]
     bins = pd.cut(distance, [-1, *ends, np.inf], labels=[*names, f"{EDGE_YEARS[-1]} or more"])
-    right = known["age_group_pred"] == known["age_group"]
+    right = test["age_group_pred"] == test["age_group"]
     grouped = right.groupby(bins, observed=False)
     n_faces, n_right = grouped.size(), grouped.sum()
     ends_of_interval = wilson(n_right.to_numpy(), n_faces.to_numpy())
@@ -312,26 +311,25 @@ def errors_in_years(test: pd.DataFrame, mean_ages: Sequence[float | None]) -> pd
     lies on the line between its neighbours' means. read_as: `predicted group`; `expected age`, the
     means weighted by the probabilities; `true group`, as if every prediction were right. group:
     `all`, or the true age group. The columns of AGE_YEARS_COLUMNS, with the cluster bootstrap's
-    95 % interval; faces without an age in years are left out.
+    95 % interval. test: faces whose age in years and age group are known.
     """
-    known = test[test["age"] != MISSING]
-    truth, ages = known["age_group"].to_numpy(), known["age"].to_numpy()
+    truth, ages = test["age_group"].to_numpy(), test["age"].to_numpy()
     means = np.array([np.nan if mean is None else mean for mean in mean_ages])
     known_means = np.flatnonzero(~np.isnan(means))
     means = np.interp(np.arange(len(means)), known_means, means[known_means])
     years_of = {
-        "predicted group": means[known["age_group_pred"].to_numpy()],
-        "expected age": known[probability_columns("age_group")].to_numpy() @ means,
+        "predicted group": means[test["age_group_pred"].to_numpy()],
+        "expected age": test[probability_columns("age_group")].to_numpy() @ means,
         "true group": means[truth],
     }
-    groups = {"all": np.ones(len(known), dtype=bool)}
+    groups = {"all": np.ones(len(test), dtype=bool)}
     groups |= {name: truth == label for label, name in enumerate(CLASS_NAMES["age_group"])}
     rows = []
     for name, years in years_of.items():
         for group, chosen in groups.items():
             if chosen.any():
                 error = np.abs(years - ages)[chosen]
-                ends = mean_span(error, known["cluster"].to_numpy()[chosen])
+                ends = mean_span(error, test["cluster"].to_numpy()[chosen])
                 rows.append((name, group, int(chosen.sum()), float(error.mean()), *ends))
     return pd.DataFrame(rows, columns=list(AGE_YEARS_COLUMNS))
 

@@ -64,10 +64,9 @@ LIMITS_LABELLED: Final = (
 
 def limits_of(dataset: Mapping[str, Any]) -> tuple[str, ...]:
     """Give what the numbers of a run are not; dataset: the part of experiment.json of that name."""
-    said: tuple[str, ...] = LIMITS
-    if dataset.get("labels_digest") is not None:
-        said = LIMITS_LABELLED + LIMITS[len(LIMITS_LABELLED) :]
+    of_a_table = dataset.get("labels_digest") is not None
     sheet = " ".join(str(dataset.get("datasheet", "")).split())
+    said = LIMITS_LABELLED + LIMITS[len(LIMITS_LABELLED) :] if of_a_table else LIMITS
     return (f"Data sheet: {sheet}", *said) if sheet else said
 
 
@@ -272,14 +271,13 @@ class Correctness:
     """Columns cluster, age_group, gender, race, ordered by file name."""
     right: Mapping[TaskName, npt.NDArray[np.bool_]]
     """Per task (n_runs, n_faces)."""
-    faces_key: str = ""
-    """Equal for runs that were tested on the same faces, with the same clusters and labels."""
-    labelled_keys: Mapping[TaskName, str] = field(default_factory=dict)
-    """The same of the faces that have a task's label, where not all have it."""
+    keys: Mapping[TaskName | None, str] = field(default_factory=dict)
+    """Equal for runs that were tested on the same faces, with the same clusters and labels: of all
+    faces (None), and of those that have a task's label, where not all have it."""
 
-    def key(self, task: TaskName) -> str:
+    def key(self, task: TaskName | None) -> str:
         """Give what two runs share whose faces with a label of the task are the same."""
-        return self.labelled_keys.get(task, self.faces_key)
+        return self.keys.get(task, self.keys[None])
 
     def known(self, task: TaskName) -> npt.NDArray[np.bool_]:
         """Tell which faces have the task's label, (n_faces,)."""
@@ -382,7 +380,7 @@ def correctness_of(records: Sequence[RunRecord], tasks: Sequence[TaskName]) -> C
         read = read_run_predictions(records, tasks)
         right = {task: read.right(task) for task in tasks}
         packed = packed_correctness(read.faces, {task: of[0] for task, of in right.items()})
-        return Correctness(read.faces, right, _faces_key(packed), packed.get(LABELLED, {}))
+        return Correctness(read.faces, right, _keys(packed))
     first = stored[0]
     for record, one in zip(records, stored, strict=True):
         if any(one[name] != first[name] for name in KEPT_COLUMNS):
@@ -394,7 +392,11 @@ def correctness_of(records: Sequence[RunRecord], tasks: Sequence[TaskName]) -> C
         return np.unpackbits(packed, count=len(faces))
 
     right = {task: np.array([bits(one["right"][task]) for one in stored], bool) for task in tasks}
-    return Correctness(faces, right, _faces_key(first), first.get(LABELLED, {}))
+    return Correctness(faces, right, _keys(first))
+
+
+def _keys(stored: Mapping[str, Any]) -> dict[TaskName | None, str]:
+    return {None: _faces_key(stored), **stored.get(LABELLED, {})}
 
 
 def _faces_key(stored: Mapping[str, Any]) -> str:

@@ -120,10 +120,8 @@ def warning(states: Mapping[str, FlagState], name: str) -> str:
     flagged = {run: state for run, state in states.items() if state.flags}
     if not flagged:
         return ""
-    flags = "; ".join(
-        " and ".join(map(str, state.flags)) + (f" (run {run})" if len(states) > 1 else "")
-        for run, state in flagged.items()
-    )
+    flags = "; ".join(f"{', '.join(map(str, state.flags))} (run {run})"
+                      for run, state in flagged.items())  # fmt: skip
     if any(state.stopped for state in flagged.values()):
         return (
             f"LEAK WARNING, not ranked: {flags}; no leak-free result is known to be. {CHECKED}. "
