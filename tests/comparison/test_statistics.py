@@ -63,12 +63,8 @@ def test_sides_that_answer_alike_are_no_finding_and_have_an_interval(n_seeds: in
     assert (found.accuracy, found.p) == (0.0, 1.0)
     assert (found.low, found.high) == pytest.approx((-0.01994, 0.01994), abs=1e-5)
     assert engine.minimum_detectable(found, engine.ALPHA) > 0.02
-
-
-def test_an_interval_ends_where_differences_do() -> None:
-    found = engine.difference_of(np.ones((2, 40)), np.zeros((2, 40)), np.repeat(np.arange(20), 2))
-    assert found.high == 1.0
-    assert 0.9 < found.low < 1.0
+    found = engine.difference_of(answers, 0 * answers, np.repeat(np.arange(50), 2))
+    assert 0.9 < found.low < found.high == 1.0, "where differences end"
 
 
 @pytest.mark.parametrize(
@@ -168,27 +164,6 @@ def test_macro_f1_is_the_mean_of_its_values_and_as_scikit_learn_has_it() -> None
     assert found.macro_f1_low < np.mean(of_group) - np.mean(of_reference)
 
 
-def test_the_value_of_a_face_is_how_macro_f1_moves_when_it_counts_more() -> None:
-    random = np.random.default_rng(5)
-    truth, answers = random.integers(0, 3, (2, 80))
-    answers = np.where(random.random(80) < 0.6, truth, answers)
-    values = engine.macro_f1_values(truth, answers[None])[0]
-
-    def weighted(weights: Array) -> float:
-        scores = [
-            2 * weights[(truth == label) & (answers == label)].sum()
-            / (weights[truth == label].sum() + weights[answers == label].sum())
-            for label in range(3)
-        ]  # fmt: skip
-        return float(np.mean(scores))
-
-    for face in (0, 7, 40):
-        more = np.ones(80)
-        more[face] += 1e-6
-        slope = (weighted(more) - weighted(np.ones(80))) / 1e-6
-        assert 80 * slope + weighted(np.ones(80)) == pytest.approx(values[face], abs=1e-4)
-
-
 def test_holm_by_hand_and_as_statsmodels_has_it() -> None:
     # Of three: 0.01 * 3 = 0.03, then 0.02 * 2 = 0.04, then 0.2 * 1. Two are rejected, and the
     # third would have been at 0.05 / (3 - 2).
@@ -264,14 +239,6 @@ def test_planted_ties_of_runs_are_significant_in_one_case_of_twenty_at_most() ->
     only_arm, only_reference, _ = random.multinomial(2_000, [0.04, 0.04, 0.92], 2_000).T
     p = [engine.mcnemar_p(int(b), int(c)) for b, c in zip(only_reference, only_arm, strict=True)]
     assert 0.03 <= (np.array(p) <= engine.ALPHA).mean() <= 0.05 + 2 * 0.005
-
-
-def test_a_table_of_ties_tells_any_apart_in_one_case_of_twenty() -> None:
-    # 1,000 tables of 8 p-values; without Holm a third of them would.
-    p = np.random.default_rng(11).random((1_000, 8))
-    found = np.array([min(engine.holm(row.tolist())[0]) <= engine.ALPHA for row in p])
-    assert 0.03 <= found.mean() <= 0.05 + 2 * 0.007
-    assert (p.min(axis=1) <= engine.ALPHA).mean() > 0.3
 
 
 @pytest.mark.parametrize("level", [0.05, 0.05 / 12])

@@ -4,7 +4,6 @@ At the end, the most confident errors and possible label errors, by hand.
 """
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +12,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmark.data.dataset import FaceSet
 from benchmark.errors import RunError
 from benchmark.evaluation import artifacts, figures
 from benchmark.evaluation.artifacts import RebuiltRecord, is_scored, rescore
@@ -24,7 +22,6 @@ from benchmark.evaluation.predictions import (
     read_predictions,
     read_run_predictions,
 )
-from benchmark.experiment.definition import Subset
 from benchmark.files import file_lock, write_json
 from benchmark.record import RunRecord
 from benchmark.tasks import TASKS
@@ -128,21 +125,6 @@ def test_a_run_without_test_faces_has_validation_numbers_alone(runs: RunBuilder)
     assert again(record).metrics["selected/val/gender/accuracy"] > 0
     assert "calibration.json" in contents(record)
     assert "gaps.csv" not in contents(record)
-
-
-def test_a_run_s_faces_and_parts_are_found_again(
-    tmp_path: Path, drawn_faces: FaceSet, record: RunRecord
-) -> None:
-    assert artifacts.faces_of(record, [drawn_faces]) is None
-    assert (
-        artifacts.faces_of(conftest.drawn_run(tmp_path, drawn_faces), [drawn_faces]) is drawn_faces
-    )
-    name = f"{GENDER.name}-women"
-    women = replace(GENDER, name=name, subset=Subset(gender="female", training="subset"))
-    whole, parts = artifacts.parts_of_run(women, 0, drawn_faces)
-    assert (drawn_faces.table["gender"].to_numpy()[parts["test"]] == 1).all()
-    placed = drawn_faces.table["part"].value_counts()
-    assert all(len(rows) == placed[name] for name, rows in whole.items())
 
 
 def odd_faces(n: int, *, all_right: bool) -> pd.DataFrame:

@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
-from benchmark.evaluation.intervals import cluster_bootstrap, wilson
+from benchmark.evaluation.intervals import cluster_bootstrap
 from benchmark.evaluation.metrics import (
     BOOTSTRAP,
     WILSON,
@@ -106,27 +106,6 @@ def test_a_class_that_does_not_occur_is_missing_in_the_report() -> None:
     assert pd.isna(report.loc[3, "precision"])
 
 
-def test_metrics_of_subgroups_gaps_and_intervals_are_those_of_the_tables() -> None:
-    table = made_up_predictions(SKILLS, n=2_000)
-    scores, test = score(table), table[table["part"] == "test"]
-    metrics = scores.metrics
-    black_women = test[(test["gender"] == 1) & (test["race"] == 1)]
-    accuracy = (black_women["gender"] == black_women["gender_pred"]).mean()
-    assert metrics["test/gender/accuracy/gender_race/female-black"] == accuracy
-    assert metrics["test/n_faces/race/black"] == (test["race"] == 1).sum()
-    assert metrics["test/race/accuracy/age_group/61-plus"] > 0
-    gap = scores.gaps.query("task == 'gender' and by == 'race'").iloc[0]
-    for name, column in (("gap_race", "gap"), ("gap_race/chance", "chance_gap")):
-        assert metrics[f"test/gender/{name}"] == gap[column]
-    intervals = scores.intervals.set_index("metric")
-    for name in ("race/accuracy", "race/ece", "race/nll", "race/brier", "age_group/qwk"):
-        ends = [metrics[f"test/{name}/{end}"] for end in ("low", "high")]
-        assert ends == intervals.loc[f"test/{name}", ["low", "high"]].tolist()
-        assert ends[0] <= metrics[f"test/{name}"] <= ends[1], name
-    # MLflow refuses these.
-    assert not any(set(name) & set("+=@%()") for name in metrics)
-
-
 def test_groups_under_thirty_faces_are_in_the_table_and_not_in_the_metrics() -> None:
     scores = scored_age_groups([0] * 60, [0] * 31 + [1] * 29, [0] * 31 + [1] * 29)
     women = scores.subgroups.query("by == 'gender' and group == 'female'").iloc[0]
@@ -147,17 +126,6 @@ def test_without_test_faces_only_validation_is_scored() -> None:
     assert set(scores.metrics) == {"selected/val/combined", *names}
     assert all(len(table) == 0 for table in (scores.subgroups, scores.gaps, scores.intervals))
     assert scores.confusion == {}
-
-
-def test_a_rate_has_wilson_s_interval_and_no_other() -> None:
-    table = made_up_predictions(SKILLS, n=800).query("part == 'test'")
-    found = intervals_of(table)
-    n_right = int((table["race"] == table["race_pred"]).sum())
-    low, high = wilson(np.array([n_right]), np.array([400]))
-    ours = found.loc[("test/race/accuracy", WILSON)]
-    assert ours[["low", "high"]].tolist() == [low[0], high[0]]
-    assert ours[["n_faces", "n_clusters"]].tolist() == [400, 400]
-    assert found.index.get_level_values("metric").is_unique
 
 
 def test_the_bootstrap_of_macro_f1_agrees_with_scipy() -> None:

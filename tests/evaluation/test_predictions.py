@@ -9,7 +9,6 @@ import pytest
 
 from benchmark.errors import RunError
 from benchmark.evaluation.predictions import (
-    check_faces,
     predictions_table,
     read_predictions,
     write_predictions,
@@ -105,13 +104,3 @@ def test_sums_within_the_tolerance_and_a_face_in_both_parts_are_accepted(
     both = pd.concat([table, table[:1].assign(part="test")])
     write_predictions(tmp_path / "p.csv", both.assign(race_p0=both["race_p0"] + 0.9e-4))
     assert len(read_predictions(tmp_path / "p.csv")) == len(both)
-
-
-def test_every_face_of_the_run_s_parts_must_be_there(table: pd.DataFrame) -> None:
-    counts = {"val": 4, "test": 4}
-    check_faces(table, counts, "here")
-    check_faces(table[table["part"] == "val"], counts, "here")  # the test set was not evaluated
-    for part in counts:
-        first = table[table["part"] == part].index[0]
-        with pytest.raises(RunError, match=f"hold 3 faces of part '{part}' .*the 4"):
-            check_faces(table.drop(index=first), counts, "here")
