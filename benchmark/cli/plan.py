@@ -46,7 +46,7 @@ def show_plan(
     """List what would run, what is up to date, what would be downloaded, time and disk."""
     import torch
 
-    from benchmark.runs.forecast import arrange, critical_path, forecast_all
+    from benchmark.runs.forecast import arrange, forecast_all
 
     with busy("predicting time"):
         found = list(forecast_all(experiments, seeds, faces, settings, kind=kind))
@@ -63,7 +63,8 @@ def show_plan(
                 if path.exists())  # fmt: skip
     free = shutil.disk_usage(near).free
     fetch = sorted({item.fetch for item in ahead if item.fetch})
-    critical = critical_path(slots)
+    # The run that takes longest with its caches: no number of workers is faster.
+    critical = max(ahead, key=lambda item: item.alone_seconds, default=None)
     answer.warnings.extend(not_run_lines((i.experiment, i.error) for i in found if i.error))
     answer.data = {
         "dataset": faces.name, "dry_run": True, "workers": n_workers,
@@ -77,7 +78,11 @@ def show_plan(
     if image is not None and slots:
         from benchmark.evaluation.figures import schedule_figure
 
-        bars = [(of.worker, of.start, of.trains_at, of.end, of.group) for of in slots]
+        bars = []
+        for slot in slots:
+            backbone = slot.forecast.experiment.backbone
+            group = f"{backbone.architecture} {backbone.depth_name}"
+            bars.append((slot.worker, slot.start, slot.trains_at, slot.end, group))
         title = f"{len(slots)} runs on {n_workers} at once: {_duration(wall)}"
         schedule_figure(bars, title).savefig(image)
     rows = [
@@ -90,10 +95,9 @@ def show_plan(
         left = Column("predicted from", left=True)
         print_table(Table.of(["experiment", "seed", "outcome", "about", left], rows))
     used = f"{hours:.2g} GPU hours" if kind else f"{hours * torch.get_num_threads():.2g} core hours"
-    at_once = f" on {n_workers} at once" if n_workers > 1 else ""
     lines = [
-        f"{len(ahead)} of {len(found)} would run, about {_duration(wall)}{at_once}, {used}, "
-        f"{_duration(seconds)} of it training; {disk / 2**20:,.0f} MiB of "
+        f"{len(ahead)} of {len(found)} would run, about {_duration(wall)} with {n_workers} at "
+        f"once, {used}, {_duration(seconds)} of it training; {disk / 2**20:,.0f} MiB of "
         f"{free / 2**30:,.0f} GiB free."
     ]
     if critical is not None:

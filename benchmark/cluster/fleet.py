@@ -21,12 +21,12 @@ from benchmark.cluster import worker
 from benchmark.cluster.connection import CPU, GPU, Connection, probe
 from benchmark.data.dataset import PIXELS_FILE, FaceSet
 from benchmark.data.progress import keep_quiet
-from benchmark.errors import BenchmarkError, ClusterLost, RunError, WeightsMissing
+from benchmark.errors import ClusterLost, RunError
 from benchmark.experiment.definition import Experiment
 from benchmark.files import canonical_json, file_lock, lock_owner
 from benchmark.runs import run as runs
-from benchmark.runs.folder import explained, is_done, mark_failed, mark_interrupted
-from benchmark.runs.plan import Plan, Settings, plan_run
+from benchmark.runs.folder import is_done, mark_failed, mark_interrupted
+from benchmark.runs.plan import Plan, Settings
 from benchmark.training.prefix_cache import CacheSettings
 from benchmark.training.steps import SpeedSettings
 
@@ -113,7 +113,7 @@ class Fleet:
             try:
                 while True:
                     while len(under_way) < self.n_at_once() and (item := next(wanted, None)):
-                        under_way.append(self._one(*item, faces, later))
+                        under_way.append(runs.run_one(*item, faces, later, self.run))
                     if not under_way:
                         break
                     for one in list(under_way):
@@ -127,20 +127,6 @@ class Fleet:
             finally:
                 for one in under_way:
                     one.close()
-
-    def _one(
-        self, experiment: Experiment, seed: int, faces: FaceSet, settings: Settings
-    ) -> Generator[runs.Event | None]:
-        try:
-            yield from self.run(plan_run(experiment, seed, faces, settings), settings)
-        except ClusterLost:
-            raise
-        except WeightsMissing as error:
-            yield runs.Missing(experiment, seed, error)
-        except BenchmarkError as error:
-            yield runs.Failed(experiment, seed, error)
-        except OSError as error:
-            yield runs.Failed(experiment, seed, explained(error))
 
     def run(self, plan: Plan, settings: Settings) -> Generator[runs.Event | None]:
         """Bring one run to its end on some node; None is yielded while nothing happens.

@@ -11,7 +11,7 @@ import datetime
 import heapq
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
@@ -72,11 +72,6 @@ class Forecast:
     """The weight file that would be downloaded first."""
     error: WeightsMissing | None = None
     """Why it would not run."""
-
-    @property
-    def trains(self) -> bool:
-        """Whether anything would be trained."""
-        return self.outlook in ("run", "resume")
 
     @property
     def alone_seconds(self) -> float:
@@ -291,12 +286,6 @@ class Slot:
     """When activations of its frozen part are there."""
     end: float
 
-    @property
-    def group(self) -> str:
-        """Architecture and depth, by which a picture colours it."""
-        backbone = self.forecast.experiment.backbone
-        return f"{backbone.architecture} {backbone.depth_name}"
-
 
 def arrange(forecasts: Iterable[Forecast], n_workers: int) -> list[Slot]:
     """Place every run that trains on the worker that is free first.
@@ -308,7 +297,7 @@ def arrange(forecasts: Iterable[Forecast], n_workers: int) -> list[Slot]:
     built: dict[object, float] = {}
     slots = []
     for forecast in forecasts:
-        if forecast.trains:
+        if forecast.outlook in ("run", "resume"):
             start, worker = heapq.heappop(free)
             now = start
             for build in forecast.builds:
@@ -317,8 +306,3 @@ def arrange(forecasts: Iterable[Forecast], n_workers: int) -> list[Slot]:
             slots.append(Slot(forecast, worker, start, now, end))
             heapq.heappush(free, (end, worker))
     return slots
-
-
-def critical_path(slots: Sequence[Slot]) -> Forecast | None:
-    """Give the run that takes longest with its caches: no number of workers is faster."""
-    return max((slot.forecast for slot in slots), key=lambda of: of.alone_seconds, default=None)

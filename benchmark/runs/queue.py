@@ -10,13 +10,13 @@ import socket
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
 from benchmark.experiment.definition import Experiment
-from benchmark.files import canonical_json, file_lock, is_locked, write_json
+from benchmark.files import file_lock, is_locked, write_json
 
 if TYPE_CHECKING:
     from benchmark.runs.run import Event
@@ -31,7 +31,7 @@ STATES: Final = {
 """What an event of runs.run says of its run; of the others a queue says nothing."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class QueuedRun:
     """One experiment with one seed: where it stands, since when (seconds of the epoch)."""
 
@@ -83,11 +83,10 @@ def seconds_left(queue: Queue, measured: Mapping[str, float], now: float) -> flo
 
     measured: seconds of finished runs by experiment, from start to end. None where nothing ended.
     """
-    ended: dict[str, list[float]] = {name: [seconds] for name, seconds in measured.items()}
+    usual = dict(measured)
     for name in {run.name for run in queue.runs}:
         if took := [run.seconds for run in queue.runs if (run.name, run.state) == (name, "done")]:
-            ended[name] = took
-    usual = {name: median(seconds) for name, seconds in ended.items()}
+            usual[name] = median(took)
     ahead = [run for run in queue.runs if run.state in ("queued", "running")]
     if not usual and ahead:
         return None
@@ -103,18 +102,17 @@ def queued(
     runs_dir: Path, *, engine: str = "local", n_slots: int = 1,
 ) -> "Generator[Event]":  # fmt: skip
     """Pass on the events of these runs, and let a file say meanwhile where each of them stands."""
-    wanted = [(experiment, seed) for experiment in experiments for seed in seeds]
-    numbers = {_key(*item): number for number, item in enumerate(wanted)}
     host, now = socket.gethostname(), time.time()
-    runs = [QueuedRun(item.name, seed, since=now) for item, seed in wanted]
-    queue = Queue(host, os.getpid(), engine, n_slots, now, ())
+    wanted = [(experiment, seed) for experiment in experiments for seed in seeds]
+    runs = {(of, seed): QueuedRun(of.name, seed, since=now) for of, seed in wanted}
+    queue = Queue(host, os.getpid(), engine, n_slots, now, tuple(runs.values()))
     path = queues_folder(runs_dir) / f"{host}-{queue.pid}.json"
     lock, written_at = path.with_suffix(".lock"), now
 
     def write() -> None:
         # A full disk must not end the runs: the file only tells others.
         with suppress(OSError):
-            write_json(path, asdict(replace(queue, runs=tuple(runs))) | {"schema": SCHEMA})
+            write_json(path, asdict(queue) | {"schema": SCHEMA})
 
     for other in path.parent.glob("*.lock"):
         if not is_locked(other):  # of a process that died
@@ -128,20 +126,14 @@ def queued(
         for event in events:
             if state := STATES.get(type(event).__name__):
                 of: Any = getattr(event, "plan", event)  # Missing and Failed have no plan
-                number, now = numbers[_key(of.experiment, of.seed)], time.time()
-                run = runs[number]
-                where = (getattr(event, "where", "") or host) if state == "running" else run.where
-                began = run.since if run.state == "running" else now
-                runs[number] = replace(
-                    run, state=state, identity=getattr(of, "identity", "") or run.identity,
-                    where=where, since=now,
-                    seconds=0.0 if state == "running" else round(now - began, 3),
-                )  # fmt: skip
+                run, now = runs[of.experiment, of.seed], time.time()
+                if run.state == "running":
+                    run.seconds = round(now - run.since, 3)
+                if state == "running":
+                    run.where = getattr(event, "where", "") or host
+                run.state, run.since = state, now
+                run.identity = getattr(of, "identity", run.identity)
                 if now - written_at >= WRITE_SECONDS:
                     write()
                     written_at = now
             yield event
-
-
-def _key(experiment: Experiment, seed: int) -> tuple[str, int]:
-    return canonical_json(experiment.as_dict()), seed

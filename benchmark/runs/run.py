@@ -4,14 +4,15 @@ A run's events are yielded, so that display, tuning and tests read the same. The
 `mlruns/work/` is the truth; tracking mirrors it and can catch up at any time.
 """
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 
 from benchmark.data.batches import FaceBatches
 from benchmark.data.dataset import FaceSet
-from benchmark.errors import BenchmarkError, WeightsMissing
+from benchmark.errors import BenchmarkError, ClusterLost, WeightsMissing
 from benchmark.experiment.definition import Experiment
 from benchmark.files import file_lock, lock_owner
 from benchmark.models import weights as weight_files
@@ -85,30 +86,50 @@ class Failed:
 Event = Started | Prepared | Advanced | Finished | Skipped | Missing | Failed
 
 
+Found = TypeVar("Found")
+
+
 def run_all(
     experiments: Iterable[Experiment], seeds: Iterable[int], faces: FaceSet, settings: Settings
 ) -> Generator[Event]:
     """Run every experiment with every seed; one that fails does not stop the others."""
-    on_device = FaceBatches.on_device(
-        faces.pixels(), faces.table, settings.device.torch_device, settings.speed.say
-    )
+    run_plan = in_this_process(faces, settings)
     experiments, seeds = tuple(experiments), tuple(seeds)
     settings_of_each = with_compile(experiments, len(seeds), faces, settings)
     for experiment, own in zip(experiments, settings_of_each, strict=True):
         for seed in seeds:
-            try:
-                plan = plan_run(experiment, seed, faces, own)
-                yield from run(plan, on_device, own)
-            except WeightsMissing as error:
-                yield Missing(experiment, seed, error)
-            except BenchmarkError as error:
-                # The frames that it came through hold the failed run's network and optimiser, whose
-                # memory the next run needs; `failed.json` has the traceback.
-                error.__cause__ = error.__context__ = None
-                yield Failed(experiment, seed, error.with_traceback(None))
-            except OSError as error:
-                # Its folder cannot be made or locked; errors within a run are handled by `run`.
-                yield Failed(experiment, seed, folder.explained(error))
+            yield from run_one(experiment, seed, faces, own, run_plan)
+
+
+def in_this_process(
+    faces: FaceSet, settings: Settings
+) -> Callable[[Plan, Settings], Generator[Event]]:
+    """Put faces on the device; give the function that brings planned runs on them to their end."""
+    on_device = FaceBatches.on_device(
+        faces.pixels(), faces.table, settings.device.torch_device, settings.speed.say
+    )
+    return lambda plan, settings: run(plan, on_device, settings)
+
+
+def run_one(
+    experiment: Experiment, seed: int, faces: FaceSet, settings: Settings,
+    run_plan: Callable[[Plan, Settings], Generator[Found]],
+) -> Generator[Found | Missing | Failed]:  # fmt: skip
+    """Plan a run and bring it to its end, which is an event too where it fails."""
+    try:
+        yield from run_plan(plan_run(experiment, seed, faces, settings), settings)
+    except ClusterLost:
+        raise
+    except WeightsMissing as error:
+        yield Missing(experiment, seed, error)
+    except BenchmarkError as error:
+        # The frames that it came through hold the failed run's network and optimiser, whose
+        # memory the next run needs; `failed.json` has the traceback.
+        error.__cause__ = error.__context__ = None
+        yield Failed(experiment, seed, error.with_traceback(None))
+    except OSError as error:
+        # Its folder cannot be made or locked; errors within a run are handled by `run`.
+        yield Failed(experiment, seed, folder.explained(error))
 
 
 def run(plan: Plan, on_device: FaceBatches, settings: Settings) -> Generator[Event]:

@@ -13,13 +13,20 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Any, Final, Literal
 
-from benchmark.data.batches import FaceBatches
 from benchmark.errors import BenchmarkError, ClusterLost, RunError, StorageLost
 from benchmark.experiment.space import experiment_at
 from benchmark.files import write_json
 from benchmark.record import SCHEMA, TRIAL_FILE
 from benchmark.runs.plan import Plan, Settings, plan_run
-from benchmark.runs.run import Advanced, Event, Finished, Prepared, Skipped, Started, run
+from benchmark.runs.run import (
+    Advanced,
+    Event,
+    Finished,
+    Prepared,
+    Skipped,
+    Started,
+    in_this_process,
+)
 from benchmark.tracking import TrialView
 from benchmark.training.trainer import EpochResult, Progress
 from benchmark.tuning import study as studies
@@ -65,7 +72,7 @@ def training_objective(
     """
     settings = replace(settings, read_test=False, keep_weights="none", figures=False)
     plan_run(study.experiment, TRIAL_SEED, study.faces, settings)
-    run_plan = elsewhere or _here(study, settings)
+    run_plan = elsewhere or in_this_process(study.faces, settings)
 
     def objective(
         point: Mapping[str, Any], number: int, seed: int = TRIAL_SEED
@@ -88,13 +95,6 @@ def training_objective(
                 yield from _events_of(event, plan)
 
     return objective
-
-
-def _here(study: Study, settings: Settings) -> RunPlan:
-    on_device = FaceBatches.on_device(
-        study.faces.pixels(), study.faces.table, settings.device.torch_device, settings.speed.say
-    )
-    return lambda plan, settings: run(plan, on_device, settings)
 
 
 def _events_of(event: Event, plan: Plan) -> Iterator[TrialEvent]:
@@ -134,13 +134,9 @@ def search(
                     text = f"the time of {seconds:g} s is over: no trial begins"
                     yield TrialEvent("note", text=text)
                     is_over = True
+                elif time.monotonic() - asked_at < POLL_SECONDS:
                     break
-                if time.monotonic() - asked_at < POLL_SECONDS:
-                    break
-                taken = queue.take(n_trials)
-                while queue.remarks:
-                    yield TrialEvent("note", text=queue.remarks.pop(0))
-                if taken == "wait":
+                elif (taken := queue.take(n_trials)) == "wait":
                     asked_at = time.monotonic()
                 elif taken == "enough":
                     is_over = True

@@ -206,8 +206,6 @@ class TrialQueue:
         self.study, self._say = study, say
         self.address = address or f"sqlite:///{(study.folder / 'optuna.db').resolve()}"
         self._distributions = {item.path: _distribution(item) for item in study.space.ranges}
-        self.remarks: list[str] = []
-        """What dead processes left behind, a sentence each; read and emptied by the search."""
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
         if self.address.startswith("sqlite:///"):
@@ -322,8 +320,8 @@ class TrialQueue:
 
     def _fail_abandoned(self) -> None:
         """Fail the trials that dead processes left running, and queue their points again."""
+        here = socket.gethostname()
         for trial in self.optuna_study.get_trials(deepcopy=False):
-            here = socket.gethostname()
             if trial.state != TrialState.RUNNING or trial.user_attrs.get("host", here) != here:
                 continue
             with self._lock_of(trial.number) as is_abandoned:
@@ -338,7 +336,7 @@ class TrialQueue:
             reason = "its process died" + (", queued again" if again else "")
             self._storage.set_trial_user_attr(trial._trial_id, "reason", reason)
             self.optuna_study.tell(trial.number, state=TrialState.FAIL)
-            self.remarks.append(f"trial {trial.number} was left running by a process that died")
+            self._say(f"trial {trial.number} was left running by a process that died")
 
     def _queue_again(self, point: Mapping[str, Any], **attributes: int) -> None:
         """Queue a trial's point once more; attributes: `retry_of`, its number, and others."""

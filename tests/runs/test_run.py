@@ -29,8 +29,7 @@ from tests.runs.small import Place, an_experiment, settings
 
 
 def test_a_run_leaves_everything_behind(place: Place) -> None:
-    record = place.done()
-    assert record.state == "done"
+    record, table = place.done(), place.faces.table
     names = {path.name for path in record.folder.iterdir()}
     assert names >= {
         "experiment.json", "environment.txt", "history.csv", "curves.png", "predictions.csv",
@@ -40,13 +39,11 @@ def test_a_run_leaves_everything_behind(place: Place) -> None:
     assert "checkpoint.pt" not in names
     # Errors in years are of the training faces' means.
     years = pd.read_csv(record.folder / "age_years.csv").set_index(["read_as", "group"])
-    table, predictions = place.faces.table, read_predictions(record.predictions_path)
+    predictions = read_predictions(record.predictions_path)
     means = table[table["part"] == "train"].groupby("age_group")["age"].mean()
     test = predictions.query("part == 'test'")
     errors = (test["age_group_pred"].map(means) - test["age"]).abs()
     assert years.loc[("predicted group", "all"), "mae_years"] == pytest.approx(errors.mean())
-    assert 0 <= record.metrics["test/age_group/accuracy"] <= 1
-    assert record.about["dataset"]["drawn"]
     assert set(predictions["file"]) == set(table["file"][table["part"].isin(["val", "test"])])
 
 
