@@ -98,7 +98,7 @@ def trained_runs_dir(tmp_path_factory: pytest.TempPathFactory, drawn_faces: "Fac
     from benchmark.experiment.definition import Backbone, Experiment, Head, Recipe
     from benchmark.files import write_json
     from benchmark.models.network import build_network
-    from benchmark.runs.folder import begin, parts_for, save_weights, write_answers
+    from benchmark.runs.folder import begin, parts_for, save_weights, store_predictions
     from benchmark.runs.plan import Settings, plan_run
     from benchmark.training.device import Device
     from benchmark.training.predict import probabilities
@@ -113,7 +113,7 @@ def trained_runs_dir(tmp_path_factory: pytest.TempPathFactory, drawn_faces: "Fac
     parts, network = parts_for(plan), build_network(experiment, None, 0)
     faces = FaceBatches.on_device(drawn_faces.pixels(), drawn_faces.table, torch.device("cpu"))
     begin(plan, plan.about(settings.device, network, parts.counts()))
-    write_answers(
+    store_predictions(
         plan, parts, lambda rows: probabilities(network, faces, torch.from_numpy(rows)), settings
     )
     save_weights(plan.folder / "model.safetensors", network, experiment, faces_px=32)

@@ -143,7 +143,7 @@ def connected(options: ClusterOptions) -> Iterator[Connection]:
         if gpus is None:
             gpus = float(wants and ray.cluster_resources().get(GPU, 0) > 0)
         connection = Connection(ray, options, {CPU: options.cpus, GPU: gpus})
-        _check_room(connection)
+        _check_resources(connection)
         _check_versions(connection)
         yield connection
     finally:
@@ -175,7 +175,7 @@ def _check_answers(address: str) -> None:
             raise _unreachable(address, why) from None
 
 
-def _check_room(connection: Connection) -> None:
+def _check_resources(connection: Connection) -> None:
     nodes, needs = connection.nodes(), connection.needs
     if not any(node.slots(needs) for node in nodes):
         raise RunError(

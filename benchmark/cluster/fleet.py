@@ -65,7 +65,7 @@ class Fleet:
         self._nodes = connection.nodes()
         self._looked_at = self._asked_at = time.monotonic()
         self._tasks: dict[str, Task] = {}
-        self._homes: defaultdict[str, set[str]] = defaultdict(set)
+        self._prefix_nodes: defaultdict[str, set[str]] = defaultdict(set)
         self._stored: dict[str, Any] = {}
         # Two tasks could share a process with CUDA of another GPU: then it serves one alone.
         is_reused = max(node.resources.get(GPU, 0) for node in self._nodes) <= 1
@@ -166,7 +166,7 @@ class Fleet:
         """Hand a run to Ray, on a node that has its frozen prefix if one has."""
         weights = plan.weights
         prefix = _prefix_of(plan) if settings.cache is not None else None
-        task = Task(plan, prefix, self._home(prefix))
+        task = Task(plan, prefix, self._node_with(prefix))
         with self._usable():
             if self._options.shared_runs:
                 plan.folder.mkdir(parents=True, exist_ok=True)
@@ -204,12 +204,12 @@ class Fleet:
         self._tasks[plan.identity] = task
         return task
 
-    def _home(self, prefix: str | None) -> str | None:
-        """Choose a node that has a prefix and room; with no room anywhere, the one to wait for."""
+    def _node_with(self, prefix: str | None) -> str | None:
+        """Choose a node that has a prefix and is free; where none is, the one to wait for."""
         busy = Counter(task.node for task in self._tasks.values())
         free = {n.id: n.slots(self._connection.needs) - busy[n.id] for n in self._nodes}
-        homes = [node for node in self._homes.get(prefix or "", ()) if node in free]
-        best = max(homes, key=free.__getitem__, default=None)
+        nodes = [node for node in self._prefix_nodes.get(prefix or "", ()) if node in free]
+        best = max(nodes, key=free.__getitem__, default=None)
         is_elsewhere_free = sum(max(0, n) for n in free.values()) > busy[None]
         return None if best is None or (free[best] <= 0 and is_elsewhere_free) else best
 
@@ -245,7 +245,7 @@ class Fleet:
             epochs_done, n_train, task.node = content
             host = next((n.host for n in self._nodes if n.id == task.node), "a new node")
             if task.prefix is not None:
-                self._homes[task.prefix].add(task.node)
+                self._prefix_nodes[task.prefix].add(task.node)
             task.events.append(runs.Started(plan, epochs_done, n_train, host))
         elif kind == "prepared":
             task.events.append(runs.Prepared(plan, content))

@@ -219,7 +219,7 @@ class CheckpointWriter:
         self._cost = self._written_at - begun
 
 
-def write_answers(plan: Plan, parts: Parts, predict: Predict, settings: Settings) -> None:
+def store_predictions(plan: Plan, parts: Parts, predict: Predict, settings: Settings) -> None:
     """Store the selected network's predictions; of a leaky run, how it met each test face before
     (its exposure) too."""
     faces, record = plan.faces.table, plan.record

@@ -176,9 +176,9 @@ def write_pages(study: Study, searched: optuna.Study, trials: Sequence[TrialView
         library = "inline" if len(parts) == 1 else False
         drawn = figure.to_html(full_html=False, include_plotlyjs=library)
         parts.append(f"<h2>{title}</h2><div class='wide'>{drawn}</div>")
-    asks = f"Which recipe suits {study.experiment.name} best on {study.faces.name}?"
+    question = f"Which recipe suits {study.experiment.name} best on {study.faces.name}?"
     files.append(study.own_folder / "study.html")
-    write_text(files[-1], _page(asks, study, parts))
+    write_text(files[-1], _page(question, study, parts))
     return files
 
 

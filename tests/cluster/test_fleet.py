@@ -207,11 +207,13 @@ def test_runs_on_one_frozen_prefix_go_to_the_node_that_has_it(
     with driver.fleet() as fleet:
         list(fleet.run_all([frozen], (0,), driver.faces, where))
         *_, done = fleet.run_all([other], (0,), driver.faces, where)
-        (prefix,) = fleet._homes
+        (prefix,) = fleet._prefix_nodes
         fleet._tasks["a"] = Task(driver.plan(), None, "node0")
-        assert fleet._home(prefix) is None, "the other node is free"
+        assert fleet._node_with(prefix) is None, "the other node is free"
         fleet._tasks["b"] = Task(driver.plan(), None, "node1")
-        assert fleet._home(prefix) == "node0", "none is: the one that has it is worth waiting for"
+        assert fleet._node_with(prefix) == "node0", (
+            "none is: the one that has it is worth waiting for"
+        )
     assert isinstance(done, Finished)
     assert done.plan.record.about["speed"]["cache"]["origin"] == "found"
     first, second = (task.options for task in driver.ray.trained())

@@ -51,8 +51,8 @@ def validated(plan: Plan) -> pd.DataFrame:
     return stored[stored["part"] == "val"].reset_index(drop=True)
 
 
-def test_a_cached_bf16_run_answers_in_fp32_as_pictures_would(place: Place) -> None:
-    """The frozen part is read twice: in bf16 to train on, in fp32 to answer."""
+def test_a_cached_bf16_run_predicts_in_fp32_as_from_pictures(place: Place) -> None:
+    """The frozen part is read twice: in bf16 to train on, in fp32 to predict."""
     experiment = an_experiment(max_epochs=1, augmentation=Augmentation(flip=True))
     options: Any = {"device": BF16, "cache": CacheSettings(place.runs_dir / "cache")}
     plan = place.plan(experiment, **options)

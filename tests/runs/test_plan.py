@@ -20,7 +20,7 @@ from benchmark.files import write_json
 from benchmark.models.network import build_network
 from benchmark.models.weights import WeightFile, add_file, load
 from benchmark.record import RunRecord, all_records
-from benchmark.runs.folder import parts_for, save_weights, write_answers
+from benchmark.runs.folder import parts_for, save_weights, store_predictions
 from benchmark.tasks import TASKS, TaskName, n_classes
 from tests.runs.small import Place, edit_json, settings
 from tests.runs.small import an_experiment as small_experiment
@@ -77,7 +77,9 @@ def retold(record: RunRecord, **protocol: object) -> None:
     )
 
 
-def test_a_run_starts_from_the_trunk_of_an_earlier_one(copied: Place, earlier: RunRecord) -> None:
+def test_a_run_starts_from_the_backbone_of_an_earlier_one(
+    copied: Place, earlier: RunRecord
+) -> None:
     weights = weights_of(copied, earlier)
     assert weights.from_run == earlier.identity
     assert weights.origin.startswith(f"run {earlier.identity[:12]} (mtl-cnn-none-full-tiny")
@@ -106,7 +108,7 @@ def test_the_new_run_says_where_it_comes_from(copied: Place, earlier: RunRecord)
     assert [seen["run"] for seen in seen_last] == [later.identity, earlier.identity]
 
 
-def test_the_trunks_content_enters_the_identity(copied: Place, earlier: RunRecord) -> None:
+def test_the_backbones_content_enters_the_identity(copied: Place, earlier: RunRecord) -> None:
     before, weights = copied.plan(from_run(earlier)), weights_of(copied, earlier)
     model = earlier.folder / "model.safetensors"
     content = bytearray(model.read_bytes())
@@ -137,7 +139,7 @@ def test_a_leaky_run_predicts_the_leak_free_test_faces_besides_its_own(place: Pl
         sizes = {task: n_classes(task) for task in TASKS}
         return {task: np.full((len(rows), k), 1 / k, np.float32) for task, k in sizes.items()}
 
-    write_answers(plan, parts, predict, settings(place.runs_dir))
+    store_predictions(plan, parts, predict, settings(place.runs_dir))
     own, outside = (
         set(read_predictions(path).query("part == 'test'")["file"])
         for path in (plan.record.predictions_path, plan.record.outside_path)

@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmark.data.dataset import FaceSet, choose_dataset
+from benchmark.data.dataset import FaceSet
 from benchmark.experiment.definition import Backbone, Experiment, Head, Recipe
 from benchmark.experiment.space import DECAY, DEPTH, RATE, RATIO, Floats, Integers, SearchSpace
-from benchmark.tuning.search import Objective, TrialEvent, search
-from benchmark.tuning.study import Study, TrialQueue
+from benchmark.tuning.search import Objective, TrialEvent
+from benchmark.tuning.study import Study
 
 BEST = 0.8
 SPACE = SearchSpace((
@@ -48,10 +48,3 @@ def a_study(folder: Path, faces: FaceSet, **changes: Any) -> Study:
 
 def score(epoch: int, value: float) -> TrialEvent:
     return TrialEvent("score", epoch=epoch, value=value)
-
-
-def main(folder: str, data_dir: str, n_trials: str, seconds: str) -> None:
-    """Search in a process that may be killed."""
-    queue = TrialQueue(a_study(Path(folder), choose_dataset(Path(data_dir), "drawn")))
-    for _ in search(queue, planted(float(seconds)), int(n_trials)):
-        pass

@@ -26,7 +26,7 @@ from benchmark.tracking import best_trial
 from benchmark.tuning import study as studies
 from benchmark.tuning.search import TrialEvent, search
 from benchmark.tuning.study import MOST_DEATHS, Study, TrialHandle, TrialQueue
-from tests.tuning.planted import BEST, EXPERIMENT, SPACE, a_study, main, planted, quality, score
+from tests.tuning.planted import BEST, EXPERIMENT, SPACE, a_study, planted, quality, score
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 
@@ -173,18 +173,16 @@ def test_the_identity_of_a_study_is_what_it_was_before(study: Study) -> None:
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 @pytest.mark.slow
 def test_killed_again_and_again_with_two_processes_no_trial_is_lost_or_double(
-    tmp_path: Path, drawn_faces: FaceSet, drawn_data_dir: Path
+    study: Study,
 ) -> None:
-    fork, study = multiprocessing.get_context("fork"), a_study(tmp_path, drawn_faces)
-    locks = study.own_folder / "claims"
-    arguments = (str(tmp_path), str(drawn_data_dir), "6", "0.4")
+    fork, locks = multiprocessing.get_context("fork"), study.own_folder / "claims"
+    moments = random.Random(7)
 
     def begun() -> Any:
-        process = fork.Process(target=main, args=arguments)
+        process = fork.Process(target=lambda: searched(TrialQueue(study), 6, planted(0.4)))
         process.start()
         return process
 
-    moments = random.Random(7)
     for n_killed in range(2):
         victim = begun()
         while len(list(locks.glob("*"))) <= n_killed:
