@@ -188,12 +188,13 @@ class PlainProgress(Progress):
         while not self._is_over.wait(max(0.01, self._said + wait - time.monotonic())):
             if time.monotonic() - self._said >= wait:
                 self._said, wait = time.monotonic(), PLAIN_LINE_SECONDS
-                err.print(self._line(round(self._said - self._began)), soft_wrap=True)
+                err.print(self._line(), soft_wrap=True)
 
-    def _line(self, seconds: int) -> str:
+    def _line(self) -> str:
         task = next((task for task in reversed(self.tasks) if not task.finished), None)
         if task is None or task.total is None:
-            return f"{task.description if task else 'working'} … {seconds} s"
+            seconds = time.monotonic() - self._began if task is None else task.elapsed or 0
+            return f"{task.description if task else 'working'} … {seconds:.0f} s"
         left = task.time_remaining
         shown = f", {datetime.timedelta(seconds=round(left))} left" if left else ""
         done = f"{task.completed:,.0f} of {task.total:,.0f} ({task.percentage:.0f} %)"

@@ -85,6 +85,15 @@ def test_a_line_waits_for_what_was_just_said(
     assert said.getvalue() == ""
 
 
+def test_a_step_that_begins_late_counts_its_own_seconds() -> None:
+    clock = iter([100.0, 3000.0, 3007.0])
+    progress = output.PlainProgress()
+    progress.get_time = lambda: next(clock)
+    progress.remove_task(progress.add_task("training", total=9))
+    progress.add_task("figures", total=None)
+    assert progress._line() == "figures … 7 s"
+
+
 def test_a_terminal_gets_a_bar_with_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=True, width=80)
