@@ -166,6 +166,7 @@ def _study(
         from benchmark.comparison import leak_study, library, subset_study
         from benchmark.comparison.wording import limitations
         from benchmark.evaluation.figures import write_png
+        from benchmark.reporting.comparison_tables import study_tables
         from benchmark.reporting.figures import study_figure
 
         suites = (suite,) if suite else leak_study.LEAK_SUITES
@@ -179,14 +180,7 @@ def _study(
             page = page_of(study_of(runs, experiments, dataset))
         limits = limitations(run for run in runs.runs if run.setting.dataset == dataset)
         heading = f"{'SYNTHETIC FACES · ' * page.data['drawn']}{page.title}"
-        tables = [
-            forms.Table.of(
-                [forms.Column(head, left=not place) for place, head in enumerate(found.heads)],
-                [list(map(forms.Cell.parted, cells)) for cells in found.rows],
-                found.caption,
-            )
-            for found in page.tables
-        ]
+        tables = study_tables(page)
         lines = [f"# {heading}", "", *(f"- {text}" for text in page.sentences), ""]
         notes = (*page.notes, *limits)
         lines += [*map(forms.markdown, tables), *(f"- {text}" for text in notes), ""]

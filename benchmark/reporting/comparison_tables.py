@@ -1,4 +1,4 @@
-"""A comparison as plain values, and the tables that the terminal prints.
+"""A comparison as plain values, and its tables; those of a study's page.
 
 In plain values, rates and differences are fractions and nothing is rounded; in tables they are
 percent and percentage points (pp) with one decimal.
@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from benchmark.comparison import wording
 from benchmark.comparison.pairs import QUESTIONS, Comparison, Kind
-from benchmark.comparison.wording import TaskComparison, span, with_sd
+from benchmark.comparison.wording import StudyPage, TaskComparison, span, with_sd
 from benchmark.reporting.tables import Cell, Column, Table, TableRow
 from benchmark.tasks import TASK_TITLES
 
@@ -131,3 +131,15 @@ def difference_cell(value: float | None, low: float | None, high: float | None) 
     if value is None or low is None or high is None:
         return Cell()
     return Cell(wording.points(value), wording.points_span(low, high), value)
+
+
+def study_tables(page: StudyPage) -> list[Table]:
+    """Lay out the tables of a study's page; a number's interval is its cell's note."""
+    return [
+        Table.of(
+            [Column(head, left=not place) for place, head in enumerate(found.heads)],
+            [[Cell(name), *map(Cell.parted, texts)] for name, *texts in found.rows],
+            found.caption,
+        )
+        for found in page.tables
+    ]

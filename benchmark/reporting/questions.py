@@ -24,7 +24,7 @@ from benchmark.evaluation.subgroups import By, gap_table
 from benchmark.experiment.architectures import architecture_named
 from benchmark.reporting import figures
 from benchmark.reporting.board_tables import listed
-from benchmark.reporting.comparison_tables import pairs_table
+from benchmark.reporting.comparison_tables import pairs_table, study_tables
 from benchmark.reporting.evidence import Evidence, judged, sibling_pairs, siblings, stored_tables
 from benchmark.reporting.figures import PageFigure
 from benchmark.reporting.tables import NOTHING, Cell, Column, Table
@@ -425,18 +425,13 @@ def _study(evidence: Evidence, question: Question) -> Answer:
         return _unanswered(question, f"{error.found}{others}.", _command(evidence, suite))
     groups = [library.run_group(name, dataset) for name in sorted(page.experiments)]
     known = [key for group in groups if isinstance(group, RunGroup) for key in group.identities]
-    tables = []
-    for found in page.tables:
-        columns = [Column(head, left=place == 0) for place, head in enumerate(found.heads)]
-        rows = [[Cell(name), *map(Cell.parted, texts)] for name, *texts in found.rows]
-        tables.append(Table.of(columns, rows, found.caption))
     drawn = (figures.intervals_figure(f"{slug}-{n}", it) for n, it in enumerate(page.pictures))
     return Answer(
         question,
         page.sentences or ("Nothing could be compared.",),
         evidence.links.of(known),
         figures=tuple(drawn),
-        tables=tuple(tables),
+        tables=tuple(study_tables(page)),
         notes=page.notes,
         leaky=page.title.startswith("LEAKY"),
     )
