@@ -4,7 +4,7 @@ Shares are of the faces that have the label in question. The page is templates/e
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +22,7 @@ from benchmark.data.dataset import FaceSet
 from benchmark.data.duplicates import count_duplicates, identical_files, near_in_words
 from benchmark.data.labels import LICENCE, WEBSITE, age_group_of
 from benchmark.evaluation.figures import FAINT, INK, PAPER, finish, percent_ticks, write_png
+from benchmark.evaluation.predictions import LIMITS_DRAWN, limits_of
 from benchmark.files import check_outputs, write_text
 from benchmark.reporting.figures import svg
 from benchmark.reporting.tables import NOTHING, Cell, Table, page
@@ -59,13 +60,6 @@ HEADINGS: Final = {
     "second": "another", "25%": "a quarter up to", "50%": "half up to", "75%": "3 quarters up to",
 }  # fmt: skip
 Counts = npt.NDArray[np.int64]
-SYNTHETIC_NOTE: Final = (
-    "SYNTHETIC FACES: emblems drawn by a program. Nothing here says anything about people."
-)
-PERCEIVED_NOTE: Final = (
-    "Labels are perceived age, gender and race as somebody or some model put them down: they are "
-    "noisy, and they are not how people describe themselves."
-)
 
 
 class Explored:
@@ -137,22 +131,22 @@ class Explored:
 
     def notes(self) -> list[str]:
         """Say what must be known before a number is read."""
-        first = SYNTHETIC_NOTE if self.faces.drawn else PERCEIVED_NOTE
-        return [first, *labelled.label_gaps(self.faces), *filter(None, [self.faces.datasheet])]
+        faces = self.faces
+        first = LIMITS_DRAWN if faces.drawn else limits_of({"labels_digest": faces.labels_digest})
+        return [first[0], *labelled.label_gaps(faces), *filter(None, [faces.datasheet])]
 
     def facts(self) -> dict[str, str]:
         """Give the few numbers that stand first, by what is counted."""
-        same, aged = self.numbers["duplicates"], {}
+        same, found = self.numbers["duplicates"], {"usable faces": f"{self.numbers['faces']:,}"}
         if n_aged := self.ages.sum():
             whipple = self.numbers["heaping"]["whipple"]
-            aged["median age in years"] = f"{self.named['age'].median():.0f}"
-            aged["on an edge between age groups"] = share(self.ages[[*EDGES]].sum(), n_aged)
+            found["median age in years"] = f"{self.named['age'].median():.0f}"
+            found["on an edge between age groups"] = share(self.ages[[*EDGES]].sum(), n_aged)
             shown = NOTHING if whipple is None else f"{whipple:.0f}"
-            aged["Whipple's index (100: ages not rounded)"] = shown
-        return {"usable faces": f"{self.numbers['faces']:,}", **aged} | {
-            "groups of equal files": f"{same['groups']:,}",
-            "of these with labels in conflict": f"{same['groups_in_conflict']:,}",
-        }
+            found["Whipple's index (100: ages not rounded)"] = shown
+        found["groups of equal files"] = f"{same['groups']:,}"
+        found["of these with labels in conflict"] = f"{same['groups_in_conflict']:,}"
+        return found
 
 
 def count_ages(ages: "pd.Series[Any]") -> Counts:
@@ -178,12 +172,6 @@ def _heaping(ages: Counts) -> dict[str, Any]:
     }
 
 
-def density(ages: Counts) -> npt.NDArray[np.float64]:
-    """Smooth counts by age into a density (117,), mirrored at half a year: nobody is below."""
-    smooth = gaussian_filter1d(ages[1:] / max(ages.sum(), 1), BANDWIDTH_YEARS, mode="reflect")
-    return np.append(0.0, smooth)
-
-
 def share(part: float, whole: float) -> str:
     """Write a part of a whole as percent."""
     return f"{100 * part / whole:.1f} %" if whole else NOTHING
@@ -198,11 +186,10 @@ def write_exploration(explored: Explored, folder: Path, overwrite: bool = True) 
     svgs = {name: svg(figure, name, name.replace("_", " ")) for name, figure in figures.items()}
     for path, figure in zip(files[1:], figures.values(), strict=True):
         write_png(path, figure)
-    near = near_in_words(explored.faces.manifest["near_duplicates"])
-    shown = {"svgs": svgs, "tables": tables_of(explored), "near": near, "share": share}
+    near, tables = near_in_words(explored.faces.manifest["near_duplicates"]), tables_of(explored)
+    shown = {"svgs": svgs, "tables": tables, "near": near, "share": share, "version": __version__}
     title = f"Composition of {explored.faces.name}"
-    text = page("explore.html", title=title, explored=explored, version=__version__, **shown)
-    write_text(files[0], text)
+    write_text(files[0], page("explore.html", title=title, explored=explored, **shown))
     return files
 
 
@@ -225,9 +212,6 @@ def tables_of(explored: Explored) -> dict[str, Table]:
             crossed["all"] = crossed.sum(axis=1)
             found[f"{label}-{other}"] = crossed.rename_axis(label).reset_index()
     found["disagreements"] = pd.DataFrame(numbers["disagreements"]).replace({"task": TASK_TITLES})
-    sizes = explored.faces.table["cluster"].value_counts().rename("faces in a cluster")
-    clusters = sizes[sizes > 1].value_counts().sort_index().reset_index(name="clusters")
-    found["clusters"] = clusters.assign(faces=clusters.prod(axis=1))
     found["left-out"] = pd.DataFrame(numbers["left_out"]).rename(columns={"n": "files"})
     return {name: _table(frame) for name, frame in found.items() if len(frame)}
 
@@ -266,21 +250,20 @@ def figures_of(explored: Explored) -> dict[str, Figure]:
         found["heaping"] = _heaping_figure(heaping)
     by = [counts(task, "age_group").unstack() for task in TASKS[1:] if task in known]
     if "age_group" in known and by:
-        found["age_groups"] = _stacked([("age_group", pd.concat(by))])
+        found["age_groups"] = _age_groups_figure(pd.concat(by))
     if counts("gender", "race").any():
         found["gender_race"] = donut_figure(explored)
     if {"age", "race"} <= known:
         found["ages_by_race"] = _ages_by_race_figure(explored)
-    if "part" in known:
-        by_part = [(task, counts("part", task).unstack()) for task in TASKS if task in known]
-        found["parts"] = _stacked(by_part)
     return found
 
 
-def _figure(height: float, *shape: int, grid: str = "y", **labels: Any) -> tuple[Figure, Any]:
-    """Make a figure of (rows, columns) panels, one if left out; labels: as Axes.set takes them."""
+def _figure(
+    height: float, n_panels: int = 1, *, grid: str = "y", **labels: Any
+) -> tuple[Figure, Any]:
+    """Make a figure of panels beside each other; labels: as Axes.set takes them."""
     figure = Figure(figsize=(9.0, height))
-    panels = figure.subplots(*shape, squeeze=False).ravel()
+    panels = figure.subplots(1, n_panels, squeeze=False)[0]
     for axes in panels:
         axes.set(**labels)
         finish(axes, grid=grid)
@@ -290,24 +273,23 @@ def _figure(height: float, *shape: int, grid: str = "y", **labels: Any) -> tuple
 def who_figure(explored: Explored) -> Figure:
     """Draw the counts of gender, race and age group beside each other."""
     tasks = [task for task in (*TASKS[1:], TASKS[0]) if task in explored.known]
-    figure, panels = _figure(2.6, 1, max(len(tasks), 1), grid="", xticks=[])
+    figure, panels = _figure(2.6, max(len(tasks), 1), grid="", xticks=[])
     for axes, task in zip(panels, tasks, strict=False):
-        counts, lacking = explored.counts(task), explored.numbers["without"][task]
+        counts = explored.counts(task)
         bars = axes.barh(list(counts.index), counts, color=PALETTES[task], height=0.72)
         axes.bar_label(bars, [f"{n:,} · {share(n, counts.sum())}" for n in counts], padding=4)
         axes.invert_yaxis()
         axes.set_xlim(0, counts.max() * 1.7)
-        axes.set_title(TASK_TITLES[task] + (f", {lacking:,} not labelled" if lacking else ""))
+        axes.set_title(TASK_TITLES[task])
     return figure
 
 
 def _ages_figure(explored: Explored) -> Figure:
     years, top = range(1, OLDEST + 1), int(explored.ages.max())
-    ticks, labels = range(0, OLDEST + 1, 10), {"xlabel": "age in years", "ylabel": "faces"}
-    figure, (axes,) = _figure(3.6, xticks=ticks, **labels)
+    figure, (axes,) = _figure(3.6, xlabel="age in years", ylabel="faces")
+    axes.set(xlim=(0, OLDEST + 1), ylim=(0, top * 1.22), xticks=range(0, OLDEST, 10))
     colours = [INK if age in EDGES else PALETTES["age_group"][age_group_of(age)] for age in years]
     axes.bar(years, explored.ages[1:], width=0.9, color=colours)
-    axes.set(xlim=(0, OLDEST + 1), ylim=(0, top * 1.22))
     groups, ends = explored.counts("age_group").items(), (0, *EDGES, 100)
     for (name, n), low, high in zip(groups, ends, ends[1:], strict=False):
         axes.text((low + 1 + high) / 2, top * 1.12, f"{name}\n{n:,}", ha="center", va="center")
@@ -331,26 +313,22 @@ def donut_figure(explored: Explored) -> Figure:
     genders = pairs.groupby(level="gender", observed=True).sum()
     figure, (axes,) = _figure(5.2, grid="")
     for label, counts, radius, place, between in (
-        ("gender", genders, 0.64, 0.74, "\n"), ("race", pairs, 1.0, 1.12, " · "),
+        ("gender", genders, 0.64, 0.74, "\n"), ("race", pairs, 1.0, 1.3, " · "),
     ):  # fmt: skip
         classes = counts.index.get_level_values(label)
-        _, texts, *_ = axes.pie(
+        axes.pie(
             counts, radius=radius, startangle=90, counterclock=False, labeldistance=place,
             labels=[f"{name}\n{n:,}{between}{share(n, pairs.sum())}"
                     for name, n in zip(classes, counts, strict=True)],
             colors=[PALETTES[label][code] for code in classes.codes],
             wedgeprops={"width": 0.34, "edgecolor": PAPER, "linewidth": 1.5},
-            textprops={"size": 11, "color": ON_COLOUR if label == "gender" else INK},
+            textprops={"ha": "center", "color": ON_COLOUR if label == "gender" else INK},
         )  # fmt: skip
-        for text in texts:
-            if label == "gender" or abs(text.get_position()[0]) < 0.3:
-                text.set(horizontalalignment="center")
     return figure
 
 
 def _ages_by_race_figure(explored: Explored) -> Figure:
-    labels = {"xlabel": "age in years", "ylabel": "density"}
-    figure, (axes,) = _figure(3.6, grid="x", xlim=(1, 100), yticks=[], **labels)
+    figure, (axes,) = _figure(3.6, grid="x", xlabel="age in years", ylabel="density", yticks=[])
     shown: list[Any] = [("all faces", explored.ages, {"color": FAINT, "linestyle": ":"})]
     by_race = explored.named.dropna(subset="age").groupby("race", observed=False)["age"]
     for (name, ages), colour in zip(by_race, PALETTES["race"], strict=True):
@@ -358,28 +336,28 @@ def _ages_by_race_figure(explored: Explored) -> Figure:
             label = f"{name} · {len(ages):,} · median {ages.median():g}"
             shown.append((label, count_ages(ages), {"color": colour, "linewidth": 1.8}))
     for label, counts, line in shown:
-        axes.plot(range(1, OLDEST + 1), density(counts)[1:], label=label, **line)
-    axes.set_ylim(bottom=0)
+        # Mirrored at half a year: nobody is below.
+        density = gaussian_filter1d(counts[1:] / counts.sum(), BANDWIDTH_YEARS, mode="reflect")
+        axes.plot(range(1, OLDEST + 1), density, label=label, **line)
+    axes.set(xlim=(1, 100), ylim=(0, None))
     axes.legend(labelcolor=INK)
     return figure
 
 
-def _stacked(tables: Sequence[tuple[str, pd.DataFrame]]) -> Figure:
-    """Draw a panel per table by task, in it a bar of shares per row: the classes of the task."""
-    height = sum(0.8 + 0.42 * len(counts) for _, counts in tables)
-    figure, panels = _figure(height, len(tables), 1, grid="", xlim=(0, 1))
-    for axes, (task, counts) in zip(panels, tables, strict=True):
-        totals = counts.sum(axis=1)
-        shares = counts.div(totals.clip(lower=1), axis=0)
-        starts = shares.cumsum(axis=1) - shares
-        rows = [f"{name}  ({n:,})" for name, n in totals.items()]
-        for name, colour in zip(counts, PALETTES[task], strict=True):
-            bars = axes.barh(rows, shares[name], left=starts[name], color=colour,
-                             height=0.78, label=name, edgecolor=PAPER, linewidth=1)  # fmt: skip
-            texts = [f"{100 * part:.0f}" if part >= 0.03 else "" for part in shares[name]]
-            axes.bar_label(bars, texts, label_type="center", size=10, color=ON_COLOUR)
-        axes.invert_yaxis()
-        axes.xaxis.set_major_formatter(percent_ticks())
-        axes.legend(ncols=counts.shape[1], labelcolor=INK, loc="lower left",
-                    bbox_to_anchor=(0, 1), borderaxespad=0.1)  # fmt: skip
+def _age_groups_figure(counts: pd.DataFrame) -> Figure:
+    """Draw the shares of age groups as a bar for each row: a gender or a race."""
+    figure, (axes,) = _figure(0.8 + 0.42 * len(counts), grid="", xlim=(0, 1))
+    totals = counts.sum(axis=1)
+    shares = counts.div(totals.clip(lower=1), axis=0)
+    starts = shares.cumsum(axis=1) - shares
+    rows = [f"{name}  ({n:,})" for name, n in totals.items()]
+    for name, colour in zip(counts, PALETTES["age_group"], strict=True):
+        bars = axes.barh(rows, shares[name], left=starts[name], color=colour,
+                         height=0.78, label=name, edgecolor=PAPER, linewidth=1)  # fmt: skip
+        texts = [f"{100 * part:.0f}" if part >= 0.03 else "" for part in shares[name]]
+        axes.bar_label(bars, texts, label_type="center", size=10, color=ON_COLOUR)
+    axes.invert_yaxis()
+    axes.xaxis.set_major_formatter(percent_ticks())
+    axes.legend(ncols=counts.shape[1], labelcolor=INK, loc="lower left",
+                bbox_to_anchor=(0, 1), borderaxespad=0.1)  # fmt: skip
     return figure
