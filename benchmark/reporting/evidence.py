@@ -5,7 +5,6 @@ comparisons of a report are made and corrected together, so that each has one p-
 """
 
 import itertools
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -79,10 +78,10 @@ class RunLinks:
             return ""
         if len(found) == 1:
             return f"{self.base}/#/experiments/{found[0][0]}/runs/{found[0][1]}"
-        experiments = sorted({experiment for experiment, _ in found})
-        query = {"runs": [run for _, run in found], "experiments": experiments}
-        texts = {key: json.dumps(ids, separators=(",", ":")) for key, ids in query.items()}
-        return f"{self.base}/#/compare-runs?{urlencode(texts)}"
+        experiments, runs = zip(*found, strict=True)
+        ids = {"runs": runs, "experiments": sorted(set(experiments))}
+        query = urlencode({key: canonical_json(value) for key, value in ids.items()})
+        return f"{self.base}/#/compare-runs?{query}"
 
 
 def mlflow_links(url: str, known: Mapping[str, tuple[str, str]]) -> RunLinks:
@@ -263,10 +262,10 @@ def stored_tables(network: Row) -> Iterator[Table]:
             [Cell(BY_TITLES.get(name, name)) for name in means.index.get_level_values(key)]
             for key in keys
         ]
-        ends = [f"{words.one_place(low)} to {words.one_place(high)}"
-                for low, high in means[["low", "high"]].to_numpy()]  # fmt: skip
-        numbers = zip(means[value].tolist(), ends, strict=True)
-        cells.append([Cell(words.one_place(mean), note, mean) for mean, note in numbers])
+        cells.append(
+            [Cell(words.one_place(mean), f"{words.one_place(low)} to {words.one_place(high)}", mean)
+             for mean, low, high in means.to_numpy().tolist()]
+        )  # fmt: skip
         headings = [*(key.replace("_", " ") for key in keys), heading]
         if "p" in found:
             permuted = (by_row["permuted"].mean() * scale).tolist()

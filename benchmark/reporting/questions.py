@@ -12,7 +12,7 @@ import pandas as pd
 from benchmark.comparison import wording as words
 from benchmark.comparison.leaderboard import HEADINGS, KINDS
 from benchmark.comparison.leak_study import LEAK_SUITES, leak_page, leak_study
-from benchmark.comparison.library import RunGroup
+from benchmark.comparison.library import RunGroup, counted
 from benchmark.comparison.rows import Row
 from benchmark.comparison.statistics import ALPHA, Family
 from benchmark.comparison.subset_study import subset_page, subset_study
@@ -25,7 +25,7 @@ from benchmark.experiment.architectures import architecture_named
 from benchmark.reporting import figures
 from benchmark.reporting.board_tables import listed
 from benchmark.reporting.comparison_tables import pairs_table, study_tables
-from benchmark.reporting.evidence import Evidence, judged, sibling_pairs, siblings, stored_tables
+from benchmark.reporting.evidence import Evidence, judged, siblings, stored_tables
 from benchmark.reporting.figures import PageFigure
 from benchmark.reporting.tables import NOTHING, Cell, Column, Table
 from benchmark.tasks import TASK_TITLES, TASKS, TaskName
@@ -60,7 +60,7 @@ class Question:
     title: str = ""
     """Of its table of pairs."""
     suites: tuple[str, ...] = ()
-    """Those that answer it."""
+    """Those that answer it, the smallest first; none: whichever is asked for."""
 
 
 @dataclass(frozen=True)
@@ -102,23 +102,24 @@ def _pairs_of(title: str, lines: Sequence[TaskComparison]) -> Table:
 def _best_network(evidence: Evidence, question: Question) -> Answer:
     if not evidence.first_ranked:
         return _unanswered(question, NO_RUN, _command(evidence))
-    sentences, tables = [], []
-    missing: list[str] = []
+    sentences, missing, tables = list[str](), list[str](), list[Table]()
+    compared: list[TaskComparison] = []
     for kind in filter(evidence.ranked, KINDS):
         ranked, found = evidence.ranked(kind), judged(evidence, "first")
         best = ranked[0]
         lines = [line for line in found.lines if line.reference.label == best.name]
+        compared += lines
         missing += words.gap_sentences([gap for gap in found.gaps if gap.reference == best.name])
         scores = joined(
             f"{TASK_TITLES[t]} {words.accuracy_text(s)} %" for t, s in best.scores.items()
         )
-        among = f"of {len(ranked)} networks" if len(ranked) > 1 else "and the only one"
-        seeds = f"{len(best.seeds)} seeds" if len(best.seeds) > 1 else "one seed"
+        val = words.with_sd(best.val_combined, best.val_combined_sd)
         sentences.append(
-            f"{HEADINGS[kind]}: {best.name} is best on validation {among}, with "
-            f"{words.with_sd(best.val_combined, best.val_combined_sd)} % over {seeds}. Its test "
-            f"accuracy: {scores}. {_ties(lines)}".rstrip()
+            f"{HEADINGS[kind]}: {best.name} is best on validation of "
+            f"{counted(len(ranked), 'network')}, with {val} % over "
+            f"{counted(len(best.seeds), 'seed')}. Its test accuracy: {scores}."
         )
+        sentences += _ties(lines)
         if lines:
             title = f"{HEADINGS[kind]}: every other network against the first"
             tables.append(_pairs_of(title, lines))
@@ -130,26 +131,21 @@ def _best_network(evidence: Evidence, question: Question) -> Answer:
         tables=tuple(tables),
         missing=tuple(missing),
         notes=(
-            "Best means best on validation, which ranks; test was evaluated once and is shown. No "
-            "significant difference does not mean equal.",
+            "Best means best on validation, which ranks; test was evaluated once and is shown.",
+            *words.reading_notes(compared, ()),
         ),
     )
 
 
-def _ties(lines: Sequence[TaskComparison]) -> str:
+def _ties(lines: Sequence[TaskComparison]) -> Iterator[str]:
     """Say which networks do not differ from the first on test, and which are better."""
     pairs = words.by_pair(lines)
     tied = [ours[0].group.label for ours in pairs if not any(line.significant for line in ours)]
-    ahead = [
-        f"{ours[0].group.label} ({joined(TASK_TITLES[line.task] for line in better)})"
-        for ours in pairs
-        if (better := [line for line in ours if line.verdict == "better"])
-    ]
-    said = [f"No significant difference from it on any task: {listed(tied)}."] if tied else []
-    said += [f"Better than it on test: {joined(ahead)}."] if ahead else []
-    if any(line.of_trainings_alone for line in lines):
-        said.append("Where a side has one run, this is about these trainings alone.")
-    return " ".join(said)
+    if tied:
+        yield f"No significant difference from it on any task: {listed(tied)}."
+    ahead = [f"{it.group.label} ({TASK_TITLES[it.task]})" for it in lines if it.verdict == "better"]
+    if ahead:
+        yield f"Better than it on test: {joined(ahead)}."
 
 
 def _rankings(evidence: Evidence) -> Iterator[PageFigure]:
@@ -189,15 +185,11 @@ def _pairs(evidence: Evidence, question: Question) -> Answer:
     family, is_mtl = question.family, question.family == "mtl_stl"
     found = judged(evidence, family)
     if not found.lines:
-        counterparts = "of which one is the single-task counterpart of the other"
-        alike = counterparts if is_mtl else "that differ in this alone"
-        why = f"no two networks {alike} are finished on the same faces."
-        return _unanswered(question, why, *_command_for(evidence, question))
+        alike = "an MTL network and its counterpart" if is_mtl else "two that differ in this alone"
+        why = f"of {alike}, both must be finished on the same faces."
+        return _unanswered(question, why, _command(evidence, *question.suites))
     better = "MTL" if is_mtl else "the named network"
-    sentences = list(words.sentences(found.lines, of_mtl=is_mtl))
-    sentences[0] = sentences[0].removeprefix("Does MTL beat STL? ")
-    if len(sentences) > 1 and not is_mtl:
-        sentences = [_tally(found.lines)]
+    sentences = words.sentences(found.lines, of_mtl=True) if is_mtl else [_tally(found.lines)]
     marks: dict[TaskName, list[Mark]] = {task: [] for task in TASKS}
     for line in found.lines:
         label, it = line.group.label, line.difference
@@ -217,7 +209,7 @@ def _pairs(evidence: Evidence, question: Question) -> Answer:
     reading = words.reading_notes(found.lines, list(groups.values()))
     return Answer(
         question,
-        tuple(sentences),
+        tuple(said.removeprefix("Does MTL beat STL? ") for said in sentences),
         evidence.links.of(identities),
         figures=(*depths, figure),
         tables=(_pairs_of(question.title, found.lines),),
@@ -244,21 +236,6 @@ def _depths(evidence: Evidence) -> Iterator[PageFigure]:
         yield figures.depth_figure(lines)
 
 
-def _command_for(evidence: Evidence, question: Question) -> list[str]:
-    """Write the command that makes the runs of a first pair, or of the smallest suite with one."""
-    library, family = evidence.library, question.family
-    if family == "mtl_stl":
-        return [_command(evidence)]
-    if pairs := sibling_pairs(evidence, family):
-        names = " ".join(item.name for item in pairs[0])
-        return [f"facebench run {names} {SEEDS} --dataset {evidence.dataset}"]
-    for suite in sorted(library.suites.values(), key=lambda suite: len(suite.experiments)):
-        members = (library.experiments[name] for name in suite.experiments)
-        if siblings((item for item in members if not item.protocol.leaky), family):
-            return [_command(evidence, suite.name)]
-    return []
-
-
 def _tally(lines: Sequence[TaskComparison]) -> str:
     """Count verdicts task by task, and name the largest significant difference."""
     parts = []
@@ -274,8 +251,6 @@ def _tally(lines: Sequence[TaskComparison]) -> str:
             pair = f"{largest.group.label} against {largest.reference.label}"
             part += f", by {words.points(largest.difference.accuracy)} pp at most ({pair})"
         parts.append(f"{part}.")
-    if any(line.of_trainings_alone for line in lines):
-        parts.append("One seed on a side speaks of these trainings alone.")
     return " ".join(parts)
 
 
@@ -304,12 +279,10 @@ def _lowest_subgroups(evidence: Evidence, question: Question) -> Answer:
         rows.append((task, by, gap["worst"], gap["best"], *numbers))
         if p <= ALPHA:
             beyond.append(f"{task} by {by} ({gap['gap']:.1f} pp, {gap['worst']} lowest)")
-    if gaps.empty:
-        said = "No two subgroups have 30 test faces or more, so none can be ranked."
-    elif beyond:
-        said = f"Gaps beyond those of a random assignment, after correction: {joined(beyond)}."
-    else:
-        said = "No gap is significantly beyond that of a random assignment to subgroups."
+    said = (
+        "Gaps significantly beyond those of a random assignment, after correction: "
+        f"{joined(beyond) or 'none'}, of {len(gaps)}."
+    )
     headings = ("task", "subgroups by", "lowest", "highest", "gap, pp", "permuted, pp", "p, Holm")
     title = f"{best.name}: gap between the lowest and the highest subgroup"
     tables = (Table.of(headings, rows, title), *stored_tables(best))
@@ -443,11 +416,11 @@ QUESTIONS: Final = (
     Question("mtl-or-stl", "MTL or STL", "One network for all three tasks, or one for each?",
              _pairs, "mtl_stl", "Networks of three tasks against their single-task counterparts"),
     Question("weights", "Weights", "Which weights to start from?",
-             _pairs, "weights", "The same network from other weights"),
+             _pairs, "weights", "The same network from other weights", ("controls",)),
     Question("depth", "Depth", "How deep to unfreeze the backbone?",
-             _pairs, "depth", "Each depth against the next shallower one"),
+             _pairs, "depth", "Each depth against the next shallower one", ("depth",)),
     Question("gender", "Conditioning", "Does conditioning on gender features help?",
-             _pairs, "conditioning", "Each conditioning against none"),
+             _pairs, "conditioning", "Each conditioning against none", ("demo",)),
     Question("subgroups", "Subgroups", "Which subgroups have the lowest accuracy?",
              _lowest_subgroups),
     Question("cost", "Cost", "What does accuracy cost?", _cost_of_accuracy),
