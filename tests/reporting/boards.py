@@ -38,15 +38,13 @@ def outcome(
 
 def a_row(name: str = "mtl-cnn-none-full-a", accuracy: float = 0.7, **changes: Any) -> Row:
     """Give a finished row over three seeds with something in every column."""
+    low, high = accuracy - 0.02, accuracy + 0.02
     values: dict[str, Any] = {
-        "rank": 1,
-        "val_combined": accuracy,
-        "val_combined_sd": 0.01,
+        "rank": 1, "val_combined": accuracy, "val_combined_sd": 0.01,
         "scores": {
-            task: TaskScore(accuracy, accuracy - 0.02, accuracy + 0.02, accuracy - 0.05, 0.01, 0.02)
-            for task in TASKS
+            task: TaskScore(accuracy, low, high, accuracy - 0.05, 0.01, 0.02) for task in TASKS
         },
-        "combined": CombinedScore(accuracy, accuracy - 0.02, accuracy + 0.02, 0.01),
+        "combined": CombinedScore(accuracy, low, high, 0.01),
         "worst": WorstGroup("age_group", "gender_race", "female Others", 57, 0.561, 0.433, 0.682),
         "gap": GroupGap("age_group", "gender_race", 0.15, 0.05, 0.25, 0.08),
         "comparisons": (
@@ -54,30 +52,15 @@ def a_row(name: str = "mtl-cnn-none-full-a", accuracy: float = 0.7, **changes: A
             outcome("defined", "race", -0.012, 0.3, other="mtl-cnn-none-full-b"),
         ),
         "study": StudyRow("2.2", age_group=0.9028, gender=0.9758, race=0.9253),
-        "parameters": 722_496,
-        "trainable_parameters": 12_345,
-        "gmacs": 0.0512,
-        "seconds": 750.0,
-        "images_per_second": 1320.0,
-        "peak_memory_mib": 2048.0,
-        "seeds": (0, 1, 2),
-        "devices": ("CPU, 2 threads",),
-        "precisions": ("fp32",),
-        "commits": ("0123456789ab",),
-        "identities": ("aa", "bb", "cc"),
-        "definition": an_experiment().as_dict(),
-    }
+        "parameters": 722_496, "trainable_parameters": 12_345, "gmacs": 0.0512, "seconds": 750.0,
+        "images_per_second": 1320.0, "peak_memory_mib": 2048.0, "seeds": (0, 1, 2),
+        "devices": ("CPU, 2 threads",), "precisions": ("fp32",), "commits": ("0123456789ab",),
+        "identities": ("aa", "bb", "cc"), "definition": an_experiment().as_dict(),
+    }  # fmt: skip
     return Row("done", name, **(values | changes))
 
 
-def a_board(*rows: Row, **changes: Any) -> Leaderboard:
+def a_board(*rows: Row) -> Leaderboard:
     """Put rows in one table of multi-task networks."""
-    values: dict[str, Any] = {
-        "dataset": "utkface-100",
-        "suite": None,
-        "drawn": False,
-        "tables": (BoardTable(SETTING, "mtl", tuple(rows)),),
-        "notes": ("A note with <b>tags</b> & signs.",),
-        "limits": ("A limit.",),
-    }
-    return Leaderboard(**(values | changes))
+    tables, notes = (BoardTable(SETTING, "mtl", rows),), ("A note with <b>tags</b> & signs.",)
+    return Leaderboard("utkface-100", None, False, tables, notes, limits=("A limit.",))

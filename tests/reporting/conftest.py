@@ -7,12 +7,7 @@ import pytest
 from benchmark.reporting.evidence import Evidence
 from tests.reporting.stores import EVERY_QUESTION, builder, evidence_of, fill, page_of
 from tests.results.conftest import RunBuilder
-
-
-@pytest.fixture
-def runs(tmp_path: Path) -> RunBuilder:
-    """Give an empty folder of runs on photographed faces."""
-    return RunBuilder(tmp_path / "mlruns")
+from tests.results.conftest import runs as runs
 
 
 @pytest.fixture
@@ -33,11 +28,3 @@ def evidence(tmp_path_factory: pytest.TempPathFactory) -> Evidence:
 def page(evidence: Evidence) -> str:
     """The page of these runs."""
     return page_of(evidence)
-
-
-@pytest.fixture(scope="session")
-def page_path(page: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same as a file, for a browser."""
-    path = tmp_path_factory.mktemp("page") / "report.html"
-    path.write_text(page, encoding="utf-8")
-    return path

@@ -22,12 +22,6 @@ REPRESENTATIONS = {
 }  # fmt: skip
 
 
-def read() -> dict[str, Any]:
-    """Read the notebook."""
-    book: dict[str, Any] = json.loads(NOTEBOOK.read_text(encoding="utf-8"))
-    return book
-
-
 def code_cells(book: dict[str, Any]) -> list[dict[str, Any]]:
     """Give the cells that are executed."""
     return [cell for cell in book["cells"] if cell["cell_type"] == "code"]
@@ -35,42 +29,36 @@ def code_cells(book: dict[str, Any]) -> list[dict[str, Any]]:
 
 def execute(source: str, names: dict[str, Any]) -> list[dict[str, Any]]:
     """Run a cell as a notebook does, a line of shell included; give its outputs."""
+    printed, value = io.StringIO(), None
     if source.startswith("!facebench "):
-        command = "from benchmark.cli.main import main; main()"
         arguments = shlex.split(source.removeprefix("!facebench ").replace("\\\n", " "))
-        said = subprocess.run(
-            [sys.executable, "-c", command, *arguments],
-            check=True, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        ).stdout  # fmt: skip
-        return _stream(said)
-    tree = ast.parse(source)
-    last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        exec(compile(tree, "cell", "exec"), names)
-        value = None
-        if isinstance(last, ast.Expr):
-            value = eval(compile(ast.Expression(last.value), "cell", "eval"), names)
-    if value is None:
-        return _stream(printed.getvalue())
-    data: dict[str, Any] = {"text/plain": repr(value).splitlines(keepends=True)}
-    for kind, method in REPRESENTATIONS.items():
-        if hasattr(value, method):
-            shown = getattr(value, method)()
+        command = [sys.executable, "-c", "from benchmark.cli.main import main; main()", *arguments]
+        out, err = subprocess.PIPE, subprocess.STDOUT
+        printed.write(subprocess.run(command, check=True, text=True, stdout=out, stderr=err).stdout)
+    else:
+        tree = ast.parse(source)
+        last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
+        with contextlib.redirect_stdout(printed):
+            exec(compile(tree, "cell", "exec"), names)
+            if isinstance(last, ast.Expr):
+                value = eval(compile(ast.Expression(last.value), "cell", "eval"), names)
+    lines = printed.getvalue().splitlines(keepends=True)
+    outputs: list[dict[str, Any]] = []
+    if lines:
+        outputs.append({"output_type": "stream", "name": "stdout", "text": lines})
+    if value is not None:
+        data: dict[str, Any] = {"text/plain": repr(value).splitlines(keepends=True)}
+        for kind in (it for it, method in REPRESENTATIONS.items() if hasattr(value, method)):
+            shown = getattr(value, REPRESENTATIONS[kind])()
             is_binary = isinstance(shown, bytes)
             data[kind] = base64.b64encode(shown).decode() if is_binary else shown.splitlines(True)
-    result = {"output_type": "execute_result", "metadata": {}, "data": data}
-    return [*_stream(printed.getvalue()), result]
-
-
-def _stream(text: str) -> list[dict[str, Any]]:
-    lines = text.splitlines(keepends=True)
-    return [{"output_type": "stream", "name": "stdout", "text": lines}] if text else []
+        outputs.append({"output_type": "execute_result", "metadata": {}, "data": data})
+    return outputs
 
 
 def main() -> None:
     """Execute the notebook in a scratch folder and write its outputs into it."""
-    book, names = read(), dict[str, Any]()
+    book, names = json.loads(NOTEBOOK.read_text(encoding="utf-8")), dict[str, Any]()
     with tempfile.TemporaryDirectory() as scratch:
         os.chdir(scratch)
         for number, cell in enumerate(code_cells(book), start=1):

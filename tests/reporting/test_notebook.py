@@ -1,5 +1,6 @@
 """What a notebook gets: typed objects and pandas tables; and docs/quickstart.ipynb, executed."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -36,9 +37,6 @@ def test_importing_the_package_and_asking_its_commands_for_help_loads_nothing_he
         "sys.exit(', '.join(heavy) or 0)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def test_the_public_names_are_listed_and_others_refused() -> None:
     assert {"leaderboard", "load_run"} <= set(dir(benchmark))
     with pytest.raises(AttributeError, match="has no attribute 'moon'"):
         _ = benchmark.moon
@@ -55,11 +53,10 @@ def test_tuned_experiments_are_on_leaderboards_and_can_be_loaded(runs: RunBuilde
     assert tuned.name not in registry.experiments()
 
 
-def test_a_leaderboard_is_rows_and_a_table(runs: RunBuilder) -> None:
+def test_a_leaderboard_is_rows_and_a_table_of_one_data_set(runs: RunBuilder) -> None:
     one_run(runs)
     board = leaderboard("quick", runs_dir=runs.runs_dir, data_dir=runs.runs_dir)
-    (row,) = (row for row in board.rows if row.name == GENDER.name)
-    assert isinstance(row, Row)
+    assert isinstance(board.rows[0], Row)
     assert list(board.table.columns) == list(FIELDS)
     line = board.table.query("table == 'gender'").iloc[0]
     assert (line["experiment"], line["gender_accuracy"]) == (GENDER.name, pytest.approx(0.8))
@@ -67,10 +64,6 @@ def test_a_leaderboard_is_rows_and_a_table(runs: RunBuilder) -> None:
     assert pd.isna(line["race_accuracy"])
     assert "| 1 | gender-cnn" in board._repr_markdown_()
     assert board.html().startswith("<!doctype html>")
-
-
-def test_two_data_sets_need_a_name(runs: RunBuilder) -> None:
-    one_run(runs)
     one_run(RunBuilder(runs.runs_dir, runs.dataset | {"name": "other", "pixel_digest": "1" * 64}))
     with pytest.raises(RunError, match="other, utkface-100"):
         leaderboard(runs_dir=runs.runs_dir, data_dir=runs.runs_dir)
@@ -78,7 +71,7 @@ def test_two_data_sets_need_a_name(runs: RunBuilder) -> None:
     assert board.leaderboard.dataset == "other"
 
 
-def test_a_run_is_loaded_by_id_or_by_name_and_seed(runs: RunBuilder) -> None:
+def test_a_run_is_loaded_by_id_or_by_name_and_seed_with_its_figures(runs: RunBuilder) -> None:
     first, second = (one_run(runs, seed=seed) for seed in (0, 1))
     run = load_run(first[:10], runs_dir=runs.runs_dir)
     assert (run.identity, run.name, run.seed, run.tasks) == (first, GENDER.name, 0, ("gender",))
@@ -89,31 +82,39 @@ def test_a_run_is_loaded_by_id_or_by_name_and_seed(runs: RunBuilder) -> None:
     assert len(run.predictions) == 200
     with pytest.raises(RunError, match="does not predict 'race'"):
         run.confusion("race")
+    (run.run.record.folder / "curves.png").write_bytes(b"png")
+    assert run.figure("curves")._repr_png_() == b"png"
+    with pytest.raises(RunError, match=r"no figure 'confusion' \(allowed: curves\)"):
+        run.figure("confusion")
 
 
 def test_what_is_no_one_run_is_refused(runs: RunBuilder, tmp_path: Path) -> None:
     for seed in (0, 1):
         one_run(runs, seed=seed)
-    for asked, said in (
-        (GENDER.name, "has 2 finished runs"),
-        ("race-cnn-none-full-short", "has no finished run"),
-        ("quick", "has no finished run"),
-        ("moon", "'moon' is no run here"),
+    empty = tmp_path / "empty"
+    for asked, where, said in (
+        (GENDER.name, runs.runs_dir, "has 2 finished runs"),
+        ("race-cnn-none-full-short", runs.runs_dir, "has no finished run"),
+        ("quick", runs.runs_dir, "has no finished run"),
+        ("moon", runs.runs_dir, "'moon' is no run here"),
+        ("x", empty, "facebench run --suite quick"),
     ):
         with pytest.raises(RunError, match=said):
-            load_run(asked, runs_dir=runs.runs_dir)
-    empty = tmp_path / "empty"
-    for ask in (lambda: load_run("x", runs_dir=empty), lambda: leaderboard(runs_dir=empty)):
-        with pytest.raises(RunError, match="facebench run --suite quick"):
-            ask()
+            load_run(asked, runs_dir=where)
+    with pytest.raises(RunError, match="facebench run --suite quick"):
+        leaderboard(runs_dir=empty)
 
 
-def test_a_figure_of_a_run_is_shown_and_a_missing_one_named(runs: RunBuilder) -> None:
-    run = load_run(one_run(runs), runs_dir=runs.runs_dir)
-    (run.run.record.folder / "curves.png").write_bytes(b"png")
-    assert run.figure("curves")._repr_png_() == b"png"
-    with pytest.raises(RunError, match=r"no figure 'confusion' \(allowed: curves\)"):
-        run.figure("confusion")
+def kinds(outputs: list[dict[str, Any]]) -> list[list[str]]:
+    """Say of each output of a cell what it is: a stream, or the forms of a value."""
+    return [sorted(output.get("data", {"stream": ""})) for output in outputs]
+
+
+def test_the_quickstart_carries_the_outputs_of_its_cells() -> None:
+    cells = quickstart.code_cells(json.loads(quickstart.NOTEBOOK.read_text("utf-8")))
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+    shown = [kind for cell in cells for output in kinds(cell["outputs"]) for kind in output]
+    assert {"stream", "text/html", "text/markdown", "image/png"} < set(shown)
 
 
 @pytest.mark.slow
@@ -123,20 +124,8 @@ def test_the_quickstart_runs_from_its_first_cell_to_its_last(
     (tmp_path / "data").symlink_to(drawn_data_dir)
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
-    for cell in quickstart.code_cells(quickstart.read()):
+    for cell in quickstart.code_cells(json.loads(quickstart.NOTEBOOK.read_text("utf-8"))):
         outputs = quickstart.execute("".join(cell["source"]), names)
         assert kinds(outputs) == kinds(cell["outputs"]), cell["source"]
     experiments = set(names["board"].table["experiment"])
     assert {"mtl-cnn-none-full-demo-32px", "mtl-cnn-none-frozen-demo"} < experiments
-
-
-def kinds(outputs: list[dict[str, Any]]) -> list[list[str]]:
-    """Say of each output of a cell what it is: a stream, or the forms of a value."""
-    return [sorted(output.get("data", {"stream": ""})) for output in outputs]
-
-
-def test_the_quickstart_carries_the_outputs_of_its_cells() -> None:
-    cells = quickstart.code_cells(quickstart.read())
-    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
-    shown = [kind for cell in cells for output in kinds(cell["outputs"]) for kind in output]
-    assert {"stream", "text/html", "text/markdown", "image/png"} < set(shown)
