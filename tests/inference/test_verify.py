@@ -15,7 +15,6 @@ from benchmark.data.prepare import prepare
 from benchmark.errors import RunError
 from benchmark.evaluation.artifacts import DIGEST, rescore, with_digest
 from benchmark.evaluation.metrics import SCORING_VERSION
-from benchmark.files import write_json
 from benchmark.inference.evaluate import Finding, verify
 from benchmark.models.weight_formats import header_of
 from benchmark.record import RunRecord, work_folder
@@ -38,7 +37,9 @@ HOLDS = dict.fromkeys(("files", "definition", "metrics", "predictions"), "holds"
 
 
 def said(record: RunRecord, faces: FaceSet | None = None) -> dict[str, Finding]:
-    return {item.what: item for item in verify(record, [faces] if faces else [])}
+    """Verify a run's folder as it is now."""
+    found = verify(RunRecord(record.folder), [faces] if faces else [])
+    return {item.what: item for item in found}
 
 
 def test_an_untouched_run_holds_to_the_last_bit(run: RunRecord, drawn_faces: FaceSet) -> None:
@@ -47,25 +48,27 @@ def test_an_untouched_run_holds_to_the_last_bit(run: RunRecord, drawn_faces: Fac
     assert "bit for bit" in found["predictions"].detail
 
 
-def test_altered_metrics_are_found_even_where_they_cannot_be_computed_again(
-    run: RunRecord,
-) -> None:
-    """A number, a last digit that another library may compute otherwise, and a cost."""
-    path = run.folder / "metrics.json"
-    before = path.read_bytes()
-    for name, change, said_of in (
+@pytest.mark.parametrize(
+    ("name", "change", "told"),
+    [
         ("test/gender/accuracy", 0.01, "test/gender/accuracy"),
+        # A last digit that another library may compute otherwise, and what cannot be computed.
         ("test/gender/accuracy", 1e-12, "runs rescore --again"),
         ("cost/seconds", 1.0, "runs rescore --again"),
-    ):
-        content = json.loads(before)
+    ],
+)
+def test_altered_metrics_are_found_even_where_they_cannot_be_computed_again(
+    run: RunRecord, name: str, change: float, told: str
+) -> None:
+    def alter(content: dict[str, Any]) -> None:
         content["metrics"][name] += change
-        write_json(path, content)
-        finding = said(RunRecord(run.folder))["metrics"]
-        assert finding.verdict == "differs"
-        assert said_of in finding.detail
-    rescore(run, again=True)
-    assert said(RunRecord(run.folder))["metrics"].verdict == "holds"
+
+    edit_json(run.folder / "metrics.json", alter)
+    finding = said(run)["metrics"]
+    assert finding.verdict == "differs"
+    assert told in finding.detail
+    rescore(RunRecord(run.folder), again=True)
+    assert said(run)["metrics"].verdict == "holds"
 
 
 def test_numbers_that_came_after_a_run_was_scored_are_not_missed(run: RunRecord) -> None:
@@ -78,43 +81,38 @@ def test_numbers_that_came_after_a_run_was_scored_are_not_missed(run: RunRecord)
     for version, verdict in ((3, "holds"), (SCORING_VERSION, "differs")):
         content["scoring_version"] = version
         path.write_text(json.dumps(with_digest(content)), encoding="utf-8")
-        finding = said(RunRecord(run.folder))["metrics"]
+        finding = said(run)["metrics"]
         assert finding.verdict == verdict
         assert "runs rescore" in finding.detail or verdict == "differs"
 
 
-def test_a_digest_that_has_lost_its_name_is_damage(run: RunRecord) -> None:
-    for name, what in (("done.json", "files"), ("metrics.json", "metrics")):
-        path = run.folder / name
-        text = path.read_text(encoding="utf-8")
-        path.write_text(text.replace(f'"{DIGEST}"', '"dig"'), encoding="utf-8")
-        found = said(RunRecord(run.folder))[what]
-        assert found.verdict == "differs"
-        assert "done.json" in found.detail or "runs rescore --again" in found.detail
-        path.write_text(text, encoding="utf-8")
+@pytest.mark.parametrize(
+    ("file", "old", "new", "what", "told"),
+    [
+        ("done.json", f'"{DIGEST}"', '"dig"', "files", "done.json"),
+        ("metrics.json", f'"{DIGEST}"', '"dig"', "metrics", "runs rescore --again"),
+        ("predictions.csv", "0.2", "0.3", "files", "predictions.csv"),
+        ("predictions.csv", "0.2", "0.3", "metrics", "other predictions"),
+        ("experiment.json", "0.001", "0.002", "definition", "its folder is"),
+        ("experiment.json", "0.001", "0.002", "files", "experiment.json"),
+        ("experiment.json", '"experiment"', '"exp"', "definition", "hold too little"),
+    ],
+)
+def test_what_was_altered_is_found_and_named(
+    run: RunRecord, file: str, old: str, new: str, what: str, told: str
+) -> None:
+    text = (run.folder / file).read_text(encoding="utf-8")
+    assert old in text
+    (run.folder / file).write_text(text.replace(old, new, 1), encoding="utf-8")
+    finding = said(run)[what]
+    assert finding.verdict == "differs"
+    assert told in finding.detail
 
 
-def test_an_altered_prediction_is_found_and_named(run: RunRecord) -> None:
-    text = run.predictions_path.read_text(encoding="utf-8")
-    run.predictions_path.write_text(text.replace("0.2", "0.3", 1), encoding="utf-8")
-    found = said(run)
-    assert "predictions.csv" in found["files"].detail
-    assert found["metrics"].verdict == "differs"
-
-
-def test_another_definition_is_not_this_run(run: RunRecord) -> None:
-    def faster(about: dict[str, Any]) -> None:
-        about["experiment"]["recipe"]["learning_rate"] *= 2
-
-    path = run.folder / "experiment.json"
-    edit_json(path, faster)
-    found = said(run)
-    assert (found["definition"].verdict, found["files"].verdict) == ("differs", "differs")
-    path.write_text('{"schema": 1}', encoding="utf-8")
-    assert said(RunRecord(run.folder))["definition"].verdict == "differs"
-
-
-def test_other_weights_say_other_things(run: RunRecord, drawn_faces: FaceSet) -> None:
+def test_other_weights_say_other_things_and_none_are_no_damage(
+    run: RunRecord, drawn_faces: FaceSet
+) -> None:
+    assert said(run)["predictions"].verdict == "not checked"  # without the faces
     path = run.folder / "model.safetensors"
     header, tensors = header_of(path), load_file(path)
     name = next(name for name in tensors if name.endswith("weight"))
@@ -122,14 +120,9 @@ def test_other_weights_say_other_things(run: RunRecord, drawn_faces: FaceSet) ->
     found = said(run, drawn_faces)
     assert found["predictions"].verdict == "differs"
     assert "model.safetensors" in found["files"].detail
-
-
-def test_weights_that_were_cleaned_away_are_no_damage(run: RunRecord, drawn_faces: FaceSet) -> None:
-    assert said(run)["predictions"].verdict == "not checked"  # without the faces
-    (run.folder / "model.safetensors").unlink()
+    path.unlink()
     found = said(run, drawn_faces)
-    assert found["files"].verdict == "holds"
-    assert found["predictions"].verdict == "not checked"
+    assert (found["files"].verdict, found["predictions"].verdict) == ("holds", "not checked")
 
 
 def test_a_run_that_is_not_done_is_refused(run: RunRecord) -> None:
