@@ -1,13 +1,14 @@
 """A search is a run of its own in MLflow, its trials beneath it, told in any order and again."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from benchmark.tracking import MlflowMirror, StudyMirror, TrialView, open_store
-from tests.tracking.conftest import mlflow_runs, the_record
+from tests.tracking.conftest import logged, mlflow_runs, the_record
 
 pytest.importorskip("mlflow")
 
@@ -15,9 +16,11 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # mlflow's own dependencies d
 TITLE = "mtl-cnn-none-full-tiny"
 
 
-def study_mirror(runs_dir: Path, identity: str = "5" * 64) -> StudyMirror:
+def study_mirror(
+    runs_dir: Path, identity: str = "5" * 64, say: Callable[[str], Any] = pytest.fail
+) -> StudyMirror:
     return StudyMirror(
-        MlflowMirror(runs_dir, pytest.fail), pytest.fail, identity=identity, name=TITLE,
+        MlflowMirror(runs_dir, pytest.fail), say, identity=identity, name=TITLE,
         dataset=the_record(runs_dir).about["dataset"],
         space={"recipe.learning_rate": "1e-5 to 1e-2, by factors"},
     )  # fmt: skip
@@ -56,14 +59,13 @@ def test_the_best_trial_is_shown_and_files_are_kept(runs_dir: Path, tmp_path: Pa
         mirror.update(trials[:n_trials])
     mirror.update(trials, files=[page], state="done")
     (run,) = mlflow_runs(runs_dir)
-    client = open_store(runs_dir)
     assert run.info.status == "FINISHED"
-    best = client.get_metric_history(run.info.run_id, "best/value")
-    assert [(item.step, item.value) for item in best] == [(0, 0.5), (1, 0.75), (3, 0.75)]
+    best = logged(runs_dir, run.info.run_id, "best/value")
+    assert best == [(0, 0.5), (1, 0.75), (3, 0.75)]
     note = run.data.tags["mlflow.note.content"]
     assert note.endswith("Best so far: trial 001, 0.7500: `recipe.learning_rate` 0.001.")
     assert run.data.params["space.recipe.learning_rate"] == "1e-5 to 1e-2, by factors"
-    (kept,) = client.list_artifacts(run.info.run_id, "study")
+    (kept,) = open_store(runs_dir).list_artifacts(run.info.run_id, "study")
     assert kept.path == "study/study.html"
 
 
@@ -73,8 +75,7 @@ def test_a_search_that_resumes_later_is_the_same_run_and_repeats_nothing(runs_di
     study_mirror(runs_dir).update([trial(0, 0.5), trial(1, 0.25)])
     (run,) = mlflow_runs(runs_dir)
     assert run.info.status == "RUNNING"
-    values = open_store(runs_dir).get_metric_history(run.info.run_id, "trial/value")
-    assert [(item.step, item.value) for item in values] == [(0, 0.5), (1, 0.25)]
+    assert logged(runs_dir, run.info.run_id, "trial/value") == [(0, 0.5), (1, 0.25)]
 
 
 def test_a_pruned_trial_is_no_finished_run_and_fresh_seeds_are_beneath(runs_dir: Path) -> None:
@@ -89,28 +90,21 @@ def test_a_pruned_trial_is_no_finished_run_and_fresh_seeds_are_beneath(runs_dir:
     assert (child.info.status, child.data.tags["trial_state"]) == ("KILLED", "pruned")
 
 
-def test_trouble_with_the_store_is_said_once_and_stops_nothing(runs_dir: Path) -> None:
-    said: list[str] = []
-    mirror = study_mirror(runs_dir)
-    mirror._say = said.append
-    (runs_dir / "mlflow.db").write_bytes(b"this is no database" * 100)
-    for _ in range(2):
-        mirror.update([trial(0, 0.5)])
-    assert len(said) == 1
-    assert "The search continues" in said[0]
-
-
-def test_a_store_that_comes_back_is_told_what_it_missed(
+def test_trouble_with_the_store_is_said_once_and_caught_up_with(
     runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
-    mirror = study_mirror(runs_dir)
-    mirror._say = said.append
-    mirror.update([trial(0, 0.5)])
+    mirror, trials = study_mirror(runs_dir, say=said.append), [trial(0, 0.5), trial(1, 0.25)]
+    mirror.update(trials[:1])
+    whole = (runs_dir / "mlflow.db").read_bytes()
     with monkeypatch.context() as patch:
         patch.setattr(StudyMirror, "_show", lambda *_: (_ for _ in ()).throw(OSError(5, "away")))
-        mirror.update([trial(0, 0.5), trial(1, 0.25)])
-    mirror.update([trial(0, 0.5), trial(1, 0.25), trial(2, 0.75)])
+        mirror.update(trials)
+    (runs_dir / "mlflow.db").write_bytes(b"this is no database" * 100)
+    mirror.update(trials)
+    (runs_dir / "mlflow.db").write_bytes(whole)
+    mirror.update([*trials, trial(2, 0.75)])
     assert len(said) == 1
-    values = open_store(runs_dir).get_metric_history(mirror._run_id, "trial/value")
-    assert {item.step: item.value for item in values} == {0: 0.5, 1: 0.25, 2: 0.75}
+    assert "The search continues" in said[0]
+    values = logged(runs_dir, mirror._run_id, "trial/value")
+    assert values == [(0, 0.5), (1, 0.25), (2, 0.75)]

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import shutil
 import socket
 import sqlite3
 from pathlib import Path
@@ -13,8 +12,7 @@ import pytest
 from benchmark.errors import TrackingError
 from benchmark.tracking import MlflowMirror, landing_path, open_store, run_places, server_command
 from benchmark.tracking import store as stores
-from benchmark.tracking.store import local_folder
-from tests.tracking.conftest import mlflow_runs, the_record
+from tests.tracking.conftest import mirrored, the_record
 
 mlflow = pytest.importorskip("mlflow")
 event = pytest.importorskip("sqlalchemy").event
@@ -25,14 +23,14 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # mlflow's own dependencies d
 def test_pictures_and_network_are_still_there_after_the_folder_moved(
     runs_dir: Path, tmp_path: Path
 ) -> None:
-    run_id = MlflowMirror(runs_dir, pytest.fail).mirror(the_record(runs_dir))
+    run_id = mirrored(runs_dir).info.run_id
     moved = runs_dir.rename(tmp_path / "elsewhere")
     client = open_store(moved)
     assert client.list_artifacts(run_id, "pictures")
     assert str(moved) in client.get_run(run_id).info.artifact_uri
     (output,) = client.get_run(run_id).outputs.model_outputs
     # Not by the client's list: within one process it keeps the address of a model it once wrote to.
-    folder = local_folder(client.get_logged_model(output.model_id).artifact_location)
+    folder = stores.local_folder(client.get_logged_model(output.model_id).artifact_location)
     assert folder is not None
     names = {path.name for path in folder.iterdir()}
     assert names == {"MLmodel", "model.safetensors", "requirements.txt"}
@@ -45,7 +43,7 @@ def test_a_store_that_is_no_database_is_a_sentence_and_the_run_goes_on(runs_dir:
     whole = database.read_bytes()
     database.write_bytes(b"this is no database" * 100)
     with pytest.raises(TrackingError, match="the MLflow store cannot be used") as raised:
-        MlflowMirror(runs_dir, pytest.fail).mirror(record)
+        mirrored(runs_dir)
     assert raised.value.fix.startswith("Move that file away")
     said: list[str] = []
     mirror = MlflowMirror(runs_dir, said.append)
@@ -60,31 +58,19 @@ def test_a_store_that_is_no_database_is_a_sentence_and_the_run_goes_on(runs_dir:
 def test_a_process_that_dies_while_it_makes_the_store_leaves_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    runs_dir = tmp_path / "runs"
-    database, real = runs_dir / "mlflow.db", mlflow.MlflowClient
+    database = tmp_path / "runs" / "mlflow.db"
 
     def dies(tracking_uri: str) -> object:
         sqlite3.connect(urlparse(tracking_uri).path).execute("CREATE TABLE half (made)")
         assert not database.exists(), "what is half made must not have the name of the whole"
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(mlflow, "MlflowClient", dies)
-    with pytest.raises(KeyboardInterrupt):
-        open_store(runs_dir)
+    with monkeypatch.context() as patch:
+        patch.setattr(mlflow, "MlflowClient", dies)
+        with pytest.raises(KeyboardInterrupt):
+            open_store(database.parent)
     assert not database.exists()
-    monkeypatch.setattr(mlflow, "MlflowClient", real)
-    assert open_store(runs_dir).search_experiments()
-
-
-def test_a_store_that_was_left_half_made_is_a_sentence(runs_dir: Path, tmp_path: Path) -> None:
-    # Of another folder, since MLflow looks at a database once in a process.
-    open_store(tmp_path / "made")
-    shutil.copy(tmp_path / "made" / "mlflow.db", runs_dir / "mlflow.db")
-    with contextlib.closing(sqlite3.connect(runs_dir / "mlflow.db")) as other, other:
-        other.execute("UPDATE alembic_version SET version_num = '75868b020152'")
-    with pytest.raises(TrackingError, match="out-of-date database schema") as raised:
-        MlflowMirror(runs_dir, pytest.fail).mirror(the_record(runs_dir))
-    assert "facebench runs import" in raised.value.fix
+    assert open_store(database.parent).search_experiments()
 
 
 def impatient(
@@ -128,11 +114,11 @@ def test_a_lost_server_is_said_once_and_no_password_is_shown(
 
 
 def test_a_new_user_lands_on_the_runs_with_the_columns_that_matter(runs_dir: Path) -> None:
-    MlflowMirror(runs_dir, pytest.fail).mirror(the_record(runs_dir))
+    mirrored(runs_dir)
     command = server_command(runs_dir, 5055)
     assert command[command.index("--host") + 1] == "127.0.0.1"
-    landing = landing_path(runs_dir)
-    assert "/runs?workflowType=machine_learning&viewStateShareKey=facebench" in landing
+    landing = "/runs?workflowType=machine_learning&viewStateShareKey=facebench"
+    assert landing in landing_path(runs_dir)
     client, tag = open_store(runs_dir), "mlflow.sharedViewState.facebench"
     experiment = client.get_experiment_by_name("drawn-v1")
     view = json.loads(experiment.tags[tag])
@@ -142,12 +128,11 @@ def test_a_new_user_lands_on_the_runs_with_the_columns_that_matter(runs_dir: Pat
     alone = json.loads(experiment.tags[f"{tag}-gender"])
     assert alone["orderByKey"] == "metrics.`selected/val/gender/accuracy`"
     assert alone["searchFilter"] == "tags.tasks = 'gender'"
-    note = experiment.tags["mlflow.note.content"]
-    assert "/runs?workflowType=machine_learning&viewStateShareKey=facebench-gender)" in note
+    assert f"{landing}-gender)" in experiment.tags["mlflow.note.content"]
     # A view of an older version is brought up to date; a description changed by hand is not.
     client.set_experiment_tag(experiment.experiment_id, tag, "{}")
     client.set_experiment_tag(experiment.experiment_id, "mlflow.note.content", "My own words")
-    MlflowMirror(runs_dir, pytest.fail).mirror(the_record(runs_dir))
+    mirrored(runs_dir)
     after = client.get_experiment_by_name("drawn-v1").tags
     assert "selectedColumns" in after[tag]
     assert after["mlflow.note.content"] == "My own words"
@@ -156,14 +141,10 @@ def test_a_new_user_lands_on_the_runs_with_the_columns_that_matter(runs_dir: Pat
 def test_a_mirrored_run_has_its_place_in_a_store_and_on_a_server(
     runs_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    record, empty = the_record(runs_dir), tmp_path / "empty"
-    empty.mkdir()
-    assert run_places(empty) == {}
-    assert list(empty.iterdir()) == [], "no store is made to look into"
-    assert run_places(runs_dir) == {}
-    run_id = MlflowMirror(runs_dir, pytest.fail).mirror(record)
-    (run,) = mlflow_runs(runs_dir)
-    expected = {record.identity: (run.info.experiment_id, run_id)}
+    assert run_places(tmp_path / "empty") == run_places(runs_dir) == {}
+    assert not (tmp_path / "empty").exists(), "no store is made to look into"
+    run = mirrored(runs_dir).info
+    expected = {the_record(runs_dir).identity: (run.experiment_id, run.run_id)}
     assert run_places(runs_dir) == expected
     # Any other store is asked through MLflow's client, as a server is.
     monkeypatch.setattr(stores, "database_of", lambda _: None)
@@ -171,15 +152,14 @@ def test_a_mirrored_run_has_its_place_in_a_store_and_on_a_server(
 
 
 def test_a_deleted_experiment_is_named_with_the_way_back(runs_dir: Path) -> None:
-    MlflowMirror(runs_dir, pytest.fail).mirror(the_record(runs_dir))
-    (run,) = mlflow_runs(runs_dir)
+    run = mirrored(runs_dir).info
     client = open_store(runs_dir)
-    client.delete_experiment(run.info.experiment_id)
+    client.delete_experiment(run.experiment_id)
     with pytest.raises(TrackingError, match="the MLflow experiment 'drawn-v1' was deleted") as said:
-        MlflowMirror(runs_dir, pytest.fail).mirror(the_record(runs_dir))
-    assert f"mlflow experiments restore -x {run.info.experiment_id}`" in said.value.fix
-    client.restore_experiment(run.info.experiment_id)
-    assert MlflowMirror(runs_dir, pytest.fail).mirror(the_record(runs_dir)) == run.info.run_id
+        mirrored(runs_dir)
+    assert f"mlflow experiments restore -x {run.experiment_id}`" in said.value.fix
+    client.restore_experiment(run.experiment_id)
+    assert mirrored(runs_dir).info.run_id == run.run_id
 
 
 def test_links_moves_and_artifacts_follow_the_store_in_use(
@@ -188,12 +168,12 @@ def test_links_moves_and_artifacts_follow_the_store_in_use(
     (runs_dir / "mlflow.db").unlink()
     here, there = tmp_path / "here", tmp_path / "there"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{here / 'store.db'}")
-    run_id = MlflowMirror(runs_dir, pytest.fail).mirror(the_record(runs_dir))
+    run_id = mirrored(runs_dir).info.run_id
     assert run_places(runs_dir)[the_record(runs_dir).identity][1] == run_id
     assert not (runs_dir / "mlflow.db").exists()
     assert not (runs_dir / "artifacts").exists()
     here.rename(there)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{there / 'store.db'}")
     assert {item.path for item in open_store(runs_dir).list_artifacts(run_id)} >= {"pictures"}
-    MlflowMirror(runs_dir, pytest.fail).mirror(the_record(runs_dir))
+    mirrored(runs_dir)
     assert not here.exists()

@@ -1,6 +1,5 @@
 """The MLflow UI of `facebench ui` in a real browser: what a new user sees and clicks on."""
 
-import json
 import os
 import signal
 import socket
@@ -12,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from benchmark.tracking import MlflowMirror
 from tests.conftest import ROOT
-from tests.tracking.conftest import MakeStore, the_record
+from tests.runs.small import edit_json
+from tests.tracking.conftest import MakeStore, mirrored, the_record
 
 pytest.importorskip("mlflow")
 PATIENCE_SECONDS = 300
@@ -45,28 +44,20 @@ def link_of(log: Path, server: "subprocess.Popen[bytes]", port: int) -> str:
     pytest.fail(f"no link: {log.read_text()}")
 
 
-def keep_picture(page: Any, name: str) -> None:
-    """Keep what is seen for whoever wants to look at it, where FACEBENCH_TEST_SCREENSHOTS says."""
-    if folder := os.environ.get("FACEBENCH_TEST_SCREENSHOTS"):
-        page.screenshot(path=Path(folder) / f"mlflow_{name}.png")
-
-
 def test_a_new_user_lands_on_the_runs_and_reaches_a_run_and_its_pictures(
     make_runs_dir: MakeStore, tmp_path: Path, browser: Any
 ) -> None:
     """Nothing may fail or leave the machine; stopped by Ctrl-C, as a person would."""
     runs_dir, log = make_runs_dir(tmp_path / "mlruns"), tmp_path / "log"
     path = the_record(runs_dir).folder / "experiment.json"
-    about = json.loads(path.read_text())
-    about["experiment"]["asks"] = NASTY
-    path.write_text(json.dumps(about))
-    MlflowMirror(runs_dir, pytest.fail).mirror(the_record(runs_dir))
+    edit_json(path, lambda about: about["experiment"].update(asks=NASTY))
+    mirrored(runs_dir)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [sys.executable, "-c", LISTENING, "ui", "--runs-dir", str(runs_dir)]
+    command = [sys.executable, "-c", LISTENING, "ui", "--port", str(port)]
+    command += ["--runs-dir", str(runs_dir)]
     with log.open("w") as stream:
         env = os.environ | {"PYTHONPATH": str(ROOT)}
-        command += ["--port", str(port)]
         server = subprocess.Popen(command, env=env, stdout=stream, stderr=stream)
     try:
         look_around(browser, link_of(log, server, port))
@@ -94,16 +85,13 @@ def look_around(browser: Any, address: str) -> None:
     page.get_by_role("link", name="mtl-cnn-none-full-tiny · seed 0").first.wait_for()
     for column in ("selected/val/combined", "test/race/accuracy", "architecture"):
         page.get_by_text(column).first.wait_for()
-    keep_picture(page, "runs")
     page.get_by_role("link", name="mtl-cnn-none-full-tiny · seed 0").first.click()
     page.get_by_text(NASTY).wait_for()
     assert page.locator("#planted").count() == 0
     for shown in ("test/race/accuracy", "drawn-v1 · train"):
         page.get_by_text(shown, exact=False).first.wait_for()
-    keep_picture(page, "run")
     with context.expect_page() as opened:
         page.locator("a[href*='pictures/confusion.png']").click()
     opened.value.wait_for_function("[...document.images].some(image => image.naturalWidth > 300)")
-    keep_picture(opened.value, "picture")
     context.close()
     assert troubles == []
