@@ -12,7 +12,7 @@ import itertools
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import partial
 from typing import Any, Final, Literal, get_args
 
 from benchmark.data.progress import OnProgress, keep_quiet
@@ -77,18 +77,15 @@ class Run:
     record: RunRecord
     setting: Setting
     definition: dict[str, Any]
+    definition_key: str
+    """Equal for runs of one definition, whatever its name and question."""
+    name: str
+    """The experiment that it was begun as."""
+    trainer_version: int
+    weights_sha256: str | None
+    """The checksum of the weights that it started from; None without weights."""
     ad_hoc: bool
     leaky: bool
-
-    @cached_property
-    def definition_key(self) -> str:
-        """Equal for runs of one definition, whatever its name and question."""
-        return definition_key(self.definition)
-
-    @property
-    def name(self) -> str:
-        """The experiment that it was begun as."""
-        return str(self.definition["name"])
 
     @property
     def about(self) -> dict[str, Any]:
@@ -105,34 +102,32 @@ class Run:
         """Whether it is finished."""
         return self.record.state == "done"
 
-    @property
-    def trainer_version(self) -> int:
-        """The version of the trainer that made it."""
-        return int(self.about.get("trainer_version", 0))
-
-    @property
-    def weights_sha256(self) -> str | None:
-        """The checksum of the weights that it started from; None without weights."""
-        found = (self.about.get("weights") or {}).get("sha256")
-        return None if found is None else str(found)
-
 
 def read_run(record: RunRecord) -> Run:
     """Read what `experiment.json` says; raise RunError where it says too little."""
     about = record.about
     try:
         dataset, definition = about["dataset"], about["experiment"]
-        setting = Setting(
-            dataset=str(dataset["name"]),
-            drawn=bool(dataset["drawn"]),
-            split_version=str(dataset["split_version"]),
-            split_digest=str(dataset["split_digest"]),
-            pixel_digest=str(dataset["pixel_digest"]),
-            protocol=Protocol(**definition["protocol"]),
-            subset=Subset(**definition["subset"]).tested if definition.get("subset") else None,
+        _ = (record.family, record.seed)
+        return Run(
+            record,
+            Setting(
+                dataset=str(dataset["name"]),
+                drawn=bool(dataset["drawn"]),
+                split_version=str(dataset["split_version"]),
+                split_digest=str(dataset["split_digest"]),
+                pixel_digest=str(dataset["pixel_digest"]),
+                protocol=Protocol(**definition["protocol"]),
+                subset=Subset(**definition["subset"]).tested if definition.get("subset") else None,
+            ),
+            definition,
+            definition_key(definition),
+            name=str(definition["name"]),
+            trainer_version=int(about.get("trainer_version", 0)),
+            weights_sha256=(about.get("weights") or {}).get("sha256"),
+            ad_hoc=bool(about["ad_hoc"]),
+            leaky=bool(about["leaky"]),
         )
-        run = Run(record, setting, definition, bool(about["ad_hoc"]), bool(about["leaky"]))
-        _ = (run.definition_key, run.name, record.family, record.seed)
     except (KeyError, TypeError, ValueError, ExperimentError) as error:
         raise RunError(
             f"experiment.json of run {record.identity[:12]} is not understood "
@@ -140,7 +135,6 @@ def read_run(record: RunRecord) -> Run:
             allowed="what this version of facebench writes",
             fix="Run the experiment again, or use the facebench that wrote it",
         ) from error
-    return run
 
 
 def read_runs(
@@ -373,16 +367,15 @@ def choose_dataset(library: Library, arguments: Iterable[str], asked: str | None
     """
     found: dict[str, list[str]] = defaultdict(list)
     meant = {argument: library.meant(argument) for argument in arguments}
-    for argument, item in meant.items():
-        if isinstance(item, Run):
-            found[item.setting.dataset].append(argument)
-        else:
-            for name in item:
-                for place in library.datasets_of(name):
-                    found[place].append(name)
-    of_runs = {item.setting.dataset for item in meant.values() if isinstance(item, Run)}
+    runs = {argument: item.setting for argument, item in meant.items() if isinstance(item, Run)}
+    for argument, setting in runs.items():
+        found[setting.dataset].append(argument)
+    for name in (name for item in meant.values() if not isinstance(item, Run) for name in item):
+        for place in library.datasets_of(name):
+            found[place].append(name)
     drawn = {run.setting.dataset for run in library.runs if run.setting.drawn}
-    candidates = [*of_runs] or [name for name in found if name not in drawn] or [*found]
+    candidates = list({setting.dataset for setting in runs.values()})
+    candidates = candidates or [name for name in found if name not in drawn] or [*found]
     if asked is not None:
         candidates = named_dataset(asked, found)
     if len(candidates) == 1:

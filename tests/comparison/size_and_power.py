@@ -100,13 +100,8 @@ def table(n: int) -> Iterator[str]:
         of_ties = many(setting, 0.0, n)
         ties, alone = ([test(*item) for item in of_ties] for test in (difference_of, faces_alone))
         gains = compared(setting, GAIN, n)
-        seeds, sds = (
-            f"{one}" if one == other else f"{one} and {other}"
-            for one, other in (
-                setting.n_seeds,
-                [f"{100 * sd:g}" for sd in setting.seed_sds],
-            )
-        )
+        seeds = " and ".join(dict.fromkeys(map(str, setting.n_seeds)))
+        sds = " and ".join(dict.fromkeys(f"{100 * sd:g}" for sd in setting.seed_sds))
         detectable = float(np.median([minimum_detectable(item, ALPHA) for item in ties]))
         yield (
             f"| {setting.n_faces:,} | {seeds} | {sds} | {100 * rejected(ties):.1f} "
