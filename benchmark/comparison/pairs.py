@@ -295,10 +295,9 @@ def compare(
     for item in map(library.meant, arguments):
         if isinstance(item, Run):
             group = library.group_of_run(item)
-            by_label.setdefault(group.label, group)
+            by_label[group.label] = group
         else:
-            for name in item:
-                by_label[name] = by_label.get(name) or library.run_group(name, where)
+            by_label |= {name: library.run_group(name, where) for name in item}
     are_suites = [it in library.suites and it not in library.experiments for it in arguments]
     named = list(by_label.values())
     plans: dict[Kind, PairPlan] = {}
@@ -307,8 +306,8 @@ def compare(
         plan = PairPlan()
         for one in named:
             definition = library.experiments.get(one.label)
-            if definition is not None and (other := definition.compare_with) is not None:
-                plan.add(by_label.get(other) or library.run_group(other, where), one, book.tasks)
+            if definition and definition.compare_with:
+                plan.add(library.run_group(definition.compare_with, where), one, book.tasks)
         plans["defined"] = plan.without(plans["twins"])
     else:
         plan = plans["all" if all_pairs else "first"] = PairPlan()
@@ -317,8 +316,7 @@ def compare(
                 plan.add(first, second, book.tasks)
     strict = not any(are_suites) and len(named) > 1
     judged = judge_plans({QUESTIONS[kind][0]: plan for kind, plan in plans.items()}, book, strict)
-    tables = {kind: judged[QUESTIONS[kind][0]] for kind in plans}
-    tables = {kind: found for kind, found in tables.items() if found.lines or found.gaps}
+    tables = {kind: found for kind in plans if any(found := judged[QUESTIONS[kind][0]])}
     lines = [line for found in tables.values() for line in found.lines]
     if not lines:
         gaps = [gap for found in tables.values() for gap in found.gaps]
