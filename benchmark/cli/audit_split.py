@@ -1,16 +1,21 @@
 """`facebench audit-split`: what the parts of any split share."""
 
+import contextlib
+import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, TextIO
 
 import typer
 
 from benchmark.cli.options import AsJson, Overwrite
 from benchmark.cli.output import out, print_table, speaking, watching
 from benchmark.errors import DataError
-from benchmark.files import check_outputs, write_text
+from benchmark.files import check_outputs, replacing
 from benchmark.reporting.tables import NOTHING, Column, Table
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SHOWN_NAMES: Final = 3
 """How many names a note lists."""
@@ -58,21 +63,32 @@ def audit_split(
     from benchmark.data import split_audit
 
     with speaking("audit-split", as_json=as_json) as answer:
-        if csv_file is not None:
-            check_outputs([csv_file], overwrite=overwrite, inputs=[train, *parts, images])
-        with watching() as watch:
-            audit, pairs = split_audit.audit_split([train, *parts], images, watch)
-        if csv_file is not None:
-            write_text(csv_file, pairs.to_csv(index=False, lineterminator="\n"))
+        with contextlib.ExitStack() as stack:
+            on_pairs = None
+            if csv_file is not None:
+                inputs = [train, *parts, images]
+                check_outputs([csv_file], overwrite=overwrite, inputs=inputs)
+                path = stack.enter_context(replacing(csv_file))
+                opened = path.open("w", encoding="utf-8", errors="backslashreplace", newline="")
+                stream = stack.enter_context(opened)
+                on_pairs = functools.partial(_append, stream, list(split_audit.PAIR_COLUMNS))
+                stream.write(",".join(split_audit.PAIR_COLUMNS) + "\n")
+            watch = stack.enter_context(watching())
+            audit, _ = split_audit.audit_split([train, *parts], images, watch, on_pairs)
         answer.data = audit
         answer.errors = list(_findings(audit))
         answer.warnings = list(_warnings(audit))
-        for table in _tables(audit):
-            print_table(table)
-        verdict = audit["verdict"]
-        if verdict == "clean" and any(part["without_a_picture"] for part in audit["parts"]):
-            verdict = "clean by name"
-        out.print(VERDICTS[verdict])
+        if not as_json:
+            for table in _tables(audit):
+                print_table(table)
+            verdict = audit["verdict"]
+            if verdict == "clean" and any(part["without_a_picture"] for part in audit["parts"]):
+                verdict = "clean by name"
+            out.print(VERDICTS[verdict])
+
+
+def _append(stream: TextIO, columns: list[str], pairs: "pd.DataFrame") -> None:
+    pairs[columns].to_csv(stream, header=False, index=False, lineterminator="\n")
 
 
 def _findings(audit: dict[str, Any]) -> Iterator[DataError]:
@@ -115,7 +131,8 @@ def _warnings(audit: dict[str, Any]) -> Iterator[str]:
 
 
 def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:SHOWN_NAMES]) + (", …" if len(names) > SHOWN_NAMES else "")
+    more = len(names) - SHOWN_NAMES
+    return ", ".join(names[:SHOWN_NAMES]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def _tables(audit: dict[str, Any]) -> Iterator[Table]:

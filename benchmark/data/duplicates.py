@@ -15,9 +15,8 @@ the other; the largest correlation coefficient decides.
 """
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -76,19 +75,30 @@ def near_pairs(
     Gives each pair once, in order of the faces: first, second (rows), distance_bits (upright or
     mirrored, whichever is less), is_mirrored.
     """
+    blocks = near_blocks(sketches, threshold_bits, on_progress)
+    found = np.concatenate([np.empty((0, 4), np.int64), *blocks])
+    pairs = pd.DataFrame(found, columns=["first", "second", "distance_bits", "is_mirrored"])
+    return pairs.astype({"is_mirrored": bool})
+
+
+def near_blocks(
+    sketches: NDArray[np.uint8],
+    threshold_bits: int = THRESHOLD_BITS,
+    on_progress: OnProgress = keep_quiet,
+) -> Generator[NDArray[np.int64]]:
+    """Yield near pairs as they are found, (pairs, 4): first, second, distance, mirrored."""
     upright, mirrored = difference_hashes(sketches), difference_hashes(sketches[:, :, ::-1])
-    starts, found = range(0, len(sketches), BLOCK_ROWS), [np.empty((0, 4), np.int64)]
+    starts = range(0, len(sketches), BLOCK_ROWS)
     with ThreadPoolExecutor(n_cores()) as pool:
-        for block in pool.map(partial(_near_in_block, upright, mirrored, threshold_bits), starts):
-            found.append(block)
-            done = min((len(found) - 1) * BLOCK_ROWS, len(sketches))
+        blocks = pool.map(lambda at: _near_in_block(upright, mirrored, at, threshold_bits), starts)
+        for start, block in zip(starts, blocks, strict=True):
+            yield block
+            done = min(start + BLOCK_ROWS, len(sketches))
             on_progress("looking for near-duplicates", done, len(sketches))
-    columns = ["first", "second", "distance_bits", "is_mirrored"]
-    return pd.DataFrame(np.concatenate(found), columns=columns).astype({"is_mirrored": bool})
 
 
 def _near_in_block(
-    upright: NDArray[np.uint64], mirrored: NDArray[np.uint64], threshold_bits: int, start: int
+    upright: NDArray[np.uint64], mirrored: NDArray[np.uint64], start: int, threshold_bits: int
 ) -> NDArray[np.int64]:
     """Compare rows from `start` with all later ones; a pair near in both orientations once."""
     ours, found = upright[:, start : start + BLOCK_ROWS], []

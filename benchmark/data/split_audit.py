@@ -1,6 +1,8 @@
 """Find what the parts of any split share: by name, by bytes, and as near-duplicates.
 
-A part is a CSV, a text list, or a folder or archive of pictures. Labels play no role.
+A part is a CSV, a text list, or a folder or archive of pictures. Labels play no role. A split of
+films can have more pairs than fit into memory: they are reported block by block, and of each file
+the nearest in every other part is kept.
 """
 
 import contextlib
@@ -9,8 +11,8 @@ import hashlib
 import io
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from itertools import combinations
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain, combinations
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -20,7 +22,7 @@ from numpy.typing import NDArray
 
 from benchmark.data import archive
 from benchmark.data.archive import Source, name_key, printable
-from benchmark.data.duplicates import METHOD, THRESHOLD_BITS, near_pairs
+from benchmark.data.duplicates import METHOD, THRESHOLD_BITS, near_blocks
 from benchmark.data.labels import is_picture_name
 from benchmark.data.pictures import MIN_SIDE_PX, SKETCH_SHAPE, decode
 from benchmark.data.progress import OnProgress, in_parallel, keep_quiet
@@ -80,12 +82,10 @@ def _read_part(path: Path, name: str) -> SplitPart:
     if not path.is_file() and not path.is_dir():
         what = "is neither a file nor a folder" if path.exists() else "does not exist"
         raise DataError(f"{path} {what}", allowed=ALLOWED)
-    written: list[str]
     if (source := _source_at(path)) is not None:
-        form, (written, others) = f"{source.kind} of pictures", source.pictures()
-        written.sort()
+        form, (written, n_others) = f"{source.kind} of pictures", _picture_paths(source)
     else:
-        (form, written), others = _names_in(path), []
+        (form, written), n_others = _names_in(path), 0
     files: dict[str, str] = {}
     for file in filter(None, written):
         files.setdefault(name_key(file), file)
@@ -94,15 +94,21 @@ def _read_part(path: Path, name: str) -> SplitPart:
     counts = Counter(name_key(file) for file in written if file)
     repeated = tuple(files[key] for key, n in counts.items() if n > 1)
     n_nameless = len(written) - counts.total()
-    return SplitPart(
-        name, path, form, (*files.values(),), repeated, n_nameless, source, len(others)
-    )
+    return SplitPart(name, path, form, (*files.values(),), repeated, n_nameless, source, n_others)
 
 
 def _source_at(path: Path) -> Source | None:
     with contextlib.suppress(DataError):
         return archive.open_source(path)
     return None
+
+
+def _picture_paths(source: Source) -> tuple[list[str], int]:
+    """List the pictures of a source, and count its other files."""
+    pictures, others = source.pictures()
+    if not pictures:
+        raise DataError(f"{source.path} holds no pictures ({len(others)} other files)")
+    return sorted(pictures), len(others)
 
 
 def _names_in(path: Path) -> tuple[str, list[str]]:
@@ -117,24 +123,27 @@ def _names_in(path: Path) -> tuple[str, list[str]]:
         raise DataError(f"{path} is no list of names: {error}", allowed=ALLOWED) from error
     is_csv = path.suffix.lower() in (".csv", ".tsv")
     what = "CSV" if is_csv else "text list"
-    lines = [[line.strip()] for line in io.StringIO(text, newline=None) if line.strip()]
-    first = lines[0][0] if lines else ""
-    rows = _rows(text, max(",;\t|", key=first.count))
-    heads = [re.sub(r"[\s_-]", "", cell).lower() for cell in rows[0]] if rows else []
-    if known := [heads.index(heading) for heading in NAME_COLUMNS if heading in heads]:
-        names = [row[known[0]].strip() if known[0] < len(row) else "" for row in rows[1:]]
-        return f'{what}, column "{rows[0][known[0]].strip()}"', names
-    # As Caffe's lists: a name, a space, a class.
-    tables = [rows] if is_csv else [rows, _rows(text, " ")]
-    table = next((of for of in tables if min(map(len, of), default=0) > 1 and _mostly(of)), None)
-    if table is None and is_csv and not _mostly(lines):
-        raise DataError(
-            f"{path} has no column of file names; its first line is {first[:60]!r}",
-            allowed=f"a column {', '.join(NAME_COLUMNS[:5])}, or a list with one name a line",
-        )
-    names = [row[0].strip() for row in table or lines]
-    has_heading = (is_csv or table) and names and not is_picture_name(names[0])
-    return f"{what}, first column" if table else what, names[1:] if has_heading else names
+    tables = [rows for delimiter in ",;\t|" if (rows := _rows(text, delimiter))]
+    for rows in sorted(tables, key=lambda rows: -len(rows[0])):
+        heads = [re.sub(r"[\s_-]", "", cell).lower() for cell in rows[0]]
+        if known := [heads.index(heading) for heading in NAME_COLUMNS if heading in heads]:
+            names = [row[known[0]].strip() if known[0] < len(row) else "" for row in rows[1:]]
+            return f'{what}, column "{rows[0][known[0]].strip()}"', names
+    if not is_csv:  # as Caffe's lists: a name, a space, a class
+        tables.append(_rows(text, " "))
+    tables = [rows for rows in tables if rows and min(map(len, rows)) > 1 and _mostly(rows)]
+    if tables:
+        what, rows = f"{what}, first column", max(tables, key=lambda rows: len(rows[0]))
+    else:
+        rows = [[line] for line in io.StringIO(text, newline=None) if line.strip()]
+        if is_csv and not _mostly(rows):
+            raise DataError(
+                f"{path} has no column of file names; its first line is {rows[0][0][:60]!r}",
+                allowed=f"a column {', '.join(NAME_COLUMNS[:5])}, or a list with one name a line",
+            )
+    names = [row[0].strip() for row in rows]
+    has_heading = rows and (is_csv or tables) and not is_picture_name(names[0])
+    return what, names[1:] if has_heading else names
 
 
 def _rows(text: str, delimiter: str) -> list[list[str]]:
@@ -161,7 +170,7 @@ def _listed(parts: Sequence[SplitPart], images: Path | None) -> pd.DataFrame:
         what = "is no folder and no archive" if images.exists() else "does not exist"
         allowed = "a folder, .zip, .tar or .tar.gz of pictures"
         raise DataError(f"--images {images} {what}", allowed=allowed)
-    index = archive.PictureIndex(source.pictures()[0] if source else ())
+    index = archive.PictureIndex(_picture_paths(source)[0] if source else ())
     rows: list[tuple[int, str, str, tuple[Source, str] | None]] = []
     for number, part in enumerate(parts):
         its = [[file] if part.pictures else index.find(file)[1] for file in part.files]
@@ -237,32 +246,49 @@ PAIR_COLUMNS: Final = (
 
 
 def audit_split(
-    paths: Sequence[Path], images: Path | None = None, on_progress: OnProgress = keep_quiet
+    paths: Sequence[Path],
+    images: Path | None = None,
+    on_progress: OnProgress = keep_quiet,
+    on_pairs: Callable[[pd.DataFrame], object] | None = None,
 ) -> tuple[dict[str, Any], pd.DataFrame]:
-    """Audit the parts of a split, training first; give what was found, and every pair of files.
+    """Compare each two parts of a split, training first; give verdict, parts and overlaps as data.
 
-    images: a folder or archive with the pictures that lists name. The pairs have PAIR_COLUMNS;
-    the later part comes first. finding: `leak`, `undecided` (the names are alike, and the pictures
-    of both were not compared), or `other pictures` (the names are alike, the pictures were read and
-    differ). name: `same`, `alike` (in another folder or case, with another ending) or empty.
-    bits_apart: of 256. Raises DataError for parts that cannot be read.
+    images: a folder or archive with the pictures that lists name. Without it lists are compared by
+    name alone. Gives also a table of PAIR_COLUMNS, of what each file shares with an earlier part,
+    by bytes, as near-duplicates, else by name: the nearest of several. on_pairs hears of every
+    pair, in such tables. finding: `leak`; `undecided` where names are only
+    alike or the pictures cannot be compared; `other pictures` where both were read and differ.
+    name: `same`, `alike` (in another folder or case, with another ending) or empty. bits_apart: of
+    256.
+    Raises DataError for parts that cannot be read.
     """
     parts = read_parts(paths)
     files, sketches = _read_files(_listed(parts, images), on_progress)
     # Where numbers begin anew in each folder, as in cats/1.jpg and dogs/1.jpg, a stem says nothing.
     single = files[~files.duplicated(["part", "stem"], keep=False)]
-    found = [
-        _across(files[files["content"] != NONE], "content").assign(found_by="bytes"),
-        _near(files, sketches, on_progress).assign(found_by="near-duplicate"),
-        *(_across(of, by).assign(found_by="name") for of, by in ((files, "key"), (single, "stem"))),
-    ]
-    pairs = pd.concat(found, ignore_index=True).drop_duplicates(["row", "row_other"])
-    # Of each file the namesake comes first, then the nearest.
-    pairs = _described(pairs, files, parts).assign(is_other=lambda of: of["name"] == "")
-    pairs = pairs.sort_values(["row", "is_other", "bits_apart", "mirrored", "row_other"])
-    is_near = pairs["found_by"] == "near-duplicate"
-    pairs["bits_apart"] = pairs["bits_apart"].astype(object).where(is_near, None)
-    overlaps = [_overlap(pairs, files, *two, parts) for two in combinations(range(len(parts)), 2)]
+    named = pd.concat([_across(files, "key"), _across(single, "stem")])
+    named = named.drop_duplicates(["row", "part_other"]).assign(found_by="name")
+    read = files[files["content"] != NONE]
+    same_bytes = _across(read, "content").assign(found_by="bytes")
+
+    def is_among(pairs: pd.DataFrame, others: pd.DataFrame) -> "pd.Series[bool]":
+        code, codes = (of["row"] * len(files) + of["row_other"] for of in (pairs, others))
+        return code.isin(codes)
+
+    best = named.iloc[:0]
+    for pairs in chain([same_bytes], _near_pairs(files, sketches, on_progress)):
+        if on_pairs is not None:
+            on_pairs(_described(pairs.sort_values("row", kind="stable"), files, parts))
+        # Of each file the nearest match is kept, or its namesake where that is one.
+        best = pd.concat([best, pairs.assign(is_other=~is_among(pairs, named))])
+        order = ["is_other", "bits_apart", "mirrored", "picture_other", "row_other"]
+        best = best.sort_values(order).drop_duplicates(["row", "part_other", "found_by"])
+    by_name_alone = named[~is_among(named, best)]
+    if on_pairs is not None:
+        on_pairs(_described(by_name_alone, files, parts))
+    matches = pd.concat([best.sort_values("found_by"), by_name_alone])
+    matches = _described(matches.sort_values("row", kind="stable"), files, parts)
+    overlaps = [_overlap(matches, files, *two, parts) for two in combinations(range(len(parts)), 2)]
     is_leaking, is_undecided = (any(o[key] for o in overlaps) for key in ("leaking", "undecided"))
     audit = {
         "verdict": "leaking" if is_leaking else "undecided" if is_undecided else "clean",
@@ -270,27 +296,30 @@ def audit_split(
         "parts": [_part_data(n, part, files[files["part"] == n]) for n, part in enumerate(parts)],
         "overlaps": overlaps,
     }
-    return audit, pairs[list(PAIR_COLUMNS)]
+    return audit, matches[list(PAIR_COLUMNS)]
 
 
 def _across(files: pd.DataFrame, column: str) -> pd.DataFrame:
     """Pair the files of each two parts, later and earlier, that have the same in a column."""
     known = files[["part", "row", column]]
     pairs = known.merge(known, on=column, suffixes=("", "_other"))
-    return pairs[pairs["part"] > pairs["part_other"]].assign(bits_apart=0, mirrored=False)
+    pairs = pairs[pairs["part"] > pairs["part_other"]]
+    return pairs.assign(bits_apart=0, mirrored=0, picture_other=0)
 
 
-def _near(
+def _near_pairs(
     files: pd.DataFrame, sketches: NDArray[np.uint8], on_progress: OnProgress
-) -> pd.DataFrame:
-    """Pair the files of two parts whose pictures are near-duplicates."""
+) -> Iterator[pd.DataFrame]:
+    """Yield the pairs of files of two parts that are near, block by block."""
     hashed = files.loc[files["picture"] != NONE, ["picture", "part", "row"]]
-    near = near_pairs(sketches, on_progress=on_progress)
-    near.columns = pd.Index(["picture", "picture_other", "bits_apart", "mirrored"])
-    swapped = {"picture": "picture_other", "picture_other": "picture"}
-    pairs = pd.concat([near, near.rename(columns=swapped)]).merge(hashed, on="picture")
-    pairs = pairs.merge(hashed.add_suffix("_other"), on="picture_other")
-    return pairs[pairs["part"] > pairs["part_other"]]
+    for block in near_blocks(sketches, on_progress=on_progress):
+        if not len(block):
+            continue
+        both = np.concatenate([block, block[:, [1, 0, 2, 3]]])
+        pairs = pd.DataFrame(both, columns=["picture", "picture_other", "bits_apart", "mirrored"])
+        pairs = pairs.merge(hashed, on="picture")
+        pairs = pairs.merge(hashed.add_suffix("_other"), on="picture_other")
+        yield pairs[pairs["part"] > pairs["part_other"]].assign(found_by="near-duplicate")
 
 
 def _described(
@@ -299,7 +328,7 @@ def _described(
     """Add what two files are to each other: PAIR_COLUMNS."""
     one, two = (files.loc[pairs[row]].set_axis(pairs.index) for row in ("row", "row_other"))
     is_same, is_alike = one["key"] == two["key"], one["stem"] == two["stem"]
-    by_name = pairs["found_by"] == "name"
+    by_name, by_hash = pairs["found_by"] == "name", pairs["found_by"] == "near-duplicate"
     compared = (one["picture"] != NONE) & (two["picture"] != NONE)
     read = (one["content"] != NONE) & (two["content"] != NONE)
     # Undecided: only alike, or their bytes differ and one of them has no hash.
@@ -313,22 +342,23 @@ def _described(
         other_file=two["file"],
         name=np.select([is_same, is_alike], ["same", "alike"], ""),
         finding=finding,
+        bits_apart=pairs["bits_apart"].astype(object).where(by_hash, None),
+        mirrored=pairs["mirrored"].astype(bool),
     )
 
 
 def _overlap(
-    pairs: pd.DataFrame, files: pd.DataFrame, other: int, part: int, parts: Sequence[SplitPart]
+    matches: pd.DataFrame, files: pd.DataFrame, other: int, part: int, parts: Sequence[SplitPart]
 ) -> dict[str, Any]:
     """Count the files of a part that are in an earlier one; each counts once."""
     name, other_name = parts[part].name, parts[other].name
-    pairs = pairs[(pairs["part"] == name) & (pairs["other_part"] == other_name)]
+    pairs = matches[(matches["part"] == name) & (matches["other_part"] == other_name)]
     its, theirs = files[files["part"] == part], files[files["part"] == other]
     leaks = pairs[pairs["finding"] == "leak"]
     leaking = set(leaks["row"])
     undecided = set(pairs.loc[pairs["finding"] == "undecided", "row"]) - leaking
     alike = its[its["base"].isin(theirs["base"]) & ~its["key"].isin(theirs["key"])]
-    kinds = pairs.drop_duplicates(["row", "found_by"])
-    kinds = kinds.drop_duplicates(["finding", "found_by", "name", "mirrored"])
+    kinds = pairs.drop_duplicates(["finding", "found_by", "name", "mirrored"])
     return {
         "part": name,
         "other_part": other_name,
@@ -336,8 +366,8 @@ def _overlap(
         "leaking": len(leaking),
         "leaking_fraction": len(leaking) / len(its),
         "same_name": leaks.loc[leaks["name"] == "same", "row"].nunique(),
-        "same_bytes": leaks.loc[leaks["found_by"] == "bytes", "row"].nunique(),
-        "near_duplicates": leaks.loc[leaks["found_by"] == "near-duplicate", "row"].nunique(),
+        "same_bytes": int((leaks["found_by"] == "bytes").sum()),
+        "near_duplicates": int((leaks["found_by"] == "near-duplicate").sum()),
         "undecided": len(undecided),
         "alike_in_name_only": len(set(pairs["row"]) - leaking - undecided),
         "same_base_name": len(alike),
