@@ -47,6 +47,9 @@ TABLE_FILE: Final = "table.csv"
 REJECTED_FILE: Final = "quarantine.csv"
 MANIFEST_FILE: Final = "manifest.json"
 WORDS_FILE: Final = "words.csv"
+MANIFEST_KEYS: Final = frozenset(
+    ("name", "drawn", "image_px", "source_sha256", "pixel_digest", "split_digest", "split_version")
+)
 
 REJECTED_COLUMNS: Final = ("file", "kind", "reason")
 NAME_KIND, PICTURE_KIND, OTHER_KIND, ROW_KIND = "name", "picture", "other", "row"
@@ -383,6 +386,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
         manifest = dict(json.loads(path.read_text(encoding="utf-8")))
         if manifest.get("schema") != SCHEMA:
             raise ValueError(f"it has schema {manifest.get('schema')!r} and not {SCHEMA}")
+        if missing := sorted(MANIFEST_KEYS - manifest.keys()):
+            raise ValueError(f"it does not say {', '.join(missing)}")
     except (OSError, ValueError, TypeError) as error:
         raise _damaged(path.parent, f"{path.name} cannot be read: {error}") from error
     return manifest

@@ -97,6 +97,7 @@ def test_a_damaged_data_set_is_not_opened(tmp_path: Path) -> None:
         ("table.csv", lambda text: text.replace(b",test,", b",train,", 1), "was changed"),
         ("manifest.json", lambda text: text.replace(b'"schema": 1', b'"schema": 0'), "schema 0"),
         ("manifest.json", lambda _: b"[", "manifest.json cannot be read"),
+        ("manifest.json", lambda text: text.replace(b"split_digest", b"x"), "not say split_digest"),
     ]
     for number, (name, edit, problem) in enumerate(cases):
         folder = Path(shutil.copytree(whole, tmp_path / str(number)))
