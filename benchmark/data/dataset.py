@@ -463,11 +463,9 @@ def choose_dataset(data_dir: Path, asked: str | None = None) -> FaceSet:
         asked = photographed[0]
     if asked in prepared:
         return prepared[asked]
-    found = f"no data set {asked!r} is prepared" if asked else "no data set is prepared here"
-    if asked is None and photographed:
-        found = f"{len(photographed)} data sets are prepared and none was asked for by --dataset"
+    several = f"{len(photographed)} data sets of photographs are prepared, and --dataset names none"
     raise DataError(
-        found,
+        f"no data set {asked!r} is prepared" if asked else several,
         allowed=", ".join([*sorted(prepared), DRAWN_NAME]),
         source=str(data_dir),
         fix="`facebench data prepare SOURCE` prepares one from an archive or a folder of faces; "

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from scipy import ndimage
 
 from benchmark.data.crop import DetectorChoice, FoundFace
 
@@ -12,7 +13,7 @@ LEVEL = 200
 
 
 class WhiteRectangles:
-    """Finds runs of white columns; each is a face as high as its white rows."""
+    """Finds what is white and connected."""
 
     name = "white-1"
 
@@ -20,15 +21,9 @@ class WhiteRectangles:
         self.model = model
 
     def find(self, pixels: NDArray[np.uint8], threshold: float) -> list[FoundFace]:
-        white = (pixels > LEVEL).all(axis=2)
-        columns = np.flatnonzero(white.any(axis=0))
-        found = []
-        for run in np.split(columns, np.flatnonzero(np.diff(columns) > 1) + 1):
-            if len(run):
-                rows = np.flatnonzero(white[:, run].any(axis=1))
-                size = (float(len(run)), float(np.ptp(rows) + 1))
-                found.append(FoundFace(float(run[0]), float(rows[0]), *size, score=0.9))
-        return found
+        rectangles = ndimage.find_objects(ndimage.label((pixels > LEVEL).all(axis=2))[0])
+        places = [(x.start, y.start, x.stop - x.start, y.stop - y.start) for y, x in rectangles]
+        return [FoundFace(*map(float, place), score=0.9) for place in places]
 
 
 def not_a_detector(model: Path | None) -> object:

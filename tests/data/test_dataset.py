@@ -145,7 +145,7 @@ def test_the_only_photographed_set_is_taken_and_several_must_be_named(tmp_path: 
         dataset.store_faces(faces.images, faces.labels, name=name, drawn=drawn, data_dir=tmp_path)
 
     store(dataset.STORED_NAME, drawn=True)
-    with pytest.raises(DataError, match="no data set is prepared") as caught:
+    with pytest.raises(DataError, match="0 data sets of photographs are prepared") as caught:
         dataset.choose_dataset(tmp_path)
     for text in ("facebench data prepare SOURCE", "--dataset drawn"):
         assert text in caught.value.fix
@@ -157,6 +157,6 @@ def test_the_only_photographed_set_is_taken_and_several_must_be_named(tmp_path: 
     ):
         dataset.choose_dataset(tmp_path, "nobody")
     store("two")
-    with pytest.raises(DataError, match=r"2 data sets are prepared.*--dataset.*, one, two"):
+    with pytest.raises(DataError, match=r"2 data sets of photographs.*--dataset.*, one, two"):
         dataset.choose_dataset(tmp_path)
     assert dataset.choose_dataset(tmp_path, "two").name == "two"

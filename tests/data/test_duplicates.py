@@ -40,13 +40,6 @@ def rows_of(pairs: pd.DataFrame) -> list[tuple[int, int, bool]]:
     return list(pairs[["first", "second", "is_mirrored"]].itertuples(index=False, name=None))  # type: ignore[arg-type]
 
 
-def test_a_hash_says_where_the_right_neighbour_is_brighter() -> None:
-    sketch = np.zeros((1, 16, 17), np.uint8)
-    sketch[0, 0, 1:] = 9  # brighter once, between the first two columns of the first row
-    # 1 bit of 256: the first, which is the highest of the first byte.
-    assert duplicates.difference_hashes(sketch).tobytes() == bytes([0b1000_0000]) + bytes(31)
-
-
 def test_a_picture_like_its_own_mirror_image_pairs_once() -> None:
     # Both ways near; the upright distance, 0, is the smaller or the first of two equal ones.
     half = np.random.default_rng(0).integers(0, 256, (16, 8), dtype=np.uint8)

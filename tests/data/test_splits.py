@@ -32,20 +32,16 @@ def table_of(n_faces: int, faces_per_cluster: int = 1) -> pd.DataFrame:
     )
 
 
-def test_parts_have_their_shares_in_all_and_in_every_stratum() -> None:
+def test_parts_have_their_shares_in_all_and_in_every_stratum_and_clusters_stay_whole() -> None:
     table = splits.with_split(table_of(2000))
     # 2,000 less 20 without a place = 1,980: 1,584 / 198 / 198.
     sizes = {"train": 1584, "val": 198, "test": 198, "": 20}
     assert table["part"].value_counts().to_dict() == sizes
     left_out = table[table["no_place_reason"] != ""]
     assert (set(left_out["part"]), set(left_out["fold"])) == ({""}, {-1})
-    placed = table[table["part"] != ""]
-    for _, stratum in placed.groupby(["age_group", "gender", "race"]):
+    for _, stratum in table[table["part"] != ""].groupby(["age_group", "gender", "race"]):
         # At most 100 faces a stratum: 10 in the test part, give or take one.
         assert abs((stratum["part"] == "test").sum() - len(stratum) / 10) <= 1
-
-
-def test_a_cluster_is_never_divided() -> None:
     table = splits.with_split(table_of(900, faces_per_cluster=3))
     clusters = table[table["part"] != ""].groupby("cluster")
     assert (clusters[["part", "fold"]].nunique() == 1).all(axis=None)
@@ -96,18 +92,13 @@ def faces_of(table: pd.DataFrame, version: str = splits.SPLIT_VERSION) -> FaceSe
     return FaceSet(Path("some-faces"), manifest, table)
 
 
-def test_parts_are_rows_that_hold_every_placed_face_once() -> None:
-    faces = faces_of(splits.with_split(table_of(300)))
-    for fold in (None, *range(splits.N_FOLDS)):
-        parts = splits.parts_of(faces, fold)
-        rows = np.concatenate([parts[name] for name in splits.PARTS])
-        assert len(set(rows.tolist())) == len(rows) == 297
-        splits.check_no_overlap(faces.table, parts)
-
-
 def test_folds_test_every_placed_face_once_and_validate_on_an_eighth_of_the_rest() -> None:
     faces = faces_of(splits.with_split(table_of(2000)))
     folds = [splits.parts_of(faces, fold) for fold in range(splits.N_FOLDS)]
+    for parts in (splits.parts_of(faces), *folds):
+        rows = np.concatenate([parts[name] for name in splits.PARTS])
+        assert len(set(rows.tolist())) == len(rows) == 1980
+        splits.check_no_overlap(faces.table, parts)
     tested = np.concatenate([parts["test"] for parts in folds])
     assert sorted(tested.tolist()) == [i for i in range(2000) if i % 100]
     # 1,980 faces: 396 tested, 1,584 left, an eighth of them 198.
@@ -154,17 +145,13 @@ def subset_table(n: int = 400) -> pd.DataFrame:
 WHOLE = {"train": np.arange(320), "val": np.arange(320, 360), "test": np.arange(360, 400)}
 
 
-def test_a_specialist_gets_its_own_faces_alone() -> None:
+def test_a_subset_is_trained_on_as_it_says_and_selected_and_tested_on_its_own_faces() -> None:
     table, women = subset_table(), Subset(gender="female")
     inside = splits.members(table, women)
     assert inside.tolist() == (table["gender"] == 1).tolist()
     for name, rows in splits.subset_parts(table, WHOLE, women, seed=0).items():
         assert np.array_equal(rows, WHOLE[name][inside[WHOLE[name]]])
     assert splits.subset_parts(table, WHOLE, None, seed=0) == WHOLE
-
-
-def test_the_three_trainings_are_selected_and_tested_on_the_same_faces() -> None:
-    table = subset_table()
     subset, everyone, size_matched = (
         splits.subset_parts(table, WHOLE, Subset(race="Black", training=training), seed=0)
         for training in ("subset", "everyone", "size_matched")
@@ -176,15 +163,12 @@ def test_the_three_trainings_are_selected_and_tested_on_the_same_faces() -> None
     assert len(size_matched["train"]) == len(subset["train"])
 
 
-def test_a_sample_has_the_shares_of_all() -> None:
+def test_a_sample_has_the_shares_of_all_by_seed_whatever_the_order_of_the_table() -> None:
     # ten faces in three strata of 6, 3 and 1; five of them: shares 3, 1.5 and 0.5. The whole parts
     # are 3, 1 and 0; the one left over goes to the first of the two remainders of 0.5.
     table = subset_table(10).assign(age_group=[0] * 6 + [1] * 3 + [2], gender=0, race=0)
     rows = splits.stratified_sample(table, np.arange(10), 5, seed=0)
     assert table.iloc[rows]["age_group"].tolist() == [0, 0, 0, 1, 1]
-
-
-def test_a_sample_depends_on_the_seed_and_not_on_the_order_of_the_table() -> None:
     table = subset_table()
     first = splits.stratified_sample(table, np.arange(400), 50, seed=0)
     assert not np.array_equal(first, splits.stratified_sample(table, np.arange(400), 50, seed=1))
