@@ -66,11 +66,10 @@ def audit_split(
         with contextlib.ExitStack() as stack:
             on_pairs = None
             if csv_file is not None:
-                inputs = [train, *parts, images]
-                check_outputs([csv_file], overwrite=overwrite, inputs=inputs)
+                check_outputs([csv_file], overwrite=overwrite, inputs=[train, *parts, images])
                 path = stack.enter_context(replacing(csv_file))
-                opened = path.open("w", encoding="utf-8", errors="backslashreplace", newline="")
-                stream = stack.enter_context(opened)
+                stream = path.open("w", encoding="utf-8", errors="backslashreplace", newline="")
+                stack.enter_context(stream)
                 on_pairs = functools.partial(_append, stream, list(split_audit.PAIR_COLUMNS))
                 stream.write(",".join(split_audit.PAIR_COLUMNS) + "\n")
             watch = stack.enter_context(watching())
@@ -78,13 +77,12 @@ def audit_split(
         answer.data = audit
         answer.errors = list(_findings(audit))
         answer.warnings = list(_warnings(audit))
-        if not as_json:
-            for table in _tables(audit):
-                print_table(table)
-            verdict = audit["verdict"]
-            if verdict == "clean" and any(part["without_a_picture"] for part in audit["parts"]):
-                verdict = "clean by name"
-            out.print(VERDICTS[verdict])
+        for table in _tables(audit):
+            print_table(table)
+        verdict = audit["verdict"]
+        if verdict == "clean" and any(part["without_a_picture"] for part in audit["parts"]):
+            verdict = "clean by name"
+        out.print(VERDICTS[verdict])
 
 
 def _append(stream: TextIO, columns: list[str], pairs: "pd.DataFrame") -> None:
@@ -131,8 +129,7 @@ def _warnings(audit: dict[str, Any]) -> Iterator[str]:
 
 
 def _some(names: Sequence[str]) -> str:
-    more = len(names) - SHOWN_NAMES
-    return ", ".join(names[:SHOWN_NAMES]) + (f" and {more:,} more" if more > 0 else "")
+    return ", ".join(names[:SHOWN_NAMES]) + (", …" if len(names) > SHOWN_NAMES else "")
 
 
 def _tables(audit: dict[str, Any]) -> Iterator[Table]:

@@ -82,10 +82,12 @@ def _read_part(path: Path, name: str) -> SplitPart:
     if not path.is_file() and not path.is_dir():
         what = "is neither a file nor a folder" if path.exists() else "does not exist"
         raise DataError(f"{path} {what}", allowed=ALLOWED)
+    written: list[str]
     if (source := _source_at(path)) is not None:
-        form, (written, n_others) = f"{source.kind} of pictures", _picture_paths(source)
+        form, (written, others) = f"{source.kind} of pictures", source.pictures()
+        written.sort()
     else:
-        (form, written), n_others = _names_in(path), 0
+        (form, written), others = _names_in(path), []
     files: dict[str, str] = {}
     for file in filter(None, written):
         files.setdefault(name_key(file), file)
@@ -94,21 +96,15 @@ def _read_part(path: Path, name: str) -> SplitPart:
     counts = Counter(name_key(file) for file in written if file)
     repeated = tuple(files[key] for key, n in counts.items() if n > 1)
     n_nameless = len(written) - counts.total()
-    return SplitPart(name, path, form, (*files.values(),), repeated, n_nameless, source, n_others)
+    return SplitPart(
+        name, path, form, (*files.values(),), repeated, n_nameless, source, len(others)
+    )
 
 
 def _source_at(path: Path) -> Source | None:
     with contextlib.suppress(DataError):
         return archive.open_source(path)
     return None
-
-
-def _picture_paths(source: Source) -> tuple[list[str], int]:
-    """List the pictures of a source, and count its other files."""
-    pictures, others = source.pictures()
-    if not pictures:
-        raise DataError(f"{source.path} holds no pictures ({len(others)} other files)")
-    return sorted(pictures), len(others)
 
 
 def _names_in(path: Path) -> tuple[str, list[str]]:
@@ -123,27 +119,24 @@ def _names_in(path: Path) -> tuple[str, list[str]]:
         raise DataError(f"{path} is no list of names: {error}", allowed=ALLOWED) from error
     is_csv = path.suffix.lower() in (".csv", ".tsv")
     what = "CSV" if is_csv else "text list"
-    tables = [rows for delimiter in ",;\t|" if (rows := _rows(text, delimiter))]
-    for rows in sorted(tables, key=lambda rows: -len(rows[0])):
-        heads = [re.sub(r"[\s_-]", "", cell).lower() for cell in rows[0]]
-        if known := [heads.index(heading) for heading in NAME_COLUMNS if heading in heads]:
-            names = [row[known[0]].strip() if known[0] < len(row) else "" for row in rows[1:]]
-            return f'{what}, column "{rows[0][known[0]].strip()}"', names
-    if not is_csv:  # as Caffe's lists: a name, a space, a class
-        tables.append(_rows(text, " "))
-    tables = [rows for rows in tables if rows and min(map(len, rows)) > 1 and _mostly(rows)]
-    if tables:
-        what, rows = f"{what}, first column", max(tables, key=lambda rows: len(rows[0]))
-    else:
-        rows = [[line] for line in io.StringIO(text, newline=None) if line.strip()]
-        if is_csv and not _mostly(rows):
-            raise DataError(
-                f"{path} has no column of file names; its first line is {rows[0][0][:60]!r}",
-                allowed=f"a column {', '.join(NAME_COLUMNS[:5])}, or a list with one name a line",
-            )
-    names = [row[0].strip() for row in rows]
-    has_heading = rows and (is_csv or tables) and not is_picture_name(names[0])
-    return what, names[1:] if has_heading else names
+    lines = [[line.strip()] for line in io.StringIO(text, newline=None) if line.strip()]
+    first = lines[0][0] if lines else ""
+    rows = _rows(text, max(",;\t|", key=first.count))
+    heads = [re.sub(r"[\s_-]", "", cell).lower() for cell in rows[0]] if rows else []
+    if known := [heads.index(heading) for heading in NAME_COLUMNS if heading in heads]:
+        names = [row[known[0]].strip() if known[0] < len(row) else "" for row in rows[1:]]
+        return f'{what}, column "{rows[0][known[0]].strip()}"', names
+    # As Caffe's lists: a name, a space, a class.
+    tables = [rows] if is_csv else [rows, _rows(text, " ")]
+    table = next((of for of in tables if min(map(len, of), default=0) > 1 and _mostly(of)), None)
+    if table is None and is_csv and not _mostly(lines):
+        raise DataError(
+            f"{path} has no column of file names; its first line is {first[:60]!r}",
+            allowed=f"a column {', '.join(NAME_COLUMNS[:5])}, or a list with one name a line",
+        )
+    names = [row[0].strip() for row in table or lines]
+    has_heading = (is_csv or table) and names and not is_picture_name(names[0])
+    return f"{what}, first column" if table else what, names[1:] if has_heading else names
 
 
 def _rows(text: str, delimiter: str) -> list[list[str]]:
@@ -170,7 +163,7 @@ def _listed(parts: Sequence[SplitPart], images: Path | None) -> pd.DataFrame:
         what = "is no folder and no archive" if images.exists() else "does not exist"
         allowed = "a folder, .zip, .tar or .tar.gz of pictures"
         raise DataError(f"--images {images} {what}", allowed=allowed)
-    index = archive.PictureIndex(_picture_paths(source)[0] if source else ())
+    index = archive.PictureIndex(source.pictures()[0] if source else ())
     rows: list[tuple[int, str, str, tuple[Source, str] | None]] = []
     for number, part in enumerate(parts):
         its = [[file] if part.pictures else index.find(file)[1] for file in part.files]
