@@ -1,51 +1,33 @@
-"""`facebench compare`: what is printed and written, and how it answers a wrong call."""
+"""`facebench compare` and `subsets`: what is printed and written, from stored predictions alone."""
 
-import json
-
+import numpy as np
 import pytest
-import typer
 from rich.console import Console
-from typer.testing import CliRunner, Result
 
 from benchmark import registry
 from benchmark.cli import compare as compare_module
 from benchmark.cli import output
-from benchmark.cli.compare import compare
 from benchmark.comparison import pairs
 from benchmark.comparison.library import Library, read_run
 from benchmark.comparison.pairs import Comparison
 from benchmark.comparison.wording import points
-from tests.cli.conftest import flat
+from tests.cli.conftest import GENDER, MTL, answered_json, facebench, flat, one_run
 from tests.comparison.finished_runs import finished
-from tests.results.conftest import RunBuilder, exact_predictions, made_up_predictions
+from tests.comparison.test_subset_study import with_validation
+from tests.results.conftest import RunBuilder, answered, made_up_faces, made_up_predictions
 
-MTL = "mtl-cnn-none-full-short"
-ALONE = "gender-cnn-none-full-short"
 FROZEN = "mtl-squeezenet1_1-imagenet-frozen-short"
 SWAPPED = "mtl-squeezenet1_1-imagenet-frozen-swapped-short"
-
-app = typer.Typer()
-app.command()(compare)
-
-
-def call(runs: RunBuilder, *arguments: str) -> Result:
-    folders = ["--runs-dir", str(runs.runs_dir), "--data-dir", str(runs.runs_dir.parent / "data")]
-    return CliRunner().invoke(app, [*arguments, *folders])
-
-
-def one_run(runs: RunBuilder, name: str, n_right: int = 80, *, seed: int = 0) -> str:
-    experiment = registry.experiment(name)
-    answers = exact_predictions(70, n_right, n=100, tasks=experiment.head.tasks)
-    return finished(runs, experiment, answers, seed=seed).identity
+BASE = "age_group-cnn-none-full-steps"
 
 
 def test_a_suite_is_answered_in_words(runs: RunBuilder) -> None:
     one_run(runs, MTL, 80)
-    one_run(runs, ALONE, 50)
+    one_run(runs, GENDER, 50)
     broken = runs.runs_dir / "work" / ("0" * 64)
     broken.mkdir()
     (broken / "experiment.json").write_text("{")
-    result = call(runs, "quick")
+    result = facebench("compare", "quick")
     assert result.exit_code == 0
     assert "Left out, not readable" in flat(result.stderr)
     said = flat(result.output)
@@ -53,28 +35,9 @@ def test_a_suite_is_answered_in_words(runs: RunBuilder) -> None:
     assert "One seed on a side speaks of these trainings alone." in said
     missing = "age group (age_group-cnn-none-full-short: not run)"
     assert f"Single-task counterparts missing of {MTL}: {missing}" in said
-    assert "race-cnn-none-full-short (not run: not run)" in said
-
-
-def test_json_is_alone_on_stdout(runs: RunBuilder) -> None:
-    one_run(runs, MTL, 80)
-    identity = one_run(runs, ALONE, 50)
-    answer = json.loads(call(runs, MTL, identity[:8], "--json").stdout)
-    assert (answer["command"], answer["ok"]) == ("compare", True)
-    row = answer["data"]["tables"][0]["rows"][0]
-    assert (row["task"], row["verdict"]) == ("gender", "worse")
-    assert row["difference"] == pytest.approx(-0.3)
-    assert answer["data"]["limits"]
-
-
-def test_one_task_alone_may_be_asked_for(runs: RunBuilder) -> None:
-    one_run(runs, MTL)
     one_run(runs, FROZEN)
-    rows = json.loads(call(runs, MTL, FROZEN, "--task", "race", "--json").stdout)["data"]
-    assert [row["task"] for row in rows["tables"][0]["rows"]] == ["race"]
-    result = call(runs, MTL, FROZEN, "--task", "age")
-    assert result.exit_code == 2
-    assert "unknown task 'age' (allowed: age_group, gender, race)" in flat(result.stderr)
+    data = answered_json("compare", MTL, FROZEN, "--task", "race")
+    assert [row["task"] for row in data["tables"][0]["rows"]] == ["race"]
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +48,7 @@ def plausible(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
         ("mtl-squeezenet1_1-imagenet-fire6_9-short", 3.0, (0, 1)),
         (FROZEN, 1.5, (0, 1)),
         (MTL, 1.6, (0,)),
-        (ALONE, 1.6, (0,)),
+        (GENDER, 1.6, (0,)),
         (SWAPPED, 1.5, (0,)),
     ):
         experiment = registry.experiment(name)
@@ -119,3 +82,23 @@ def test_the_tables_fit_and_break_no_number(
     for _, scores in plausible.groups:
         for score in scores.values():
             assert f"{100 * score.low:.1f}–{100 * score.high:.1f}" in text
+
+
+def test_subsets_are_compared_in_eighty_columns_and_written(runs: RunBuilder) -> None:
+    """The three run groups of women with two seeds: the specialist is right on 60 more."""
+    faces = made_up_faces(400, seed=2)
+    faces = faces[faces["gender"] == 1].head(150).reset_index(drop=True)
+    for ending, n_right in (("women", 120), ("women-everyone", 60), ("women-matched", 118)):
+        table = with_validation(answered(faces, np.arange(150) < n_right, ("age_group",)))
+        for seed in (0, 1):
+            runs.done(registry.experiment(f"{BASE}-{ending}"), table, seed=seed)
+    answer = facebench("subsets")
+    assert answer.exit_code == 0, answer.output
+    assert max(len(line) for line in answer.stdout.splitlines()) <= 80
+    said = flat(answer.stdout)
+    assert "the specialist is better for women" in said
+    assert "shows no significant difference for 1 of 1 subsets" in said
+    assert "+40.0" in said
+    boards = runs.runs_dir / "leaderboards"
+    assert "| women, n 150 | 80.0 ±0.0" in (boards / "subsets-utkface-100.md").read_text()
+    assert (boards / "subsets-utkface-100.png").stat().st_size > 10_000

@@ -1,58 +1,46 @@
 """`facebench leaderboard`: what is printed, written and said when there is nothing to show."""
 
 import csv
-import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
 
 from benchmark import registry
-from benchmark.cli.main import app
+from benchmark.data.dataset import FaceSet
 from benchmark.tasks import TASKS
-from tests.cli.conftest import flat
+from tests.cli.conftest import (
+    GENDER,
+    MTL,
+    RACE,
+    answered_json,
+    facebench,
+    flat,
+    one_run,
+    replaced_only_if_asked,
+    use,
+)
 from tests.results.conftest import RunBuilder, exact_predictions, made_up_predictions
 
-if TYPE_CHECKING:
-    from benchmark.data.dataset import FaceSet
-
-MTL = "mtl-cnn-none-full-short"
-ALONE = "gender-cnn-none-full-short"
 LONG = "mtl-squeezenet1_1-imagenet-fire6_9-short"
 
 
-def call(runs: RunBuilder, *arguments: str, data_dir: Path | None = None) -> Result:
-    data_dir = data_dir or runs.runs_dir.parent / "data"
-    folders = ["--runs-dir", str(runs.runs_dir), "--data-dir", str(data_dir)]
-    return CliRunner().invoke(app, ["leaderboard", *arguments, *folders])
-
-
-def board_of(runs: RunBuilder, *arguments: str, data_dir: Path | None = None) -> Any:
-    answer = json.loads(call(runs, *arguments, "--json", data_dir=data_dir).stdout)
-    assert (answer["command"], answer["ok"]) == ("leaderboard", True)
-    return answer["data"]["leaderboards"][0]
-
-
-def one_run(runs: RunBuilder, name: str = MTL, n_right: int = 80, **about: Any) -> str:
-    experiment = registry.experiment(name)
-    predictions = exact_predictions(70, n_right, tasks=experiment.head.tasks)
-    return runs.done(experiment, predictions, **about).identity
+def board_of(*options: object) -> Any:
+    return answered_json("leaderboard", *options)["leaderboards"][0]
 
 
 def test_tables_are_printed_and_written_the_same_again_with_links(runs: RunBuilder) -> None:
-    one_run(runs)
-    (record,) = runs.records()
+    record = one_run(runs)
     (record.folder / "card.md").write_text("card")
     folder, contents = runs.runs_dir / "leaderboards", []
     for _ in range(2):
-        result = call(runs, "--suite", "quick")
+        result = facebench("leaderboard", "--suite", "quick")
         assert result.exit_code == 0
         contents.append({path.suffix: path.read_text() for path in sorted(folder.iterdir())})
     said = flat(result.output)
     assert "Three tasks, one network (MTL)" in said
-    assert f"3 experiments not run, age_group-cnn-none-full-short, {ALONE}" in said
+    assert f"3 experiments not run, age_group-cnn-none-full-short, {GENDER}" in said
     assert "not measured: weights missing (imagenet of squeezenet1_1;" in said
     assert contents[0] == contents[1]
     assert f"| {MTL} |" in contents[0][".md"]
@@ -66,68 +54,27 @@ def test_without_a_suite_every_experiment_that_was_begun_is_shown(
     runs: RunBuilder, tmp_path: Path
 ) -> None:
     one_run(runs)
-    runs.begun(registry.experiment(ALONE))
-    result = call(runs, "--out", str(tmp_path / "out"))
+    runs.begun(registry.experiment(GENDER))
+    result = facebench("leaderboard")
     assert "every experiment begun" in result.output
     assert "was interrupted or is still running" in flat(result.output)
-    assert "race-cnn-none-full-short" not in result.stdout
-    page = tmp_path / "out" / "leaderboard-utkface-100-all.md"
-    for options, code in (((), 2), (("--overwrite",), 0)):
-        page.write_text("mine")
-        assert call(runs, "--out", str(tmp_path / "out"), *options).exit_code == code
-        assert (page.read_text() == "mine") == (code == 2)
-
-
-def test_the_limits_are_those_of_the_data_set(runs: RunBuilder) -> None:
-    one_run(runs)
-    (path,) = runs.runs_dir.glob("work/*/experiment.json")
-    about = json.loads(path.read_text())
-    for digest, is_utkface in ((None, True), ("a" * 64, False)):
-        about["dataset"]["labels_digest"] = digest
-        path.write_text(json.dumps(about))
-        board = board_of(runs)
-        assert ("UTKFace names no persons" in " ".join(board["limits"])) == is_utkface
-        assert ("the data set's own table" in board["limits"][0]) != is_utkface
-
-
-def test_what_cannot_be_shown_is_refused(runs: RunBuilder, tmp_path: Path) -> None:
-    refused = call(runs)
-    assert refused.exit_code == 2
-    assert "no run to show" in flat(refused.stderr)
-    one_run(runs, ALONE)
-    (tmp_path / "file").write_text("")
-    for options, said in (
-        (("--suite", "moon"), "unknown suite 'moon'"),
-        (("--dataset", "moon"), "data set 'moon' (allowed: utkface-100)"),
-        (("--out", str(tmp_path / "file")), "Check the free space and the right to write there"),
-        (("--why", "because"), "--why gives a reason for nothing"),
-        (("--folds",), "facebench run NAME --folds 0-4"),
-        (("--acknowledge", "moon", "--why", "because"), "there is no run 'moon'"),
-        (("--acknowledge", ALONE, "--why", "because"), "raises no red flag"),
-    ):
-        result = call(runs, *options)
-        assert result.exit_code == 2, options
-        assert said in flat(result.stderr), options
+    assert RACE not in result.stdout
+    page = tmp_path / "leaderboard-utkface-100-all.md"
+    replaced_only_if_asked(page, "leaderboard", "--out", tmp_path)
 
 
 def test_reference_rows_are_of_the_prepared_split_and_fitted_where_that_is_asked(
-    runs: RunBuilder, drawn_data_dir: Path, drawn_faces: "FaceSet"
+    runs: RunBuilder, drawn_data_dir: Path, drawn_faces: FaceSet
 ) -> None:
-    runs.dataset |= {
-        "name": drawn_faces.name,
-        "drawn": True,
-        "pixel_digest": drawn_faces.pixel_digest,
-        "split_digest": drawn_faces.split_digest,
-    }
-    one_run(runs, ALONE)
+    digests = {"pixel_digest": drawn_faces.pixel_digest, "split_digest": drawn_faces.split_digest}
+    runs.dataset |= {"name": drawn_faces.name, "drawn": True} | digests
+    one_run(runs, GENDER)
     table = drawn_faces.table
     most = table[table["part"] == "train"]["gender"].mode()[0]
+    majority = (table[table["part"] == "test"]["gender"] == most).mean()
     for asked, n_rows in (((), 1), (("--fit-references",), 2)):
-        rows = board_of(runs, *asked, data_dir=drawn_data_dir)["rows"]
-        majority = (table[table["part"] == "test"]["gender"] == most).mean()
-        assert (rows[0]["status"], rows[0]["gender_accuracy"]) == (
-            "reference", pytest.approx(majority),
-        )  # fmt: skip
+        rows = board_of("--data-dir", drawn_data_dir, *asked)["rows"]
+        assert rows[0]["gender_accuracy"] == pytest.approx(majority)
         assert sum(row["status"] == "reference" for row in rows) == n_rows
 
 
@@ -136,11 +83,11 @@ def test_photographed_faces_come_before_drawn_ones(runs: RunBuilder) -> None:
     drawn = RunBuilder(runs.runs_dir, runs.dataset | {"name": "drawn-100", "drawn": True})
     drawn.dataset |= {"pixel_digest": "77" * 32}
     one_run(drawn)
-    result = call(runs)
+    result = facebench("leaderboard")
     assert "SYNTHETIC FACES" not in result.output
     assert "Labels are perceived" in flat(result.output)
     assert "runs on synthetic faces are not shown" in flat(result.stderr)
-    shown = flat(call(runs, "--dataset", "drawn").output)
+    shown = flat(facebench("leaderboard", "--dataset", "drawn").output)
     assert "SYNTHETIC FACES · Leaderboard of drawn-100" in shown
     assert "Labels are perceived" not in shown
 
@@ -150,24 +97,25 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> RunBuilder:
     """The quick suite with a long name, three seeds, a failure, ad-hoc runs; much is missing."""
     runs = RunBuilder(tmp_path_factory.mktemp("runs") / "mlruns")
     runs.dataset |= {"name": "others-100"}  # on UTKFace a skill of 4 would be stopped
-    for name, skill, seeds in ((LONG, 4.0, (0,)), (MTL, 1.6, (0, 1, 2)), (ALONE, 1.6, (0,))):
+    for name, skill, seeds in ((LONG, 4.0, (0,)), (MTL, 1.6, (0, 1, 2)), (GENDER, 1.6, (0,))):
         experiment = registry.experiment(name)
         skills = dict.fromkeys(experiment.head.tasks, skill)
         for seed in seeds:
             runs.done(experiment, made_up_predictions(skills, n=800, seed=seed), seed=seed)
     swept = registry.experiment(MTL).adjusted({"recipe.learning_rate": 3e-4})
     runs.done(swept, made_up_predictions(dict.fromkeys(TASKS, 1.4), n=800))
-    runs.failed(registry.experiment("race-cnn-none-full-short"), "[bold]nan[/bold] [/]")
+    runs.failed(registry.experiment(RACE), "[bold]nan[/bold] [/]")
     return runs
 
 
 def test_the_table_fits_breaks_no_number_and_has_few_notes(
     several: RunBuilder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = board_of(several, "--ad-hoc")["rows"]
+    use(several, monkeypatch)
+    rows = board_of("--ad-hoc")["rows"]
     for width in (80, 100, 200):
         monkeypatch.setenv("COLUMNS", str(width))
-        result = call(several, "--suite", "quick", "--ad-hoc")
+        result = facebench("leaderboard", "--suite", "quick", "--ad-hoc")
         assert result.exit_code == 0, result.stderr
         assert max(map(len, result.stdout.splitlines())) <= width
         assert "…" not in result.stdout
@@ -182,48 +130,44 @@ def test_the_table_fits_breaks_no_number_and_has_few_notes(
                     low, high = (100 * row[f"{task}_accuracy_{end}"] for end in ("low", "high"))
                     assert f"{low:.1f}–{high:.1f}" in table
         assert "recipe.learning_rate=" in table
-    told = call(several, "--suite", "quick", "--notes").stdout
+    told = facebench("leaderboard", "--suite", "quick", "--notes").stdout
     for text in ("difference, pp", "to its STL counterpart", "GMACs", "perceived age, gender"):
         assert text in flat(told), text
 
 
-@pytest.mark.parametrize("by_name", [False, True])
-def test_a_flagged_row_is_not_ranked_until_it_is_acknowledged(
-    by_name: bool, runs: RunBuilder
-) -> None:
-    identities = [one_run(runs, n_right=95, seed=seed)[:12] for seed in (0, 1)]
-    result = call(runs)
+def test_a_flagged_row_is_not_ranked_until_it_is_acknowledged(runs: RunBuilder) -> None:
+    identities = [one_run(runs, n_right=95, seed=seed).identity[:12] for seed in (0, 1)]
+    result = facebench("leaderboard")
     assert "!  mtl-cnn" in result.output
     assert "LEAK WARNING, not ranked: age group 95.0 % is above 83 %" in flat(result.output)
     assert f"--acknowledge {MTL}" in flat(result.output)
-    row = board_of(runs)["rows"][0]
+    row = board_of()["rows"][0]
     assert (row["rank"], row["stopped"]) == (None, True)
-    assert "no reason is given" in flat(call(runs, "--acknowledge", MTL).stderr)
-    asked = [MTL] if by_name else identities
-    options = [part for run in asked for part in ("--acknowledge", run)]
-    result = call(runs, *options, "--why", "The split was checked by hand")
+    assert "no reason is given" in flat(facebench("leaderboard", "--acknowledge", MTL).stderr)
+    options = ["--acknowledge", identities[1], "--acknowledge", MTL]
+    result = facebench("leaderboard", *options, "--why", "The split was checked by hand")
     assert result.exit_code == 0
     assert "1  mtl-cnn" in result.output
     assert f"run {identities[0]} is acknowledged" in flat(result.stderr)
-    later = flat(call(runs).output)
+    later = flat(facebench("leaderboard").output)
     assert "RED FLAG, acknowledged on" in later
     assert "The split was checked by hand" in later
 
 
 def test_folds_are_compared_with_the_fixed_split_and_not_among_the_rows(runs: RunBuilder) -> None:
-    experiment = registry.experiment(ALONE)
-    one_run(runs, ALONE)
+    experiment = registry.experiment(GENDER)
+    one_run(runs, GENDER)
     for fold in range(5):
         predictions = exact_predictions(60 + fold, 60 + fold, tasks=("gender",))
         runs.done(experiment.in_fold(fold), predictions)
-    assert "Not shown: 5 runs of single folds; --folds does." in flat(call(runs).stdout)
-    result = call(runs, "--folds", "--json")
-    assert result.exit_code == 0, result.stderr
-    (table,) = json.loads(result.stdout)["data"]["folds"]
+    assert "Not shown: 5 runs of single folds; --folds does." in flat(
+        facebench("leaderboard").stdout
+    )
+    (table,) = answered_json("leaderboard", "--folds")["folds"]
     (row,) = table["rows"]
-    assert (row["name"], row["n_folds"], row["rank_folds"]) == (ALONE, 5, 1)
+    assert (row["name"], row["n_folds"], row["rank_folds"]) == (GENDER, 5, 1)
     assert row["test/gender/accuracy/mean"] == pytest.approx(0.62)
     assert row["test/race/accuracy/mean"] is None
     with Path(table["file"]).open() as stream:
-        assert [line["name"] for line in csv.DictReader(stream)] == [ALONE]
-    assert "62.0 ± 1.6" in call(runs, "--folds").stdout
+        assert [line["name"] for line in csv.DictReader(stream)] == [GENDER]
+    assert "62.0 ± 1.6" in facebench("leaderboard", "--folds").stdout

@@ -1,75 +1,104 @@
-"""`runs rescore` and `doctor`: what they touch, say and leave alone."""
+"""`status`, `runs rescore` and `doctor`: what they say, touch and leave alone."""
 
-import json
+import os
+import time
+from dataclasses import replace
 from pathlib import Path
 
-from typer.testing import CliRunner, Result
+import pandas as pd
+import pytest
 
 from benchmark import registry
-from benchmark.cli.main import app as main
-from benchmark.cli.tracking import app
 from benchmark.evaluation.artifacts import is_scored
-from benchmark.record import RunRecord
-from tests.cli.conftest import flat
+from benchmark.files import file_lock, write_json
+from benchmark.runs.queue import Queue, QueuedRun, queues_folder, seconds_left
+from tests.cli.conftest import GENDER, MTL, RACE, answered_json, facebench, flat, one_run
 from tests.results.conftest import RunBuilder, an_experiment, exact_predictions
 
-GENDER = "gender-cnn-none-full-short"
-RACE = "race-cnn-none-full-short"
 
-
-def call(runs_dir: Path, *arguments: str) -> Result:
-    return CliRunner().invoke(app, [*arguments, "--runs-dir", str(runs_dir)])
-
-
-def one_run(runs: RunBuilder, name: str) -> RunRecord:
-    experiment = registry.experiment(name)
-    return runs.done(experiment, exact_predictions(20, 20, n=25, tasks=experiment.head.tasks))
-
-
-def test_every_finished_run_is_rescored_and_then_left_alone(runs: RunBuilder) -> None:
-    records = [one_run(runs, name) for name in (GENDER, RACE)]
-    runs.begun(registry.experiment(GENDER), seed=1)
-    first = call(runs.runs_dir, "rescore")
-    assert first.exit_code == 0
-    assert "2 runs rescored, 0 were up to date" in flat(first.output)
-    assert all(is_scored(record) for record in records)
-    assert "0 runs rescored, 2 were up to date" in flat(call(runs.runs_dir, "rescore").output)
-
-
-def test_only_the_runs_that_are_named_are_rescored(runs: RunBuilder) -> None:
+def test_runs_are_rescored_once_all_or_those_that_are_named(runs: RunBuilder) -> None:
     gender, race = one_run(runs, GENDER), one_run(runs, RACE)
     other = runs.done(an_experiment("other"), exact_predictions(20, 20, n=25))
+    runs.begun(registry.experiment(GENDER), seed=1)
+    rescore = ("runs", "rescore")
     for name, done in ((gender.identity[:8], [gender]), (RACE, [gender, race])):
-        answer = json.loads(call(runs.runs_dir, "rescore", name, "--json").stdout)
-        assert answer["data"] == {"runs": {"rescored": 1}}
+        assert answered_json(*rescore, name) == {"runs": {"rescored": 1}}
         assert [record for record in (gender, race, other) if is_scored(record)] == done
-    assert "0 runs rescored, 2 were" in flat(call(runs.runs_dir, "rescore", "quick").output)
+    assert "0 runs rescored, 2 were up to date" in flat(facebench(*rescore, "quick").output)
+    assert "1 runs rescored, 2 were up to date" in flat(facebench(*rescore).output)
 
 
 def test_a_run_that_cannot_be_rescored_does_not_stop_the_others(runs: RunBuilder) -> None:
     broken, sound = one_run(runs, GENDER), one_run(runs, RACE)
     broken.predictions_path.unlink()
-    result = call(runs.runs_dir, "rescore")
+    result = facebench("runs", "rescore")
     assert result.exit_code == 3
     assert "1 runs rescored, 0 were up to date, 1 could not be" in flat(result.output)
     assert "cannot be read" in flat(result.stderr)
     assert is_scored(sound)
 
 
-def test_a_name_that_is_no_run_is_answered(runs: RunBuilder) -> None:
-    result = call(runs.runs_dir, "rescore")
-    assert (result.exit_code, "facebench run --suite quick" in flat(result.stderr)) == (2, True)
-    one_run(runs, GENDER)
-    result = call(runs.runs_dir, "rescore", "moon")
-    assert (result.exit_code, "there is no run 'moon'" in flat(result.stderr)) == (2, True)
-
-
 def test_doctor_names_what_is_missing_and_what_to_do(tmp_path: Path) -> None:
-    options = ["--data-dir", str(tmp_path), "--runs-dir", str(tmp_path / "new" / "mlruns")]
-    answer = CliRunner().invoke(main, ["doctor", "--json", *options])
-    rows = {row["what"]: row for row in json.loads(answer.stdout)["data"]}
+    doctor = ("doctor", "--data-dir", tmp_path, "--runs-dir", tmp_path / "new" / "mlruns")
+    rows = {row["what"]: row for row in answered_json(*doctor)}
     assert list(rows) == ["device", "data", "weights", "disk", "packages"]
     assert rows["data"]["found"] == "no prepared data set"
     assert "data prepare" in rows["data"]["fix"]
     assert rows["packages"]["fix"] == ""
-    assert "This machine" in CliRunner().invoke(main, ["doctor", *options]).output
+    assert "This machine" in facebench(*doctor).output
+
+
+def test_states_processes_and_time_left_are_named(runs: RunBuilder) -> None:
+    experiment = registry.experiment(MTL)
+    done, running = runs.begun(experiment, seed=0), runs.begun(experiment, seed=1)
+    (done.folder / "done.json").write_text('{"schema": 1}')
+    history = pd.DataFrame({"epoch": [1, 2, 3], "epoch_seconds": [30.0, 10.0, 20.0]})
+    history.to_csv(running.folder / "history.csv", index=False)
+    status = ("status", MTL, "--seeds", "0,1,2")
+    with file_lock(running.folder / "claim"):
+        data, shown = answered_json(*status), facebench(*status)
+    assert data["counts"] == {"done": 1, "claimed": 1, "absent": 1}
+    rows = {row["seed"]: row for row in data["runs"]}
+    assert rows[0]["identity"] == done.identity
+    assert rows[1]["pid"] == os.getpid()
+    assert rows[1]["seconds_left"] == 20 * (experiment.recipe.max_epochs - 3)
+    assert "seconds_left" not in rows[0]
+    assert "1 running, 1 not run, 1 done." in flat(shown.stdout)
+
+
+def test_a_running_suite_tells_what_waits_where_runs_are_and_the_time_left(
+    runs: RunBuilder,
+) -> None:
+    running, now = runs.begun(registry.experiment(MTL), seed=1), time.time()
+    told = [
+        QueuedRun(MTL, 0, "done", "0" * 64, "node-a", now - 10, 60.0),
+        QueuedRun(MTL, 1, "running", running.identity, "node-b", now - 20),
+        QueuedRun(MTL, 2, since=now),
+        QueuedRun(GENDER, 0, since=now),
+    ]
+    queue = {"host": "head", "pid": 7, "engine": "ray", "n_slots": 2, "since": now - 80}
+    path = queues_folder(runs.runs_dir) / "head-7.json"
+    write_json(path, queue | {"schema": 1, "runs": [vars(run) for run in told]})
+    status = "status"
+    with file_lock(running.folder / "claim"), file_lock(path.with_suffix(".lock")):
+        data, shown = answered_json(*status), flat(facebench(*status).stdout)
+        named = answered_json(*status, MTL, "--seeds", "1,2,3")
+    (suite,) = data["suites"]
+    assert suite["counts"] == {"done": 1, "running": 1, "queued": 2}
+    # 40 s of the one that runs, 60 s of each that waits: of an experiment that never ran, as usual.
+    assert suite["seconds_left"] == pytest.approx((40 + 60 + 60) / 2, abs=5)
+    assert data["counts"] == {"claimed": 1, "queued": 2}
+    (row,) = [row for row in data["runs"] if row["state"] == "claimed"]
+    assert row["where"] == "node-b"
+    assert "4 runs by process 7 on head (ray, 2 at once): 1 done, 1 running, 2 queued" in shown
+    assert [row["state"] for row in named["runs"]] == ["claimed", "queued", "absent"]
+    gone = answered_json(*status)
+    assert (gone["suites"], gone["counts"]) == ([], {"interrupted": 1})
+
+
+def test_time_left_follows_what_runs_of_that_experiment_took() -> None:
+    queue = Queue("here", 1, "local", 1, 0.0, tuple(QueuedRun(*it) for it in (("a", 0), ("b", 0))))
+    assert seconds_left(queue, {}, 0.0) is None
+    assert seconds_left(queue, {"a": 100.0, "b": 5.0}, 0.0) == 105.0
+    # More at once than there are runs: the longest decides.
+    assert seconds_left(replace(queue, n_slots=8), {"a": 100.0, "b": 5.0}, 0.0) == 100.0

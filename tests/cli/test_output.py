@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 import typer
 from rich.console import Console
-from typer.testing import CliRunner
 
 from benchmark.cli import output
-from benchmark.cli.main import app
+from tests.cli.conftest import facebench
 
 
 @pytest.fixture
@@ -29,13 +28,6 @@ def count_to(n: int) -> None:
             watch("faces", done + 1, n)
 
 
-def wait_for_lines(said: io.StringIO, n: int) -> list[str]:
-    deadline = time.monotonic() + 10
-    while said.getvalue().count("\n") < n and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return said.getvalue().splitlines()
-
-
 def test_what_is_quick_or_quiet_leaves_no_line_in_a_log(
     said: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -43,34 +35,31 @@ def test_what_is_quick_or_quiet_leaves_no_line_in_a_log(
     with output.busy("comparing"):
         pass
     monkeypatch.setattr(output, "PLAIN_LINE_SECONDS", 0.0)
-    monkeypatch.setattr(output.Options, "quiet", True)
-    with output.busy("comparing"):
+    with output.speaking("run", quiet=True), output.busy("comparing"):
         time.sleep(0.05)
     assert said.getvalue() == ""
 
 
+@pytest.mark.parametrize("line", ["faces: 2 of 8 (25 %)", "faces …"])
 def test_a_long_step_leaves_lines_in_a_log_until_its_end(
-    said: io.StringIO, monkeypatch: pytest.MonkeyPatch
+    line: str, said: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between two reports of progress, or without any, as in a library."""
     monkeypatch.setattr(output, "PLAIN_LINE_SECONDS", 0.05)
     monkeypatch.setattr(output, "BUSY_SECONDS", 0.05)
-    for begin, line in (
-        (output.watching, "faces: 2 of 8 (25 %)"),
-        (lambda: output.busy("faces"), "faces …"),
-    ):
-        said.seek(0)
-        said.truncate()
-        with begin() as watch:
-            if watch is not None:
-                watch("faces", 2, 8)
-            lines = wait_for_lines(said, 3)
-        assert len(lines) >= 3
-        assert all(text.startswith(line) for text in lines)
-        assert "\x1b" not in said.getvalue()
-        after = said.getvalue()
-        time.sleep(0.2)
-        assert said.getvalue() == after
+    deadline = time.monotonic() + 10
+    with output.busy("faces") if "…" in line else output.watching() as watch:
+        if watch is not None:
+            watch("faces", 2, 8)
+        while said.getvalue().count("\n") < 3 and time.monotonic() < deadline:
+            time.sleep(0.01)
+    lines = said.getvalue().splitlines()
+    assert len(lines) >= 3
+    assert all(text.startswith(line) for text in lines)
+    assert "\x1b" not in said.getvalue()
+    after = said.getvalue()
+    time.sleep(0.2)
+    assert said.getvalue() == after
 
 
 def test_a_line_waits_for_what_was_just_said(
@@ -96,13 +85,11 @@ def test_a_step_that_begins_late_counts_its_own_seconds() -> None:
 
 def test_a_terminal_gets_a_bar_with_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.StringIO()
-    console = Console(file=stream, force_terminal=True, width=80)
-    monkeypatch.setattr(output, "err", console)
+    monkeypatch.setattr(output, "err", Console(file=stream, force_terminal=True, width=80))
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     count_to(3)
-    assert "\x1b" in stream.getvalue()
-    assert "3/3" in stream.getvalue()
-    assert ":" in stream.getvalue()  # hours:minutes:seconds
+    for part in ("\x1b", "3/3", ":"):  # hours:minutes:seconds
+        assert part in stream.getvalue()
 
 
 def test_what_the_system_refuses_is_a_sentence_wherever_it_is_met(
@@ -114,40 +101,26 @@ def test_what_the_system_refuses_is_a_sentence_wherever_it_is_met(
     sentence = " ".join(said.getvalue().split())
     assert sentence.startswith("Error: No such file or directory (")
     assert "--debug" in sentence
-
-
-def test_a_reader_that_went_away_is_no_error_of_ours() -> None:
+    # A reader that went away is no error of ours.
     with pytest.raises(BrokenPipeError), output.speaking("list"):
         raise BrokenPipeError
 
 
-def test_a_width_into_which_no_table_fits_is_not_taken() -> None:
-    for given, kept in (("0", False), ("7", False), ("wide", False), ("80", True)):
-        environment = {"COLUMNS": given}
-        output.usable_columns(environment)
-        assert ("COLUMNS" in environment) is kept, given
-
-
-def test_a_mistyped_folder_is_an_error_and_is_not_made(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    typo = tmp_path / "daat"
-    reads = ("data audit", "run mtl-cnn-none-full-short", "leaderboard", "compare x")
-    calls = [("--data-dir", call) for call in reads]
-    for option, call in (*calls, ("--runs-dir", "status"), ("--runs-dir", "clean")):
-        result = CliRunner().invoke(app, [*call.split(), option, str(typo)])
-        assert result.exit_code == 2, call
-        assert "does not exist" in result.stderr
-        assert option in result.stderr
-        assert not typo.exists()
-    monkeypatch.setenv("FACEBENCH_DATA_DIR", str(typo))
-    assert CliRunner().invoke(app, ["data", "audit"]).exit_code == 2
-    assert not typo.exists()
+@pytest.mark.parametrize(
+    ("given", "kept"), [("0", False), ("7", False), ("x", False), ("80", True)]
+)
+def test_a_width_into_which_no_table_fits_is_not_taken(given: str, kept: bool) -> None:
+    environment = {"COLUMNS": given}
+    output.usable_columns(environment)
+    assert ("COLUMNS" in environment) is kept
 
 
 @pytest.mark.parametrize("command", ["tune", "predict", "leaderboard", "data crop"])
-def test_help_fills_the_lines_of_the_terminal(command: str) -> None:
-    shown = CliRunner().invoke(app, [*command.split(), "--help"], env={"COLUMNS": "80"}).stdout
+def test_help_fills_the_lines_of_the_terminal(
+    command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = facebench(*command.split(), "--help").stdout
     lines = [line.strip() for line in shown.partition("╭")[0].splitlines()]
     for line, following in itertools.pairwise(lines):
         if line and following:

@@ -1,4 +1,4 @@
-"""The command line as a person meets it: the whole way on synthetic faces, and every wrong turn."""
+"""`facebench run` as a person meets it: the whole way on synthetic faces; `speed` beside it."""
 
 import json
 import os
@@ -9,23 +9,19 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from click.testing import Result
-from PIL import Image
-from typer.testing import CliRunner
 
 from benchmark.cli import output
-from benchmark.cli.main import app
 from benchmark.cli.run_display import RunDisplay, epoch_line
 from benchmark.record import all_records
 from benchmark.tasks import TaskName, combined
 from benchmark.training.trainer import EpochResult
+from tests.cli.conftest import GENDER, MTL, RACE, TINY, answered_json, facebench
+from tests.data.sources import folder_of, jpeg
 
-
-def facebench(*arguments: str | Path) -> Result:
-    """Run a command in this process, which has torch already."""
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+PROGRAM = (sys.executable, "-c", "from benchmark.cli.main import main; main()")
+FROZEN = "mtl-squeezenet1_1-imagenet-frozen-short"
+Places = tuple[str | Path, ...]
 
 
 def facebench_process(
@@ -33,27 +29,14 @@ def facebench_process(
 ) -> subprocess.CompletedProcess[str]:
     """Run a command in a process of its own."""
     return subprocess.run(
-        [sys.executable, "-c", "from benchmark.cli.main import main; main()", *map(str, arguments)],
+        [*PROGRAM, *map(str, arguments)],
         capture_output=True, text=True, check=False, env=os.environ | environment,
     )  # fmt: skip
 
 
-Places = tuple[str | Path, ...]
-
-
-@pytest.fixture
-def places(drawn_data_dir: Path, tmp_path: Path) -> Places:
-    """Synthetic faces, and a runs folder of its own without MLflow."""
-    where = ("--dataset", "drawn", "--data-dir", drawn_data_dir, "--runs-dir", tmp_path)
-    return (*where, "--tracking", "files")
-
-
-TINY = ("--set", "backbone.input_px=32", "--set", "recipe.max_epochs=1", "--device", "cpu")
-
-
-def test_one_command_runs_and_another_ranks(drawn_data_dir: Path, tmp_path: Path) -> None:
-    places = ("--dataset", "drawn", "--data-dir", drawn_data_dir, "--runs-dir", tmp_path)
-    run = ("run", "race-cnn-none-full-short", *places, "--offline")
+def test_one_command_runs_and_another_ranks(on_drawn: Places, tmp_path: Path) -> None:
+    places = on_drawn[:-2]  # tracked in MLflow
+    run = ("run", RACE, *places, "--offline")
     first = facebench(*run)
     assert first.exit_code == 0, first.stderr
     assert first.stderr.startswith("SYNTHETIC FACES, not people: data set drawn")
@@ -63,7 +46,7 @@ def test_one_command_runs_and_another_ranks(drawn_data_dir: Path, tmp_path: Path
 
     board = facebench("leaderboard", "--suite", "quick", *places)
     assert board.exit_code == 0, board.stderr
-    assert "race-cnn-none-full-short" in re.sub(r"\s+", "", board.stdout)
+    assert RACE in re.sub(r"\s+", "", board.stdout)
     assert "majority" in board.stdout
     assert "SYNTHETIC" in board.stdout
     written = {path.suffix for path in (tmp_path / "leaderboards").iterdir()}
@@ -71,190 +54,103 @@ def test_one_command_runs_and_another_ranks(drawn_data_dir: Path, tmp_path: Path
     assert (tmp_path / "mlflow.db").is_file()
 
 
-def test_folds_are_run_instead_of_the_fixed_split(tmp_path: Path, places: Places) -> None:
-    result = facebench("run", "gender-cnn-none-full-short", "--folds", "0,3", *places, *TINY)
-    assert result.exit_code == 0, result.stderr
+def test_folds_are_run_instead_of_the_fixed_split(tmp_path: Path, on_drawn: Places) -> None:
+    data = answered_json("run", GENDER, "--folds", "0,3", *on_drawn, *TINY)
+    assert data["runs"] == {"finished": 2, "skipped": 0, "missing": 0, "failed": 0}
     definitions = [record.about["experiment"] for record in all_records(tmp_path)]
-    assert sorted(item["name"] for item in definitions) == [
-        "gender-cnn-none-full-short-fold0", "gender-cnn-none-full-short-fold3",
-    ]  # fmt: skip
-    assert sorted(item["protocol"]["fold"] for item in definitions) == [0, 3]
+    assert {item["name"]: item["protocol"]["fold"] for item in definitions} == {
+        f"{GENDER}-fold0": 0, f"{GENDER}-fold3": 3,
+    }  # fmt: skip
 
 
 def test_a_sweep_is_ad_hoc_runs_on_one_cache_that_the_leaderboard_tells_apart(
-    drawn_data_dir: Path, tmp_path: Path
+    on_drawn: Places, tmp_path: Path
 ) -> None:
-    places = ("--dataset", "drawn", "--data-dir", drawn_data_dir, "--runs-dir", tmp_path / "runs")
     swept = ("--sweep", "recipe.learning_rate=1e-4,1e-3", "--sweep", "head.hidden_units=8,128")
-    name = "mtl-squeezenet1_1-imagenet-frozen-short"
-    random = (*TINY, "--set", "backbone.weights=none")
-    run = ("run", name, *random, *swept, *places, "--cache-dir", tmp_path / "cache")
-    result = facebench(*run, "--tracking", "files", "--precision", "fp32")
+    random = ("--set", "backbone.weights=none", "--precision", "fp32")
+    cache = ("--cache-dir", tmp_path / "cache")
+    result = facebench("run", FROZEN, *TINY, *random, *swept, *cache, *on_drawn)
     assert result.exit_code == 0, result.stderr
     assert "4 finished" in result.stderr
     assert "recipe.learning_rate=0.001, " in result.stderr
-
-    records = {
-        (about["experiment"]["recipe"]["learning_rate"],
-         about["experiment"]["head"]["hidden_units"]): record
-        for record in all_records(tmp_path / "runs")
-        for about in [record.about]
-    }  # fmt: skip
-    assert set(records) == {(rate, units) for rate in (1e-4, 1e-3) for units in (8, 128)}
-    assert all(record.about["ad_hoc"] for record in records.values())
-    origins = [record.about["speed"]["cache"]["origin"] for record in records.values()]
+    found = [record.about for record in all_records(tmp_path)]
+    assert all(about["ad_hoc"] for about in found)
+    origins = [about["speed"]["cache"]["origin"] for about in found]
     assert sorted(origins) == ["built", "found", "found", "found"]
 
-    board = facebench("leaderboard", "--ad-hoc", *places)
+    board, seen = facebench("leaderboard", "--ad-hoc", *on_drawn[:-2]), set()
     assert board.exit_code == 0, board.stderr
-    (page,) = (tmp_path / "runs" / "leaderboards").glob("*.html")
-    for (rate, units), record in records.items():
-        said = f"run {record.identity[:12]} · "
-        assert said.strip(" ·") in board.stdout
-        (changes,) = re.findall(f"<small>{said}([^<]*)</small>", page.read_text())
-        assert f"recipe.learning_rate={rate}" in changes.split(" · ")
-        assert ("head.hidden_units=8" in changes.split(" · ")) is (units == 8)  # 128 is as defined
-
-
-def test_a_sweep_over_what_cannot_be_is_refused_before_anything_runs(tmp_path: Path) -> None:
-    for sweep, said in (
-        ("recipe.learning_rate=1e-4,fast", "'recipe.learning_rate' is 'fast'"),
-        ("recipe.rate=1,2", "unknown setting 'recipe.rate'"),
-        ("head.hidden_units=0,8", "hidden_units"),
-    ):
-        where = ("--sweep", sweep, "--runs-dir", tmp_path)
-        refused = facebench("run", "mtl-vgg16-imagenet-frozen", *where)
-        assert refused.exit_code == 2, sweep
-        assert said in refused.stderr, sweep
-        assert not list(tmp_path.iterdir()), sweep
+    page = next(tmp_path.glob("leaderboards/*.html")).read_text()
+    for about in found:
+        recipe, head = about["experiment"]["recipe"], about["experiment"]["head"]
+        seen.add((recipe["learning_rate"], head["hidden_units"]))
+        run = f"run {about['identity'][:12]}"
+        assert run in board.stdout
+        (changes,) = re.findall(f"<small>{run} · ([^<]*)</small>", page)
+        assert f"recipe.learning_rate={recipe['learning_rate']}" in changes.split(" · ")
+        is_changed = head["hidden_units"] == 8  # 128 is as defined
+        assert ("head.hidden_units=8" in changes.split(" · ")) is is_changed
+    assert seen == {(rate, units) for rate in (1e-4, 1e-3) for units in (8, 128)}
 
 
 @pytest.mark.slow
-def test_without_mlflow_nothing_of_it_is_touched(drawn_data_dir: Path, tmp_path: Path) -> None:
+def test_without_mlflow_nothing_of_it_is_touched(on_drawn: Places, tmp_path: Path) -> None:
     """A folder on the path that hides mlflow and optuna stands for a machine without them."""
-    hidden = tmp_path / "hidden"
+    hidden, runs_dir = tmp_path / "hidden", tmp_path / "runs"
     hidden.mkdir()
     for package in ("mlflow", "optuna"):
         (hidden / f"{package}.py").write_text("raise ImportError('not on this machine')")
-    runs_dir = tmp_path / "runs"
-    places = ("--dataset", "drawn", "--data-dir", drawn_data_dir, "--runs-dir", runs_dir)
-    run = ("run", "gender-cnn-none-full-short", *TINY, *places)
-    with_files = facebench_process(*run, "--tracking", "files", PYTHONPATH=str(hidden))
+    run = ("run", GENDER, *TINY, *on_drawn, "--runs-dir", runs_dir)
+    with_files = facebench_process(*run, PYTHONPATH=str(hidden))
     assert with_files.returncode == 0, with_files.stderr
     assert not (runs_dir / "mlflow.db").exists()
     tracked = facebench_process("runs", "import", "--runs-dir", runs_dir, PYTHONPATH=str(hidden))
     assert tracked.returncode == 2
     assert "mlflow cannot be imported" in tracked.stderr
-    imported = facebench("runs", "import", "--runs-dir", runs_dir, "--json")
-    assert imported.exit_code == 0, imported.stderr
-    assert len(json.loads(imported.stdout)["data"]["runs"]) == 1
+    assert len(answered_json("runs", "import", "--runs-dir", runs_dir)["runs"]) == 1
 
 
-WRONG = {
-    "run mtl-cnn-none-ful-short": "Did you mean mtl-cnn-none-full-short",
-    "run --suite fast": "unknown suite 'fast'",
-    "run": "nothing to run was named",
-    "run --suite quick --set recipe.epochs=3": "unknown setting 'recipe.epochs'",
-    "run --suite quick --set recipe.max_epochs=many": "is 'many'",
-    "run --suite quick --device tpu": "device 'tpu' is not on this machine",
-    "run --suite quick --seeds a": "--seeds is 'a'",
-    "run --suite quick --tracking wandb": "--tracking is 'wandb'",
-    "run --suite quick --dataset nobody": "no data set 'nobody' is prepared",
-    "show nobody": "unknown experiment 'nobody'",
-    "list --suite fast": "unknown suite 'fast'",
-}
+def test_a_task_of_one_class_is_warned_of(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "men", {f"{n}.jpg": jpeg(n) for n in range(60)})
+    rows = [f"{n}.jpg,male,{('White', 'Black')[n % 2]}" for n in range(60)]
+    (tmp_path / "labels.csv").write_text("\n".join(["file,gender,race", *rows]))
+    data = ("--data-dir", tmp_path / "data")
+    labels = ("--labels", tmp_path / "labels.csv", "--image-px", 32)
+    facebench("data", "prepare", folder, *labels, *data)
+    asked = facebench("run", GENDER, "--runs-dir", tmp_path / "runs", "--dry-run", *data)
+    assert "every face with a label of gender is male" in asked.stderr
 
 
-def test_a_wrong_word_is_one_sentence_and_exit_code_two(
-    drawn_data_dir: Path, tmp_path: Path
-) -> None:
-    for command, said in WRONG.items():
-        where = ("--data-dir", drawn_data_dir, "--runs-dir", tmp_path)
-        answer = facebench(*command.split(), *(where if command.startswith("run") else ()))
-        assert answer.exit_code == 2, command
-        assert said in answer.stderr, command
-        assert "Traceback" not in answer.stderr, command
-        assert list(all_records(tmp_path)) == [], command
-
-
-def test_without_a_data_set_a_command_names_both_ways_to_one(tmp_path: Path) -> None:
-    commands = ("run --suite quick", "data audit", "data explore", "tune --suite quick", "speed")
-    for command in commands:
-        answer = facebench(*command.split(), "--data-dir", tmp_path)
-        assert answer.exit_code == 2, command
-        for way in ("facebench data prepare SOURCE", "--dataset drawn"):
-            assert way in answer.stderr, command
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_json_is_alone_on_stdout_whatever_happens(places: Places) -> None:
-    good = facebench("run", "gender-cnn-none-full-short", *TINY, *places, "--json")
-    told = json.loads(good.stdout)
-    assert told["ok"]
-    assert told["data"]["runs"]["finished"] == 1
-    bad = json.loads(facebench("run", "nobody", *places, "--json").stdout)
+def test_quietly_a_run_that_fails_says_why(on_drawn: Places) -> None:
+    broken = ("--set", "recipe.learning_rate=1e30", "--set", "recipe.clipping=none")
+    answer = facebench("run", GENDER, *TINY, *broken, *on_drawn, "--quiet")
+    assert answer.exit_code == 3
+    assert "a finite loss" in answer.stderr
+    assert len(answer.stderr.splitlines()) == 1
+    bad = json.loads(facebench("run", "nobody", *on_drawn, "--json").stdout)
     assert not bad["ok"]
     assert bad["errors"][0]["found"] == "unknown experiment 'nobody'"
 
 
-def test_synthetic_faces_are_made_in_a_new_folder_and_nothing_else_is(tmp_path: Path) -> None:
-    new = ("--data-dir", tmp_path / "new")
-    for command in ("run", "tune"):
-        named = facebench(command, "nobody", "--dataset", "drawn", *new)
-        assert "unknown experiment 'nobody'" in named.stderr, command
-        mistyped = facebench(command, "nobody", "--dataset", "faces", *new)
-        assert "does not exist" in mistyped.stderr, command
-
-
-def test_a_task_of_one_class_is_warned_of(tmp_path: Path) -> None:
-    random = np.random.default_rng(0)
-    faces = [f"{number:03d}.png" for number in range(60)]
-    for name in faces:
-        pixels = random.integers(0, 256, (32, 32, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(tmp_path / name)
-    lines = [f"{name},male,{('White', 'Black')[i % 2]}" for i, name in enumerate(faces)]
-    table = tmp_path / "labels.csv"
-    table.write_text("\n".join(["file,gender,race", *lines]))
-    data = ("--data-dir", tmp_path / "data")
-    prepared = facebench(
-        "data", "prepare", tmp_path, "--labels", table, "--name", "men", "--image-px", "32", *data
-    )
-    assert prepared.exit_code in (0, 1), prepared.stderr
-    asked = ("run", "gender-cnn-none-full-short", "--runs-dir", tmp_path / "runs", "--dry-run")
-    answer = json.loads(facebench(*asked, *data, "--json").stdout)
-    (warning,) = [text for text in answer["warnings"] if "is male" in text]
-    assert "every face with a label of gender is male" in warning
-
-
-def test_quietly_a_run_that_fails_says_why(places: Places) -> None:
-    broken = ("--set", "recipe.learning_rate=1e30", "--set", "recipe.clipping=none")
-    answer = facebench("run", "gender-cnn-none-full-short", *TINY, *broken, *places, "--quiet")
-    assert answer.exit_code == 3
-    assert "a finite loss" in answer.stderr
-    assert len(answer.stderr.splitlines()) == 1
-
-
-def test_runs_without_their_weights_are_one_line_and_the_rest_runs(places: Places) -> None:
-    needing = [f"mtl-squeezenet1_1-imagenet-{kind}-short" for kind in ("frozen", "fire6_9")]
-    answer = facebench("run", *needing, "gender-cnn-none-full-short", *TINY, *places, "--offline")
+def test_runs_without_their_weights_are_one_line_and_the_rest_runs(on_drawn: Places) -> None:
+    needing = (FROZEN, "mtl-squeezenet1_1-imagenet-fire6_9-short")
+    answer = facebench("run", *needing, GENDER, *TINY, *on_drawn, "--offline")
     assert answer.exit_code == 0, answer.stderr
     assert "1 finished, 0 up to date, 2 not run, 0 failed." in answer.stderr
     (line,) = [line for line in answer.stderr.splitlines() if "weights add" in line]
     assert "2 experiments not run: the 'imagenet' weights of squeezenet1_1 are not here" in line
-    alone = facebench("run", needing[0], *places, "--offline")
-    assert alone.exit_code == 3
+    assert facebench("run", FROZEN, *on_drawn, "--offline").exit_code == 3
 
 
-def test_a_dry_run_lists_what_would_run_and_writes_nothing(tmp_path: Path, places: Places) -> None:
-    names = ("gender-cnn-none-full-short", "mtl-squeezenet1_1-imagenet-frozen-short")
-    asked = ("run", *names, *TINY, *places, "--seeds", "0,1", "--read-test", "--dry-run")
+def test_a_dry_run_lists_what_would_run_and_writes_nothing(
+    tmp_path: Path, on_drawn: Places
+) -> None:
+    names = (GENDER, FROZEN)
+    asked = ("run", *names, *TINY, *on_drawn, "--seeds", "0,1", "--read-test", "--dry-run")
 
     def outcomes(*options: str) -> tuple[list[tuple[str, int, str]], dict[str, Any]]:
-        answer = facebench(*asked, "--json", *options)
-        assert answer.exit_code == 0, answer.stderr
-        data = json.loads(answer.stdout)["data"]
-        rows = [(row["experiment"], row["seed"], row["outcome"]) for row in data["runs"]]
-        return rows, data
+        data = answered_json(*asked, *options)
+        return [(row["experiment"], row["seed"], row["outcome"]) for row in data["runs"]], data
 
     rows, data = outcomes()
     assert rows == [(name, seed, "run") for name in names for seed in (0, 1)]
@@ -262,7 +158,7 @@ def test_a_dry_run_lists_what_would_run_and_writes_nothing(tmp_path: Path, place
     assert data["seconds"] > 0
     assert data["free_bytes"] > data["bytes"] > 2 * 4 * 10_000
     assert not list(tmp_path.iterdir())
-    assert facebench("run", names[0], *TINY, *places, "--read-test").exit_code == 0
+    assert facebench("run", GENDER, *TINY, *on_drawn, "--read-test").exit_code == 0
     rows, data = outcomes("--offline")
     assert [row[2] for row in rows] == ["up to date", "run", "not run", "not run"]
     (record,) = all_records(tmp_path)
@@ -271,34 +167,31 @@ def test_a_dry_run_lists_what_would_run_and_writes_nothing(tmp_path: Path, place
     shown = facebench(*asked, "--offline")
     assert "would run" in shown.stdout
     assert "1 of 4 would run" in shown.stdout
-    assert "mtl-squeezenet1_1-imagenet-frozen-short not run: " in shown.stderr
-    registered = facebench("run", names[1], *places, "--dry-run")
-    assert "1 of 1 would run" in registered.stdout, registered.stderr
+    assert f"{FROZEN} not run: " in shown.stderr
 
 
-def test_the_help_shows_at_most_twelve_options_before_the_advanced_ones() -> None:
-    for command, option in (
-        ("run", "--precision"), ("tune", "--sampler"), ("predict", "--faces"),
-        ("leaderboard", "--acknowledge"),
-    ):  # fmt: skip
-        shown = facebench(command, "--help").stdout
-        usual, advanced = re.split("Advanced options|Cropping", shown, maxsplit=1)
-        # --help is one more.
-        assert len(re.findall(r"^\W*--\w", usual, re.MULTILINE)) <= 13, command
-        assert option in advanced
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [("run", "--precision"), ("tune", "--sampler"), ("predict", "--faces"),
+     ("leaderboard", "--acknowledge")],
+)  # fmt: skip
+def test_the_help_shows_at_most_twelve_options_before_the_advanced_ones(
+    command: str, option: str
+) -> None:
+    shown = facebench(command, "--help").stdout
+    usual, advanced = re.split("Advanced options|Cropping", shown, maxsplit=1)
+    # --help is one more.
+    assert len(re.findall(r"^\W*--\w", usual, re.MULTILINE)) <= 13
+    assert option in advanced
 
 
 @pytest.mark.slow
 def test_a_termination_signal_stops_cleanly_and_the_run_goes_on(
-    drawn_data_dir: Path, tmp_path: Path
+    on_drawn: Places, tmp_path: Path
 ) -> None:
-    places = ("--dataset", "drawn", "--data-dir", str(drawn_data_dir), "--runs-dir", str(tmp_path))
-    command = [
-        *(sys.executable, "-c", "from benchmark.cli.main import main; main()", "run"),
-        *("mtl-cnn-none-full-short", "--set", "recipe.max_epochs=200"),
-        *("--set", "backbone.input_px=32", "--tracking", "files", "--device", "cpu"),
-    ]
-    with subprocess.Popen([*command, *places], stderr=subprocess.PIPE, text=True) as process:
+    options = [*TINY[:3], "recipe.max_epochs=200", *TINY[4:], *map(str, on_drawn)]
+    command = [*PROGRAM, "run", MTL, *options]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         for line in process.stderr:
             if re.search(r"\b2/200\b", line):
@@ -313,16 +206,6 @@ def test_a_termination_signal_stops_cleanly_and_the_run_goes_on(
     assert (record.folder / "checkpoint.pt").is_file()
 
 
-def test_a_download_is_named_once_and_quiet_says_nothing(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for quiet, expected in ((False, "downloading vgg16_notop.h5\n"), (True, "")):
-        monkeypatch.setattr(output.Options, "quiet", quiet)
-        with RunDisplay(1) as display:
-            display.show_download("vgg16_notop.h5")
-        assert capsys.readouterr().err == expected
-
-
 def test_an_epochs_line_gives_the_score_that_selects_and_fits_a_terminal() -> None:
     rates: dict[TaskName, float] = {"age_group": 0.6081, "gender": 0.8402, "race": 0.6402}
     result = EpochResult(
@@ -335,15 +218,35 @@ def test_an_epochs_line_gives_the_score_that_selects_and_fits_a_terminal() -> No
     assert len(line.replace("[green]", "").replace("[/]", "")) <= 80
 
 
-def test_a_stage_is_followed_in_a_log(
+def test_downloads_and_stages_are_lines_of_a_log(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(output, "PLAIN_LINE_SECONDS", 0.02)
     with RunDisplay(1) as display:
+        display.show_download("vgg16_notop.h5")
         display.show_stage("frozen part, faces", 64, 192)
         time.sleep(0.2)
         display.show_stage("intervals and pictures", 0, 0)
         time.sleep(0.2)
     lines = capsys.readouterr().err.splitlines()
+    assert lines.count("downloading vgg16_notop.h5") == 1
     assert "frozen part, faces: 64 of 192 (33 %)" in lines
     assert any(line.startswith("intervals and pictures …") for line in lines)
+
+
+def test_speed_prints_a_table_that_fits_a_terminal_and_writes_every_number(
+    on_drawn: Places, tmp_path: Path
+) -> None:
+    tiny = ("--images", "32", "--rounds", "1", "--workers", "0", "--device", "cpu")
+    shown = facebench("speed", "--rows", "data,cnn", *tiny, "--against", "timm", *on_drawn[:-2])
+    assert shown.exit_code == 0, shown.stderr
+    assert max(map(len, shown.stdout.splitlines())) <= 80
+    for text in ("SYNTHETIC FACES", "small CNN", "32", "PIL decodes JPEG", "timm"):
+        assert text in shown.stdout
+    found = json.loads((tmp_path / "speed" / "speed.json").read_text())
+    assert [row["name"] for row in found["rows"]] == ["data", "cnn"]
+    cnn = found["rows"][1]
+    assert cnn["images"] == 32
+    assert set(cnn["ways"]) == {"plain", "ours", "timm"}
+    (plain,), (ours,) = (cnn["ways"][name]["rounds"] for name in ("plain", "ours"))
+    assert cnn["ratio"]["middle"] == plain["seconds"] / ours["seconds"]

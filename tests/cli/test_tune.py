@@ -1,4 +1,4 @@
-"""`facebench tune` as a person meets it: a search on drawn faces, its refit, and wrong turns."""
+"""`facebench tune` as a person meets it: a search on drawn faces, its refit, and failures."""
 
 import json
 from collections import Counter
@@ -16,17 +16,12 @@ from benchmark.record import RunRecord, all_records
 from benchmark.tracking import TrialView, open_store
 from benchmark.tuning.outcome import Outcome
 from benchmark.tuning.study import Study
-from tests.cli.test_run import facebench, facebench_process
+from tests.cli.conftest import GENDER, TINY, answered_json, facebench
+from tests.cli.test_run import Places, facebench_process
 from tests.tuning.planted import EXPERIMENT, SPACE, a_study
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # optuna, plotly and mlflow warn of each other
-
-NAME = "gender-cnn-none-full-short"
-TINY = ("--set", "backbone.input_px=32", "--set", "recipe.max_epochs=1", "--device", "cpu")
-
-
-def at(data_dir: Path, runs_dir: Path) -> tuple[str | Path, ...]:
-    return ("--dataset", "drawn", "--data-dir", data_dir, "--runs-dir", runs_dir)
+TUNE = ("tune", GENDER, *TINY)
 
 
 def trials_of(runs_dir: Path) -> list[RunRecord]:
@@ -35,13 +30,11 @@ def trials_of(runs_dir: Path) -> list[RunRecord]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_search_is_tracked_refitted_and_ranked(drawn_data_dir: Path, tmp_path: Path) -> None:
-    places = at(drawn_data_dir, tmp_path)
-    tune = ("tune", NAME, "--trials", "3", "--only", "learning_rate", *TINY, *places)
+def test_a_search_is_tracked_refitted_and_ranked(on_drawn: Places, tmp_path: Path) -> None:
+    places = on_drawn[:-2]  # tracked in MLflow
+    tune = (*TUNE, "--trials", "3", "--only", "learning_rate", *places)
     drawn = ("--sampler", "random", "--sampler-seed", "2", "--seeds", "0")
-    answer = facebench(*tune, *drawn, "--json")
-    assert answer.exit_code == 0, answer.output
-    (found,) = json.loads(answer.stdout)["data"]["studies"]
+    (found,) = answered_json(*tune, *drawn)["studies"]
     assert found["trials"] == {"complete": 3, "pruned": 0, "failed": 0}
 
     # No trial read a test face, and none kept a network.
@@ -54,15 +47,12 @@ def test_a_search_is_tracked_refitted_and_ranked(drawn_data_dir: Path, tmp_path:
     experiment = client.get_experiment_by_name("drawn-v1-searches")
     runs = client.search_runs([experiment.experiment_id])
     (parent,) = [run for run in runs if "facebench.study" in run.data.tags]
-    children = [
-        run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id
-    ]
+    children = [it for it in runs if it.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
     trials = [run.data.tags for run in children if "trial" in run.data.tags]
     assert sorted(tags["trial"] for tags in trials) == ["000", "001", "002"]
     assert {tags["trial_state"] for tags in trials} == {"complete"}
     kept = {item.path for item in client.list_artifacts(parent.info.run_id, "study")}
     assert {"study/trials.csv", "study/study.html"} <= kept
-
     anew = [run.info.run_name for run in children if "trial" not in run.data.tags]
     assert len(anew) == 6
     assert all(", seed 100" in name for name in anew)
@@ -79,38 +69,13 @@ def test_a_search_is_tracked_refitted_and_ranked(drawn_data_dir: Path, tmp_path:
     if found["recipe"] is not None:
         assert found["refit"]["finished"] == 1
         board = facebench("leaderboard", "--suite", "tuned", *places)
-        assert f"{NAME}-tuned" in board.stdout.replace("\n", "")
+        assert f"{GENDER}-tuned" in board.stdout.replace("\n", "")
 
 
-def test_a_wrong_word_is_one_sentence_and_exit_code_two(
-    drawn_data_dir: Path, tmp_path: Path
-) -> None:
-    places = (*at(drawn_data_dir, tmp_path), "--tracking", "files")
-    for arguments, said in (
-        ([], "nothing to tune was named"),
-        (["mtl-cnn-none-ful-short"], "Did you mean mtl-cnn-none-full-short"),
-        (["grid-nobody"], "unknown grid 'grid-nobody'"),
-        (["--suite", "tuned"], "nothing has been tuned here"),
-        ([NAME, "--row", "32"], "--row is of grids"),
-        ([NAME, "--seeds", "999,1000"], "--seeds is 999,1000"),
-        ([NAME, "--sampler", "magic"], "--sampler is 'magic'"),
-        ([NAME, "--pruner", "axe"], "--pruner is 'axe'"),
-        ([NAME, "--only", "depth"], "backbone.trainable_stages is not searched here"),
-        ([NAME, "--storage", "here.db"], "the study's storage cannot be used"),
-        (["grid-mtl-vgg16-block5", "--row", "33"], "--row is '33'"),
-    ):
-        answer = facebench("tune", *arguments, *places)
-        assert answer.exit_code == 2, answer.output
-        assert said in answer.stderr
-        assert "Traceback" not in answer.stderr
-
-
-def test_a_search_whose_trials_all_fail_says_why(drawn_data_dir: Path, tmp_path: Path) -> None:
+def test_a_search_whose_trials_all_fail_says_why(on_drawn: Places) -> None:
     """At a rate of 1e30 the loss is not finite within an epoch."""
-    places = (*at(drawn_data_dir, tmp_path), "--tracking", "files")
     broken = ("--set", "recipe.learning_rate=1e30", "--set", "recipe.clipping=none")
-    tune = ("tune", NAME, "--only", "hidden_units", *broken, *TINY, *places)
-    answer = facebench(*tune, "--trials", "2")
+    answer = facebench(*TUNE, "--only", "hidden_units", *broken, *on_drawn, "--trials", "2")
     assert answer.exit_code == 3, answer.output
     assert "no trial of gender-cnn-none-full-short was good" in answer.stderr
     assert "a finite loss" in answer.stderr
@@ -128,7 +93,7 @@ def test_a_best_recipe_and_a_grid_are_printed_beside_what_they_are_compared_with
     assert ["learning_rate", "0.001", "0.002"] in lines
     assert ["validation", "50.00%", "62.50%"] in lines
     study = Study(grid.experiment, grid.space, drawn_faces, tmp_path)
-    tried = tuple(TrialView(0, "complete", point, 0.42) for point in [next(grid.points())])
+    tried = (TrialView(0, "complete", next(grid.points()), 0.42),)
     print_grid(grid, study, Outcome(tried, tried[0], (), None))
     assert "42.0 | " in capsys.readouterr().out
 
@@ -136,10 +101,10 @@ def test_a_best_recipe_and_a_grid_are_printed_beside_what_they_are_compared_with
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_several_processes_search_at_once_and_no_trial_is_tried_twice(
-    drawn_data_dir: Path, tmp_path: Path
+    on_drawn: Places, tmp_path: Path
 ) -> None:
-    command = ("tune", NAME, "--trials", "16", "--only", "learning_rate", "--jobs", "2", *TINY)
-    process = facebench_process(*command, "--no-refit", "--json", *at(drawn_data_dir, tmp_path))
+    command = (*TUNE, "--trials", "16", "--only", "learning_rate", "--jobs", "2", "--no-refit")
+    process = facebench_process(*command, "--json", *on_drawn[:-2])
     assert process.returncode == 0, process.stderr
     (found,) = json.loads(process.stdout)["data"]["studies"]
     assert sum(found["trials"][state] for state in ("complete", "pruned")) == 16

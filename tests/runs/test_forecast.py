@@ -18,7 +18,7 @@ from benchmark.runs.forecast import ON_H200, OPERATIONS, Build, Forecast, arrang
 from benchmark.runs.forecast import forecast_all as forecasts_of
 from benchmark.runs.plan import plan_run
 from benchmark.training.prefix_cache import CacheSettings
-from tests.cli.test_run import facebench
+from tests.cli.conftest import facebench
 from tests.runs.small import Place, an_experiment, settings
 from tests.training.small import CPU
 
