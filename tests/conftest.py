@@ -118,8 +118,8 @@ def trained_runs_dir(tmp_path_factory: pytest.TempPathFactory, drawn_faces: "Fac
     )
     save_weights(plan.folder / "model.safetensors", network, experiment, faces_px=32)
     fitted = {"temperature": 1.5, "temperature_is_at_an_end": False}
-    tasks = dict.fromkeys(experiment.head.tasks, fitted)
-    write_json(plan.folder / "calibration.json", {"schema": 1, "tasks": tasks})
+    calibration = {"schema": 1, "tasks": dict.fromkeys(experiment.head.tasks, fitted)}
+    write_json(plan.folder / "calibration.json", calibration)
     write_json(plan.folder / "done.json", {"schema": 1, "test_was_read": True})
     return runs_dir
 

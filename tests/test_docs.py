@@ -2,6 +2,9 @@
 
 import os
 import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +14,20 @@ from typer.testing import CliRunner
 
 from benchmark import registry
 from benchmark.cli.main import app
-from tests.docs_commands import ROOT, Quoted, commands_of, quoted_commands
+from tests.conftest import ROOT
 from tests.results.conftest import RunBuilder, exact_predictions
 
 ROOT_COMMAND = typer.main.get_command(app)
 USAGE_ERROR: Any = typer.BadParameter.__base__
 """Of click, which typer carries within itself."""
-QUOTED = quoted_commands()
-OURS = [item for item in QUOTED if item.words[0] == "facebench"]
-MAKE = [item for item in QUOTED if item.words[0] == "make"]
+DOCUMENTS = sorted([
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "deploy/README.md")),
+    *ROOT.glob("docs/**/*.md"),
+])  # fmt: skip
+LEFT_OUT = re.compile(r"…|\.\.\.")
+"""How a document says that there is more: a command with it is looked at as far as it goes."""
+SHELL = frozenset({">", ">>", "<", "|", "&&", "||", ";"})
+"""What a shell reads and a program never sees; with what follows it is left off."""
 EXPERIMENT_NAME = re.compile(r"(age_group|gender|race|mtl)-[a-z0-9_]+-\S+")
 TO_BE_WRITTEN = {"mtl-vgg19-imagenet-block5-gate", "mtl-resnet18-imagenet-full"}
 """Names that CONTRIBUTING.md shows how to add."""
@@ -27,8 +35,65 @@ TUNED_NAME = re.compile(r"(?P<base>.+)-(?:un)?tuned(?:_from_(?P<depth>\w+))?")
 """Of an experiment that comes into being by a search, as does the suite of all these."""
 
 
-def told(item: Quoted) -> str:
-    return f"{item.document}:{item.line} {item.text}"
+@dataclass(frozen=True)
+class Quoted:
+    """One command as a document quotes it."""
+
+    place: str
+    words: tuple[str, ...]
+    is_block: bool
+    """A block is meant to be typed; a command within a sentence may leave out what it is given."""
+
+    @property
+    def text(self) -> str:
+        return shlex.join(self.words)
+
+    @property
+    def told(self) -> str:
+        return f"{self.place} {self.text}"
+
+
+def commands_of(name: str, text: str) -> Iterator[Quoted]:
+    """Find the commands of one document, in code blocks and within sentences."""
+    in_block, pending, begun = False, "", 0
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line.lstrip().startswith("```"):
+            in_block, pending = not in_block, ""
+        elif in_block or line.startswith("    "):
+            code = line.strip().removeprefix("$ ")
+            begun = begun if pending else number
+            if pending or code.startswith(("facebench ", "make ")):
+                pending += code.removesuffix("\\") + " "
+                if not code.endswith("\\"):
+                    yield from _read(f"{name}:{begun}", pending, is_block=True)
+                    pending = ""
+        else:
+            for found in re.findall(r"(?<!`)`([^`]+)`(?!`)", line):
+                yield from _read(f"{name}:{number}", found, is_block=False)
+
+
+def _read(place: str, text: str, *, is_block: bool) -> Iterator[Quoted]:
+    if not text.startswith(("facebench ", "make ")) or "`" in text:
+        return
+    text = re.sub(r"[\[\]]", " ", text)  # [what may be left out]
+    try:
+        words = shlex.split(text, comments=True)
+    except ValueError:  # a quotation that goes on in the next line of prose
+        words = text.split()
+    words = words[: next((at for at, word in enumerate(words) if word in SHELL), None)]
+    cut = next((at for at, word in enumerate(words) if LEFT_OUT.search(word)), None)
+    is_block = is_block and cut is None
+    words = [word if is_block else word.rstrip(",.;:") for word in words[:cut]]
+    if len(words) > 1:
+        yield Quoted(place, tuple(words), is_block)
+
+
+QUOTED = [
+    command
+    for page in DOCUMENTS
+    for command in commands_of(page.name, page.read_text(encoding="utf-8"))
+]
+OURS = [item for item in QUOTED if item.words[0] == "facebench"]
 
 
 def command_of(words: tuple[str, ...]) -> tuple[Any, list[str]]:
@@ -44,22 +109,17 @@ def check_that_the_program_takes(item: Quoted) -> None:
     command, given = command_of(item.words)
     is_group = hasattr(command, "commands")
     is_unknown = is_group and given and not given[0].startswith("-")
-    assert not is_unknown, f"{told(item)}: no command {given[0]}"
-    if item.kind == "inline":
-        known = {option for parameter in command.params for option in parameter.opts}
-        known |= {"--help"} | {o for p in command.params for o in p.secondary_opts}
-        assert {word.split("=")[0] for word in given if word.startswith("--")} <= known, told(item)
+    assert not is_unknown, f"{item.told}: no command {given[0]}"
+    if not item.is_block:
+        known = {name for of in command.params for name in (*of.opts, *of.secondary_opts)}
+        used = {word.split("=")[0] for word in given if word.startswith("--")}
+        assert used <= known | {"--help"}, item.told
         return
-    assert not is_group, told(item)
+    assert not is_group, item.told
     try:
         command.make_context("facebench", [word for word in given if word != "--help"])
     except USAGE_ERROR as error:
-        pytest.fail(f"{told(item)}: {error.format_message()}")
-
-
-def test_quoted_commands_are_ones_that_the_program_takes() -> None:
-    for item in OURS:
-        check_that_the_program_takes(item)
+        pytest.fail(f"{item.told}: {error.format_message()}")
 
 
 def before_its_search(name: str) -> str:
@@ -71,89 +131,66 @@ def before_its_search(name: str) -> str:
     return f"{base.rsplit('-', 1)[0]}-{depth}" if depth else base
 
 
-def test_quoted_experiments_and_suites_are_registered() -> None:
+def test_quoted_commands_experiments_and_suites_are_ones_that_the_program_knows() -> None:
     for item in OURS:
+        check_that_the_program_takes(item)
         names = {before_its_search(word) for word in item.words if EXPERIMENT_NAME.fullmatch(word)}
-        assert names - TO_BE_WRITTEN <= set(registry.experiments()), told(item)
+        assert names - TO_BE_WRITTEN <= set(registry.experiments()), item.told
         if "--suite" in item.words[:-1]:
             suite = item.words[item.words.index("--suite") + 1]
-            assert suite.isupper() or suite in {*registry.suites(), registry.TUNED}, told(item)
+            assert suite.isupper() or suite in {*registry.suites(), registry.TUNED}, item.told
 
 
 def test_quoted_make_targets_are_in_the_makefile() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z-]+):", makefile, flags=re.MULTILINE))
-    for item in MAKE:
-        for word in item.words[1:]:
+    for item in QUOTED:
+        for word in item.words[1:] if item.words[0] == "make" else ():
             name = word.split("=")[0]
-            assert name in targets if "=" not in word else f"$({name}" in makefile, told(item)
+            assert name in targets if "=" not in word else f"$({name}" in makefile, item.told
 
 
-def examples(command: Any, path: tuple[str, ...]) -> list[tuple[str, str]]:
-    """Give the examples of every command's --help, with the command that shows them."""
-    if hasattr(command, "commands"):
-        inner = (examples(item, (*path, name)) for name, item in command.commands.items())
-        return [found for examples_of_one in inner for found in examples_of_one]
-    text = f"{command.help or ''}\n{command.epilog or ''}"
-    # Typer keeps single line breaks of an epilog as a paragraph's own; a long example goes on.
-    block = "```\n" + text.replace("\n  --", " --") + "\n```"
-    return [(" ".join(path), item.text) for item in commands_of("--help", block)]
-
-
-EXAMPLES = examples(ROOT_COMMAND, ("facebench",))
+def commands(command: Any, path: tuple[str, ...] = ("facebench",)) -> Iterator[tuple[str, Any]]:
+    """Give every command with its name."""
+    if not hasattr(command, "commands"):
+        yield " ".join(path), command
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from commands(inner, (*path, name))
 
 
 def test_every_command_has_examples_below_its_options_that_the_program_takes() -> None:
-    def commands(command: Any, path: tuple[str, ...]) -> set[str]:
-        if not hasattr(command, "commands"):
-            assert "Examples:" not in (command.help or ""), path
-            return {" ".join(path)}
-        inner = (commands(item, (*path, name)) for name, item in command.commands.items())
-        return set().union(*inner)
-
-    assert commands(ROOT_COMMAND, ("facebench",)) == {path for path, _ in EXAMPLES}
-    for path, text in EXAMPLES:
-        (item,) = commands_of(f"{path} --help", f"```\n{text}\n```")
-        check_that_the_program_takes(item)
+    for path, command in commands(ROOT_COMMAND):
+        assert "Examples:" not in (command.help or ""), path
+        # Typer keeps single line breaks of an epilog as a paragraph's own; a long example goes on.
+        text = "```\n" + (command.epilog or "").replace("\n  --", " --") + "\n```"
+        examples = list(commands_of(f"{path} --help", text))
+        assert examples, path
+        for item in examples:
+            check_that_the_program_takes(item)
 
 
-RUN_HERE = [
-    *(item for item in OURS if item.kind == "block"),
-    *(Quoted("README.md", 0, ("facebench", *words.split()), "block") for words in (
-        "doctor", "list --suite study", "weights list", "show mtl-cnn-none-full-short",
-    )),
-]  # fmt: skip
+ALSO = ("doctor", "list --suite study", "weights list", "show mtl-cnn-none-full-short")
 CHEAP = re.compile(r"facebench (list|show|weights list|doctor|compare quick|leaderboard|card)\b")
+OF_THE_READER = re.compile(
+    r"\b[A-Z]{3,}\b|--acknowledge|--out|depth|controls|tuned|--json .*--json"
+)
 
 
-@pytest.fixture(scope="module")
-def with_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with finished runs in mlruns/, as a reader has it after the commands before."""
-    folder = tmp_path_factory.mktemp("reader")
-    runs = RunBuilder(folder / "mlruns")
+def test_cheap_commands_do_what_the_documents_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a folder with finished runs in mlruns/, as a reader has it after the commands before."""
+    runs = RunBuilder(tmp_path / "mlruns")
     runs.dataset |= {"name": "drawn-v1", "drawn": True}
     for name in ("mtl-cnn-none-full-short", "gender-cnn-none-full-short"):
         experiment = registry.experiment(name)
         runs.done(experiment, exact_predictions(30, 30, n=40, tasks=experiment.head.tasks))
-    return folder
-
-
-def runnable() -> list[Quoted]:
-    """Choose what is cheap and needs no file of the reader's; each text once."""
-    chosen = [item for item in RUN_HERE if CHEAP.match(item.text)]
-    placeholders = re.compile(
-        r"\b[A-Z]{3,}\b|--acknowledge|--out|depth|controls|tuned|--json .*--json"
-    )
-    return list({i.text: i for i in chosen if not placeholders.search(i.text)}.values())
-
-
-def test_cheap_commands_do_what_the_documents_say(
-    with_runs: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(with_runs)
-    before = sorted(os.listdir(with_runs))
-    for item in runnable():
-        answer = CliRunner().invoke(app, list(item.words[1:]))
-        assert answer.exit_code == 0, f"{told(item)}: {answer.output}"
-        assert answer.stdout.strip(), told(item)
-        assert sorted(os.listdir(with_runs)) == before, told(item)
+    monkeypatch.chdir(tmp_path)
+    before = sorted(os.listdir(tmp_path))
+    texts = [*(item.text for item in OURS if item.is_block), *(f"facebench {it}" for it in ALSO)]
+    for text in dict.fromkeys(texts):
+        if CHEAP.match(text) and not OF_THE_READER.search(text):
+            answer = CliRunner().invoke(app, shlex.split(text)[1:])
+            assert answer.exit_code == 0, f"{text}: {answer.output}"
+            assert answer.stdout.strip(), text
+            assert sorted(os.listdir(tmp_path)) == before, text

@@ -27,12 +27,9 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_json_takes_numpy_numbers_and_arrays(tmp_path: Path) -> None:
+def test_json_takes_numpy_numbers_and_does_not_depend_on_order(tmp_path: Path) -> None:
     files.write_json(tmp_path / "a.json", {"n": np.int64(3), "m": np.eye(2, dtype=np.int64)})
     assert '"n": 3' in (tmp_path / "a.json").read_text()
-
-
-def test_canonical_json_does_not_depend_on_order() -> None:
     assert canonical_json({"b": 1, "a": [2.0]}) == canonical_json({"a": [2.0], "b": 1})
 
 
@@ -45,13 +42,16 @@ def test_sha256_reports_the_bytes_it_read(tmp_path: Path) -> None:
     assert seen == [3]
 
 
-def test_a_lock_is_free_again_after_the_block(tmp_path: Path) -> None:
+def test_a_lock_is_held_in_its_block_and_asking_takes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "claim"
-    with file_lock(path) as mine:
-        assert mine
-        assert lock_owner(path)["pid"] == os.getpid()
-    with file_lock(path) as mine_again:
-        assert mine_again
+    assert not is_locked(path)
+    assert not path.exists()
+    for _ in range(2):
+        with file_lock(path) as mine:
+            assert mine
+            assert is_locked(path)
+            assert lock_owner(path)["pid"] == os.getpid()
+        assert not is_locked(path)
 
 
 def test_another_process_sees_the_lock_and_its_death_frees_it(tmp_path: Path) -> None:
@@ -72,15 +72,3 @@ def test_another_process_sees_the_lock_and_its_death_frees_it(tmp_path: Path) ->
         other.kill()
     with file_lock(path) as mine:
         assert mine
-
-
-def test_asking_who_holds_a_lock_takes_nothing(tmp_path: Path) -> None:
-    path = tmp_path / "claim"
-    assert not is_locked(path)
-    assert not path.exists()
-    with file_lock(path) as mine:
-        assert mine
-        assert is_locked(path)
-    assert not is_locked(path)
-    with file_lock(path) as mine_again:
-        assert mine_again

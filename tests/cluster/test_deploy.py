@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.docs_commands import ROOT
+from tests.conftest import ROOT
 from tests.test_docs import command_of
 
 DEPLOY = ROOT / "deploy"

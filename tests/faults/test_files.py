@@ -1,22 +1,52 @@
 """Damaged and hostile files are read or refused with a sentence; nothing else happens."""
 
+import io
 import random
+import struct
+import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save
 
 from benchmark.data.archive import open_source
 from benchmark.data.drawn import draw_faces
 from benchmark.data.pictures import pillow_quiet, read_picture
 from benchmark.errors import BenchmarkError, WeightsError
 from benchmark.models.weight_formats import read_weight_file
-from tests.faults import hostile
-from tests.faults.hostile import damaged, encoded
+from tests.data.sources import encoded, faces, tar_of, zip_of
 
-Read = Callable[[int, random.Random], object]
+
+def damaged(content: bytes, rng: random.Random) -> bytes:
+    """Damage a file as a bad disk, a broken transfer or a fuzzer does; never gives it unchanged.
+
+    One to sixteen flips, overwrites, cuts, gaps, insertions and repetitions, half of them in the
+    first 256 bytes, where headers are.
+    """
+    changed = bytearray(content)
+    for _ in range(rng.choice((1, 1, 2, 4, 16))):
+        end = len(changed) if rng.random() < 0.5 else min(len(changed), 256)
+        at, size = rng.randrange(max(1, end)), rng.choice((1, 4, 64, 512))
+        kind = rng.choice(("flip", "flip", "over", "over", "cut", "gap", "insert", "repeat"))
+        if kind == "flip" and changed:
+            changed[at] ^= 1 << rng.randrange(8)
+        elif kind == "over":
+            changed[at : at + size] = rng.choice(
+                (bytes(size), b"\xff" * size, b"\x7f" + b"\xff" * (size - 1), rng.randbytes(size))
+            )
+        elif kind in ("cut", "gap"):
+            del changed[at : len(changed) if kind == "cut" else at + size]
+        elif kind == "insert":
+            changed[at:at] = rng.randbytes(size)
+        elif kind == "repeat":
+            changed[at:at] = changed[at : at + size] * rng.choice((1, 2, 8))
+    return bytes(changed) if changed != content else bytes(changed) + b"\0"
 
 
 def read_archive(path: Path) -> int:
@@ -24,26 +54,12 @@ def read_archive(path: Path) -> int:
     return sum(1 for _ in source.contents({member.path for member in source.members()}))
 
 
-def pictures(_folder: Path) -> Read:
-    """Damage JPEG, PNG, WebP, GIF, BMP and TIFF files; half of the PNGs get right checksums, so
-    that the damage reaches the decoder."""
-    image = draw_faces(1, seed=5, image_px=120).images[0]
-    alpha = np.dstack([image, np.full(image.shape[:2], 200, np.uint8)])
-    intact = [
-        encoded(image, "JPEG"), encoded(image, "JPEG", progressive=True, optimize=True),
-        encoded(image, "PNG"), encoded(alpha, "PNG"), encoded(image[:, :, 0] > 99, "PNG"),
-        encoded(image[:, :, 0].astype(np.uint16) * 257, "PNG"), encoded(image, "WEBP"),
-        encoded(image // 64 * 64, "GIF"), encoded(image, "BMP"),
-        encoded(image, "TIFF", compression="tiff_lzw"), encoded(image, "TIFF", compression="jpeg"),
-    ]  # fmt: skip
-
-    def read(number: int, rng: random.Random) -> object:
-        content = damaged(intact[number % len(intact)], rng)
-        if content.startswith(b"\x89PNG") and rng.random() < 0.5:
-            content = with_checksums(content)
-        return read_picture(content, 100)
-
-    return read
+def read_picture_file(path: Path) -> object:
+    """Read a picture; half of the PNGs get right checksums, so that damage reaches the decoder."""
+    content = path.read_bytes()
+    if content.startswith(b"\x89PNG") and len(content) % 2:
+        content = with_checksums(content)
+    return read_picture(content, 100)
 
 
 def with_checksums(content: bytes) -> bytes:
@@ -55,43 +71,58 @@ def with_checksums(content: bytes) -> bytes:
     return bytes(out + content[at:])
 
 
-def archives(folder: Path) -> Read:
-    files = hostile.some_faces(12)
-    paths = (folder / f"intact{ending}" for ending in (".tar", ".tar.gz", ".zip"))
-    intact = [hostile.written(path, files).read_bytes() for path in paths]
-
-    def read(number: int, rng: random.Random) -> object:
-        (folder / "damaged").write_bytes(damaged(intact[number % len(intact)], rng))
-        return read_archive(folder / "damaged")
-
-    return read
+def archives(folder: Path) -> dict[str, bytes]:
+    paths = (tar_of(folder / "a.tar", faces(12)), tar_of(folder / "a.tar.gz", faces(12)))
+    return {path.name: path.read_bytes() for path in (*paths, zip_of(folder / "a.zip", faces(12)))}
 
 
-def weights(folder: Path) -> Read:
-    intact = hostile.sound_weights(folder)
+def pictures(_folder: Path) -> dict[str, bytes]:
+    pixels = draw_faces(1, seed=5, image_px=120).images[0]
+    image, grey = Image.fromarray(pixels), pixels[:, :, 0]
+    deep = Image.fromarray(grey.astype(np.uint16) * 257)
+    clear = Image.fromarray(np.dstack([pixels, np.full(grey.shape, 200, np.uint8)]))
+    return {
+        "0.jpg": encoded(image), "1.jpg": encoded(image, progressive=True, optimize=True),
+        "2.png": encoded(image, "PNG"), "3.png": encoded(clear, "PNG"),
+        "4.png": encoded(Image.fromarray(grey > 99), "PNG"), "5.png": encoded(deep, "PNG"),
+        "6.webp": encoded(image, "WEBP"), "7.gif": encoded(image, "GIF"),
+        "8.bmp": encoded(image, "BMP"), "9.tif": encoded(image, "TIFF", compression="tiff_lzw"),
+        "10.tif": encoded(image, "TIFF", compression="jpeg"),
+    }  # fmt: skip
 
-    def read(number: int, rng: random.Random) -> object:
-        name = list(intact)[number % len(intact)]
-        path = folder / f"damaged-{name}"
-        path.write_bytes(damaged(intact[name], rng))
-        return read_weight_file(path)
 
-    return read
+def weights(folder: Path) -> dict[str, bytes]:
+    tensors = {"features.0.weight": torch.ones(8, 3, 3, 3), "features.0.bias": torch.zeros(8)}
+    old = io.BytesIO()
+    torch.save(tensors, old, _use_new_zipfile_serialization=False)
+    keras = keras_file(folder / "sound.h5", lambda group: group.create_dataset(
+        "kernel", data=np.ones((3, 3, 3, 8), np.float32)))  # fmt: skip
+    return {"weights.safetensors": save(tensors), "weights.pth": torch_file(tensors),
+            "weights-old.pth": old.getvalue(), "weights.h5": keras}  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("kind", "count"),
-    [(archives, 45), pytest.param(pictures, 300, marks=pytest.mark.slow),
-     pytest.param(weights, 100, marks=pytest.mark.slow)],
-)  # fmt: skip
+    ("intact_files", "read", "count"),
+    [
+        (archives, read_archive, 45),
+        pytest.param(pictures, read_picture_file, 300, marks=pytest.mark.slow),
+        pytest.param(weights, read_weight_file, 100, marks=pytest.mark.slow),
+    ],
+)
 def test_damaged_files_are_read_or_refused(
-    kind: Callable[[Path], Read], count: int, tmp_path: Path
+    intact_files: Callable[[Path], dict[str, bytes]],
+    read: Callable[[Path], object],
+    count: int,
+    tmp_path: Path,
 ) -> None:
-    read, refused = kind(tmp_path), 0
+    intact, refused = list(intact_files(tmp_path).items()), 0
     with pillow_quiet():
         for number in range(count):
+            name, content = intact[number % len(intact)]
+            path = tmp_path / f"damaged-{name}"
+            path.write_bytes(damaged(content, random.Random(20_000_060 + number)))
             try:
-                read(number, random.Random(20_000_060 + number))
+                read(path)
             except BenchmarkError:
                 refused += 1
     assert refused > count / 4
@@ -99,13 +130,72 @@ def test_damaged_files_are_read_or_refused(
 
 @pytest.mark.slow
 def test_a_zip_whose_members_are_all_the_same_bytes_is_refused(tmp_path: Path) -> None:
+    """A bomb: the directory names one place many times."""
+    path, n = tmp_path / "overlap.zip", 2000
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("1_0_0_20170109130000000.jpg", bytes(32 << 20))
+    content = path.read_bytes()
+    start, end = content.rindex(b"PK\x01\x02"), content.rindex(b"PK\x05\x06")
+    entries = content[start:end] * n
+    tail = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, n, n, len(entries), start, 0)
+    path.write_bytes(content[:start] + entries + tail)
     with pytest.raises(BenchmarkError):
-        read_archive(hostile.overlapping_zip(tmp_path / "overlap.zip", 2000))
+        read_archive(path)
+
+
+def torch_file(
+    tensors: object, change: Callable[[str, bytes], bytes] = lambda _, content: content,
+    how: int = zipfile.ZIP_STORED,
+) -> bytes:  # fmt: skip
+    """Make a torch file whose records are changed."""
+    stream, out = io.BytesIO(), io.BytesIO()
+    torch.save(tensors, stream)
+    source = zipfile.ZipFile(stream)
+    with zipfile.ZipFile(out, "w", how) as target:
+        for info in source.infolist():
+            target.writestr(info.filename, change(info.filename, source.read(info)))
+    return out.getvalue()
+
+
+def keras_file(path: Path, fill: Callable[[h5py.Group], object]) -> bytes:
+    """Make a file of one layer as Keras names it and its weights."""
+    with h5py.File(path, "w") as file:
+        file.attrs["layer_names"] = [b"conv1"]
+        group = file.create_group("conv1")
+        group.attrs["weight_names"] = [b"kernel"]
+        fill(group)
+    return path.read_bytes()
 
 
 @pytest.mark.slow
 def test_hostile_weight_files_are_refused_by_name(tmp_path: Path) -> None:
-    for file, make in hostile.WEIGHTS.values():
-        (tmp_path / file).write_bytes(make(tmp_path))
-        with pytest.raises(WeightsError, match=file):
-            read_weight_file(tmp_path / file)
+    one, other = {"weight": torch.zeros(4)}, tmp_path / "other"
+    header = b'{"w": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}}'
+    with h5py.File(other, "w") as file:
+        file["secret"] = np.ones(4, np.float32)
+    many = b"\x8a\x06\x00\x00\x00\x00\x00\x01"
+
+    def external(group: h5py.Group) -> None:
+        group.create_dataset("kernel", (16,), np.uint8, external=[("/etc/passwd", 0, 16)])
+
+    def linked(group: h5py.Group) -> None:
+        group["kernel"] = h5py.ExternalLink(str(other), "secret")
+
+    hostile = {
+        "header of 2^60 bytes.safetensors": struct.pack("<Q", 1 << 60) + b"{}",
+        "tensor beyond the end.safetensors": struct.pack("<Q", len(header)) + header + b"12",
+        "tensor of 2^40 values.pt": torch_file(one, lambda _, of: of.replace(b"K\x04", many)),
+        "record that unpacks to 64 MB.pt": torch_file(
+            one, lambda name, of: bytes(1 << 26) if name.endswith("data/0") else of,
+            zipfile.ZIP_DEFLATED,
+        ),
+        "a TiB that is not there.h5": keras_file(
+            tmp_path / "made", lambda group: group.create_dataset(
+                "kernel", (1 << 19, 1 << 19), np.float32, chunks=(64, 64))),
+        "values out of another file.h5": keras_file(tmp_path / "made", external),
+        "link to another file.h5": keras_file(tmp_path / "made", linked),
+    }  # fmt: skip
+    for name, content in hostile.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(WeightsError, match=name.replace("^", r"\^")):
+            read_weight_file(tmp_path / name)

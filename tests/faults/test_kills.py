@@ -4,7 +4,6 @@ import json
 import os
 import random
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -19,7 +18,8 @@ from benchmark.errors import BenchmarkError
 from benchmark.files import sha256_of
 from benchmark.inference.evaluate import verify
 from benchmark.record import RunRecord, all_records
-from tests.faults import hostile
+from tests.data.sources import faces, tar_of
+from tests.faults.test_files import damaged
 
 ENTRY = "import sys; sys.argv[0] = 'facebench'; from benchmark.cli.main import main; main()"
 NAME = "mtl-cnn-none-full-short"
@@ -42,13 +42,11 @@ def ended(process: "subprocess.Popen[str]") -> str:
     return err
 
 
-def run(data_dir: Path, runs_dir: Path, name: str = NAME, epochs: int = 3) -> list[str | Path]:
-    return [
-        "run", name, "--set", "backbone.input_px=32", "--set", f"recipe.max_epochs={epochs}",
-        "--read-test", "--deterministic", "--device", "cpu", "--offline", "--tracking", "files",
-        "--dataset", "drawn", "--data-dir", data_dir, "--cache-dir", runs_dir / "cache",
-        "--runs-dir", runs_dir,
-    ]  # fmt: skip
+def timed(*arguments: str | Path) -> float:
+    """Run a command to its end; give the seconds that it took."""
+    begun = time.monotonic()
+    ended(started(*arguments))
+    return time.monotonic() - begun
 
 
 def killed(process: "subprocess.Popen[str]", seconds: float) -> bool:
@@ -56,10 +54,19 @@ def killed(process: "subprocess.Popen[str]", seconds: float) -> bool:
     try:
         process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGKILL)
+        process.kill()
         process.communicate()
         return True
     return False
+
+
+def run(data_dir: Path, runs_dir: Path, epochs: int = 3) -> list[str | Path]:
+    return [
+        "run", NAME, "--set", "backbone.input_px=32", "--set", f"recipe.max_epochs={epochs}",
+        "--read-test", "--deterministic", "--device", "cpu", "--offline", "--tracking", "files",
+        "--dataset", "drawn", "--data-dir", data_dir, "--cache-dir", runs_dir / "cache",
+        "--runs-dir", runs_dir,
+    ]  # fmt: skip
 
 
 def outcomes(runs_dir: Path) -> list[dict[str, Any]]:
@@ -79,9 +86,7 @@ def outcomes(runs_dir: Path) -> list[dict[str, Any]]:
 def test_a_run_killed_at_random_moments_ends_as_an_undisturbed_one(
     drawn_data_dir: Path, tmp_path: Path
 ) -> None:
-    begun = time.monotonic()
-    ended(started(*run(drawn_data_dir, tmp_path / "whole")))
-    seconds, rng = time.monotonic() - begun, random.Random(20)
+    seconds, rng = timed(*run(drawn_data_dir, tmp_path / "whole")), random.Random(20)
     here = tmp_path / "killed"
     for share in (0.5, 0.8):
         killed(started(*run(drawn_data_dir, here)), rng.uniform(share, 1) * seconds)
@@ -104,11 +109,9 @@ def test_of_four_processes_on_one_run_one_does_it(drawn_data_dir: Path, tmp_path
 
 @pytest.mark.slow
 def test_a_data_set_whose_preparation_is_killed_is_whole_or_not_there(tmp_path: Path) -> None:
-    source = hostile.written(tmp_path / "faces.tar", hostile.some_faces(60))
+    source = tar_of(tmp_path / "faces.tar", faces(60))
     prepare = ["data", "prepare", source, "--data-dir", tmp_path, "--image-px", "32", "--name"]
-    begun = time.monotonic()
-    ended(started(*prepare, "reference"))
-    seconds, rng = time.monotonic() - begun, random.Random(20)
+    seconds, rng = timed(*prepare, "reference"), random.Random(20)
     for _ in range(3):
         if killed(started(*prepare, "faces-32"), rng.uniform(0.3, 1) * seconds):
             assert not (tmp_path / "faces-32").exists() or open_faces(tmp_path / "faces-32")
@@ -123,23 +126,23 @@ def test_every_damaged_file_of_a_finished_run_is_found(
     drawn_data_dir: Path, tmp_path: Path
 ) -> None:
     ended(started(*run(drawn_data_dir, tmp_path, epochs=2)))
-    record, faces = next(all_records(tmp_path)), choose_dataset(drawn_data_dir, "drawn")
+    record, prepared = next(all_records(tmp_path)), choose_dataset(drawn_data_dir, "drawn")
     rng = random.Random(20)
     names = ("experiment.json", "predictions.csv", "history.csv", "model.safetensors", "done.json",
              "metrics.json")  # fmt: skip
     for number in range(24):
         path = record.folder / names[number % 6]
         content = path.read_bytes()
-        changed = hostile.damaged(content, rng)
+        changed = damaged(content, rng)
         path.write_bytes(changed)
         try:
             again = RunRecord(record.folder)
             standing(again)
-            verdicts = {item.verdict for item in verify(again, [faces])}
+            verdicts = {item.verdict for item in verify(again, [prepared])}
         except BenchmarkError:
             verdicts = {"differs"}
         # Digests are of the content: a changed blank of a JSON file is no damage.
         blank = re.sub(rb"\s", b"", changed) == re.sub(rb"\s", b"", content)
         assert "differs" in verdicts or (blank and path.suffix == ".json"), (path.name, number)
         path.write_bytes(content)
-    assert {item.verdict for item in verify(RunRecord(record.folder), [faces])} == {"holds"}
+    assert {item.verdict for item in verify(RunRecord(record.folder), [prepared])} == {"holds"}

@@ -11,16 +11,12 @@ import pandas as pd
 import pytest
 
 from benchmark.comparison.leaderboard import Leaderboard, LeaderboardQuery, arrange
-from benchmark.comparison.library import Run, read_runs
-from benchmark.comparison.rows import Row, done_row
+from benchmark.comparison.library import read_runs
+from benchmark.comparison.rows import done_row
 from benchmark.data.dataset import FaceSet
 from benchmark.data.splits import parts_of
 from benchmark.evaluation.metrics import score
-from benchmark.evaluation.predictions import (
-    predictions_table,
-    read_predictions,
-    write_predictions,
-)
+from benchmark.evaluation.predictions import predictions_table, read_predictions, write_predictions
 from benchmark.experiment.definition import Backbone, Experiment, Head, Recipe, Suite
 from benchmark.files import sha256_of, write_json, write_text
 from benchmark.identity import Ingredients, family_of, identity_of
@@ -35,16 +31,11 @@ def made_up_faces(n: int, *, seed: int = 0) -> pd.DataFrame:
     """Draw n faces with every label about as frequent as in UTKFace; each its own cluster."""
     random = np.random.default_rng(seed)
     age_group = random.choice(5, n, p=[0.154, 0.168, 0.395, 0.182, 0.101])
-    return pd.DataFrame(
-        {
-            "file": [f"{index:05d}.jpg" for index in range(n)],
-            "cluster": np.arange(n),
-            "age": YEARS[age_group],
-            "age_group": age_group,
-            "gender": random.choice(2, n, p=[0.523, 0.477]),
-            "race": random.choice(5, n, p=[0.425, 0.19, 0.145, 0.168, 0.072]),
-        }
-    )
+    names = [f"{index:05d}.jpg" for index in range(n)]
+    ages = {"cluster": np.arange(n), "age": YEARS[age_group], "age_group": age_group}
+    gender = random.choice(2, n, p=[0.523, 0.477])
+    race = random.choice(5, n, p=[0.425, 0.19, 0.145, 0.168, 0.072])
+    return pd.DataFrame({"file": names} | ages | {"gender": gender, "race": race})
 
 
 def certain(labels: Any, task: TaskName) -> npt.NDArray[np.float64]:
@@ -67,16 +58,10 @@ def made_up_predictions(
     skills: Mapping[TaskName, float], *, n: int = 400, seed: int = 0
 ) -> pd.DataFrame:
     """Predict n faces, the first half for validation and the rest for test."""
-    faces = made_up_faces(n)
-    halves = {"val": faces[: n // 2], "test": faces[n // 2 :]}
-    tables = [
-        predictions_table(
-            half,
-            part,
-            {task: made_up_probabilities(half, task, skills[task], seed=seed) for task in skills},
-        )
-        for part, half in halves.items()
-    ]
+    faces, tables = made_up_faces(n), []
+    for part, half in (("val", faces[: n // 2]), ("test", faces[n // 2 :])):
+        answers = {it: made_up_probabilities(half, it, skills[it], seed=seed) for it in skills}
+        tables.append(predictions_table(half, part, answers))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -104,14 +89,9 @@ def an_experiment(
     variant: str = "short", *, tasks: Sequence[TaskName] = TASKS, **changes: Any
 ) -> Experiment:
     """Define a small experiment named by its tasks and `variant`; changes by dotted path."""
-    experiment = Experiment(
-        name=f"{'mtl' if len(tasks) > 1 else tasks[0]}-cnn-none-full-{variant}",
-        asks="Is this a test?",
-        backbone=Backbone("cnn"),
-        head=Head(tasks=tuple(tasks)),
-        recipe=Recipe(learning_rate=1e-3),
-    )
-    return experiment.varied(name=experiment.name, **changes)
+    name = f"{'mtl' if len(tasks) > 1 else tasks[0]}-cnn-none-full-{variant}"
+    parts = Backbone("cnn"), Head(tasks=tuple(tasks)), Recipe(learning_rate=1e-3)
+    return Experiment(name, "Is this a test?", *parts).varied(name=name, **changes)
 
 
 @dataclass
@@ -119,16 +99,11 @@ class RunBuilder:
     """Writes run folders as `facebench run` leaves them."""
 
     runs_dir: Path
-    dataset: dict[str, Any] = field(
-        default_factory=lambda: {
-            "name": "utkface-100",
-            "drawn": False,
-            "pixel_digest": "ab" * 32,
-            "split_version": "leak-free-2",
-            "split_digest": "cd" * 32,
-            "counts": {"train": 3_200, "val": 200, "test": 200},
-        }
-    )
+    dataset: dict[str, Any] = field(default_factory=lambda: {
+        "name": "utkface-100", "drawn": False, "pixel_digest": "ab" * 32,
+        "split_version": "leak-free-2", "split_digest": "cd" * 32,
+        "counts": {"train": 3_200, "val": 200, "test": 200},
+    })  # fmt: skip
 
     def __post_init__(self) -> None:
         """Make the folder of data sets beside it: one that is named has to be there."""
@@ -146,23 +121,14 @@ class RunBuilder:
         identity = identity_of(experiment, ingredients, seed)
         folder = self.runs_dir / "work" / identity
         content = {
-            "schema": 1,
-            "identity": identity,
-            "family": family_of(experiment, ingredients),
-            "experiment": experiment.as_dict(),
-            "seed": seed,
-            "dataset": self.dataset,
+            "schema": 1, "identity": identity, "family": family_of(experiment, ingredients),
+            "experiment": experiment.as_dict(), "seed": seed, "dataset": self.dataset,
             "weights": {"source": experiment.backbone.weights, "sha256": file, "origin": None},
-            "trainer_version": 1,
-            "protocol_name": experiment.protocol.name,
-            "ad_hoc": experiment.ad_hoc,
-            "leaky": False,
-            "device": "CPU, 2 threads",
-            "precision": "fp32",
-            "commit": "0123456789ab",
+            "trainer_version": 1, "protocol_name": experiment.protocol.name,
+            "ad_hoc": experiment.ad_hoc, "leaky": False, "device": "CPU, 2 threads",
+            "precision": "fp32", "commit": "0123456789ab", "multiply_adds": 50_000_000,
             "parameters": {"total": 722_496, "trainable": 12_345},
-            "multiply_adds": 50_000_000,
-        }
+        }  # fmt: skip
         write_json(folder / "experiment.json", content | about)
         return RunRecord(folder)
 
@@ -173,14 +139,9 @@ class RunBuilder:
         return record
 
     def done(
-        self,
-        experiment: Experiment,
-        predictions: pd.DataFrame,
-        *,
-        seed: int = 0,
-        seconds: float = 200.0,
-        **about: Any,
-    ) -> RunRecord:
+        self, experiment: Experiment, predictions: pd.DataFrame, *,
+        seed: int = 0, seconds: float = 200.0, **about: Any,
+    ) -> RunRecord:  # fmt: skip
         """Write a finished run with these predictions, scored as before there were intervals."""
         found = predictions["part"].value_counts()
         counts = {"train": 3_200, **{part: int(found.get(part, 0)) for part in ("val", "test")}}
@@ -216,35 +177,23 @@ def build(
     return arrange(runs, LeaderboardQuery(experiments, dataset, suites, notes=notes, **query))
 
 
-def drawn_run(
-    runs_dir: Path, faces: FaceSet, experiment: Experiment | None = None, *, seed: int = 0
-) -> RunRecord:
-    """Write a finished run on the drawn faces, with made-up predictions of its fold."""
-    runs, experiment = RunBuilder(runs_dir), experiment or an_experiment(tasks=("gender",))
-    parts = parts_of(faces, experiment.protocol.fold)
-    runs.dataset |= {
-        "name": faces.name,
-        "drawn": True,
-        "pixel_digest": faces.pixel_digest,
-        "split_digest": faces.split_digest,
-    }
+def drawn_run(runs_dir: Path, faces: FaceSet) -> RunRecord:
+    """Write a finished run on the drawn faces, with made-up predictions of gender."""
+    runs, parts = RunBuilder(runs_dir), parts_of(faces, None)
+    runs.dataset |= {"name": faces.name, "drawn": True}
+    runs.dataset |= {"pixel_digest": faces.pixel_digest, "split_digest": faces.split_digest}
     tables = []
     for part in ("val", "test"):
         table = faces.table.iloc[parts[part]].reset_index(drop=True)
-        tasks = experiment.head.tasks
-        answers = {task: made_up_probabilities(table, task, 1.2, seed=seed) for task in tasks}
+        answers = {"gender": made_up_probabilities(table, "gender", 1.2, seed=0)}
         tables.append(predictions_table(table, part, answers))
-    counts = {part: len(rows) for part, rows in parts.items()}
-    dataset = runs.dataset | {"counts": counts}
-    return runs.done(experiment, pd.concat(tables), seed=seed, dataset=dataset)
+    return runs.done(an_experiment(tasks=("gender",)), pd.concat(tables))
 
 
 @pytest.fixture
 def runs(tmp_path: Path) -> RunBuilder:
-    """Give an empty folder of runs."""
     return RunBuilder(tmp_path / "mlruns")
 
 
-def experiment_row(name: str, runs: Sequence[Run]) -> Row:
-    """Make the row of finished runs, intervals included."""
-    return done_row(name, runs)
+experiment_row = done_row
+"""The row of finished runs, intervals included, by the experiment's name and its runs."""
