@@ -12,6 +12,8 @@ BenchmarkError
     └── TrackingError     the MLflow store cannot be used; the run's own folder is not affected
 """
 
+from collections.abc import Sequence
+
 
 class BenchmarkError(Exception):
     """One clear sentence: what was found, what is allowed, where it came from, what to do.
@@ -62,6 +64,12 @@ class StorageLost(RunError):
 
 class TrackingError(RunError):
     """Raised when the MLflow store cannot be used."""
+
+
+def some(names: Sequence[str], most: int, between: str = ", ") -> str:
+    """List the first names, and how many more there are."""
+    more = len(names) - most
+    return between.join(names[:most]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def require(condition: bool, found: str, *, allowed: str, fix: str = "") -> None:

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from benchmark import registry
 from benchmark.cli import options
-from benchmark.cli.output import bullet, busy, out, print_table, speaking, tell
+from benchmark.cli.output import busy, out, print_points, print_table, speaking, tell
 from benchmark.errors import ExperimentError
 from benchmark.files import write_text
 from benchmark.reporting import tables as forms
@@ -103,14 +103,12 @@ def _print(found: "Comparison") -> None:
             out.print(Text(f"{table['family']}\n", style="dim"))
         for sentence in table["sentences"]:
             out.print(Text(sentence))
-        for sentence in wording.gap_sentences(pairs.gaps):
-            out.print(bullet(sentence))
+        print_points(wording.gap_sentences(pairs.gaps))
     out.print()
     n_all = len(found.notes) + len(found.limits)
     closing = ("" if found.drawn else PERCEIVED) + CLOSING.format(n=n_all)
     particular = [note for note in found.notes if note not in wording.GENERAL_NOTES]
-    for note in (*particular[: MOST_NOTES - 2], READING, closing):
-        out.print(bullet(note))
+    print_points((*particular[: MOST_NOTES - 2], READING, closing))
 
 
 def leak(
@@ -198,6 +196,5 @@ def _study(
         parts = ("The answer", "How to read it", "Limitations")
         for title, texts in zip(parts, (page.sentences, page.notes, limits), strict=True):
             out.print(Text(f"\n{title}", style="bold"))
-            for text in texts:
-                out.print(bullet(text))
+            print_points(texts)
         tell(f"\nWritten: {', '.join(files)}")

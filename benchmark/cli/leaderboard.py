@@ -112,11 +112,7 @@ def leaderboard(
         if folds:
             datasets = available.datasets(dataset, folder)
             runs = [run for run in available.runs if run.setting.dataset in datasets]
-            tables = list(_folds(runs, suite or (), folder, answer, overwrite=is_owned))
-            for title, table in tables:
-                output.out.print(title)
-                if table is not None:
-                    output.print_table(table)
+            _write_folds(runs, suite or (), folder, answer, overwrite=is_owned)
             return
         answer.data = {"leaderboards": []}
         for board in boards:
@@ -175,8 +171,7 @@ def _print(board: "Leaderboard", *, whole: bool) -> None:
         n = sum(end <= MOST_NOTE_LINES for end in itertools.accumulate(lines)) - 1
         more = f"{len(notes) - n} more notes, " if n < len(notes) else ""
         notes = [*notes[:n], ending.format(more=more)]
-    for note in notes:
-        out.print(output.bullet(note))
+    output.print_points(notes)
 
 
 def _notes(board: "Leaderboard") -> Iterator[str]:
@@ -194,26 +189,20 @@ def _notes(board: "Leaderboard") -> Iterator[str]:
     yield from board.notes
 
 
-def _folds(
-    runs: "Sequence[Run]",
-    suites: Sequence[str],
-    folder: Path,
-    answer: output.CommandResult,
-    *,
+def _write_folds(
+    runs: "Sequence[Run]", suites: Sequence[str], folder: Path, answer: output.CommandResult, *,
     overwrite: bool,
-) -> Iterator[tuple[Text, Table | None]]:
-    """Write how stable the numbers are over the five folds; give what to print: titles, tables."""
+) -> None:  # fmt: skip
+    """Write and print how stable the numbers are over the five folds."""
     from benchmark.comparison import leaderboard as boards
     from benchmark.comparison.wording import setting_text
 
     asked = [item for name in dict.fromkeys(suites) for item in registry.experiments_of(name)]
     found = boards.stability_tables(runs, asked or list(registry.experiments().values()))
     if not found:
-        raise RunError(
-            "no finished run is of a fold",
-            allowed="runs made with `facebench run --folds`, of registered experiments",
-            fix="`facebench run NAME --folds 0-4`",
-        )
+        allowed = "runs made with `facebench run --folds`, of registered experiments"
+        fix = "`facebench run NAME --folds 0-4`"
+        raise RunError("no finished run is of a fold", allowed=allowed, fix=fix)
     answer.data = {"folds": []}
     files = [folder / f"folds-{it.dataset}-{number}.csv" for number, (it, _) in enumerate(found)]
     check_outputs(files, overwrite=overwrite)
@@ -229,5 +218,6 @@ def _folds(
         stacked = [[Cell.parted(text.replace(" / ", "\n")) for text in row] for row in rows]
         synthetic = "SYNTHETIC FACES · " if setting.drawn else ""
         title = Text(f"{synthetic}Stability over folds on {setting.dataset}\n", "bold")
-        yield title + Text(setting_text(setting), style="dim"), Table.of(columns, stacked)
-    yield Text(boards.STABILITY_NOTE), None
+        output.out.print(title + Text(setting_text(setting), style="dim"))
+        output.print_table(Table.of(columns, stacked))
+    output.out.print(Text(boards.STABILITY_NOTE))

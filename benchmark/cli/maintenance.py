@@ -6,16 +6,14 @@ import shutil
 import statistics
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
-import typer
 from rich.markup import escape
 
 from benchmark import record as provenance
-from benchmark import registry
 from benchmark.cli import options
 from benchmark.cli.output import ExitCode, busy, out, print_table, speaking, watching
 from benchmark.errors import BenchmarkError, ExperimentError, RunError
@@ -35,6 +33,10 @@ STATES = {
 
 COLOURS: Final = {"holds": "green", "differs": "bold red", "not checked": "yellow"}
 LOW_DISK_GIB: Final = 5
+ONLY: Final = (
+    "What to remove, as in cache,failed; --dry-run lists the kinds. Temporary files alone if left "
+    "out."
+)
 QUEUE_FIELDS: Final = ("host", "pid", "engine", "n_slots", "since")
 
 
@@ -87,9 +89,8 @@ def verify(
             except (BenchmarkError, LookupError, TypeError, ValueError):
                 title = "a run that cannot be read"
             holds = all(item.verdict != "differs" for item in findings)
-            said = [vars(item) for item in findings]
-            named = {"identity": record.identity, "run": title}
-            runs.append(named | {"holds": holds, "findings": said})
+            named = {"identity": record.identity, "run": title, "holds": holds}
+            runs.append(named | {"findings": [vars(item) for item in findings]})
         answer.data = {"runs": runs}
         n_wrong = sum(not run["holds"] for run in runs)
         answer.code = ExitCode.FINDINGS if n_wrong else ExitCode.FINE
@@ -103,9 +104,7 @@ def verify(
 
 def rescore(
     names: options.Named = None,
-    again: Annotated[
-        bool, typer.Option("--again", help="Also what is up to date already.")
-    ] = False,
+    again: Annotated[bool, options.option("Also what is up to date already.", "--again")] = False,
     runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
     as_json: options.AsJson = False,
 ) -> None:
@@ -135,14 +134,8 @@ def rescore(
 
 
 def clean(
-    only: Annotated[
-        str | None,
-        typer.Option(
-            help="What to remove, as in cache,failed; --dry-run lists the kinds. "
-            "Temporary files alone if left out."
-        ),
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Remove nothing, only say.")] = False,
+    only: Annotated[str | None, options.option(ONLY)] = None,
+    dry_run: Annotated[bool, options.option("Remove nothing, only say.", "--dry-run")] = False,
     data_dir: options.DataDir = options.DEFAULT_DATA_DIR,
     runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
     as_json: options.AsJson = False,
@@ -165,18 +158,21 @@ def clean(
             raise ExperimentError(f"--only names {unknown[0]!r}", allowed=", ".join(KINDS))
         # A dry run shows every kind, so that one can choose.
         asked = asked or set(KINDS if dry_run else ("leftovers",))
-        counts = dict.fromkeys(("n", "bytes", "removed", "bytes_removed"), 0)
+        counts = {"n": 0, "bytes": 0, "removed": 0, "bytes_removed": 0}
         kinds = {kind: what for kind, what in KINDS.items() if kind in asked}
         rows: dict[str, dict[str, Any]] = {k: {"what": what, **counts} for k, what in kinds.items()}
         for item in [one for one in removables(runs_dir, data_dir) if one.kind in asked]:
-            row, n_bytes, name = rows[item.kind], item.n_bytes, "/".join(item.path.parts[-2:])
+            row, n_bytes = rows[item.kind], item.n_bytes
             row["n"] += 1
             row["bytes"] += n_bytes
+            if dry_run:
+                continue
             try:
-                if not dry_run and item.remove():
+                if item.remove():
                     row["removed"] += 1
                     row["bytes_removed"] += n_bytes
-                elif not dry_run:
+                else:
+                    name = "/".join(item.path.parts[-2:])
                     answer.warnings.append(f"{name} was left: a process is at work on it")
             except OSError as error:
                 reason = error.strerror or error
@@ -239,12 +235,9 @@ def status(
     suite: options.OneSuite = None,
     seeds: options.Seeds = "0",
     dataset: Annotated[
-        str | None,
-        typer.Option(
-            "--dataset", help="Runs on this one.", autocompletion=options.complete_dataset
-        ),
+        str | None, options.option("Runs on this one.", autocompletion=options.complete_dataset)
     ] = None,
-    all_: Annotated[bool, typer.Option("--all", help="List finished runs too.")] = False,
+    all_: Annotated[bool, options.option("List finished runs too.", "--all")] = False,
     runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
     as_json: options.AsJson = False,
 ) -> None:
@@ -264,42 +257,48 @@ def status(
         from benchmark.runs.queue import queues, seconds_left
 
         with busy("reading runs"):
-            wanted = {name: registry.experiment(name) for name in names or []}
-            if suite is not None:
-                wanted |= {item.name: item for item in registry.experiments_of(suite)}
-            numbers = options.parse_seeds(seeds)
+            wanted, numbers = options.experiments_named(names, suite), options.parse_seeds(seeds)
             records, going = list(all_records(runs_dir)), list(queues(runs_dir))
             if wanted:
                 library = Library(tuple(read_runs(records)[0]), wanted, {})
-                shown = _with_queues(library.standings(wanted, numbers, dataset), going, add=False)
+                found = _with_queues(library.standings(wanted, numbers, dataset), going, add=False)
             else:
-                here = [item for item in map(standing, records)
-                        if dataset in (None, item.dataset)]  # fmt: skip
-                shown = _with_queues(here, going, add=True)
-                shown.sort(key=lambda item: (ORDER.index(item.state), item.name, item.seed or 0))
-            left = [_seconds_left(item, runs_dir) for item in shown]
-        counts = Counter(item.state for item in shown)
+                here = (it for it in map(standing, records) if dataset in (None, it.dataset))
+                found = _with_queues(here, going, add=True)
+                found.sort(key=lambda item: (ORDER.index(item.state), item.name, item.seed or 0))
+            shown = [(item, _seconds_left(item, runs_dir)) for item in found]
+        counts = Counter(item.state for item in found)
         rows = [
             item.as_dict() | ({} if seconds is None else {"seconds_left": seconds})
-            for item, seconds in zip(shown, left, strict=True)
+            for item, seconds in shown
         ]
         took = _median_seconds(records) if going else {}
         suites = list[dict[str, Any]]()
         for queue in going:
-            until = seconds_left(queue, took, time.time())
-            about = {name: getattr(queue, name) for name in QUEUE_FIELDS}
+            left = seconds_left(queue, took, time.time())
+            about: dict[str, Any] = {name: getattr(queue, name) for name in QUEUE_FIELDS}
             about["counts"] = dict(Counter(run.state for run in queue.runs))
-            suites.append(about | {"seconds_left": None if until is None else round(until)})
+            suites.append(about | {"seconds_left": None if left is None else round(left)})
         answer.data = {"counts": dict(counts), "runs": rows, "suites": suites}
-        table = _states_table(shown, left, finished=all_ or bool(wanted))
+        table = _states_table(shown, finished=all_ or bool(wanted))
         if table.rows:
             print_table(table)
         parts = [(counts[state], *STATES[state]) for state in ORDER if counts[state]]
-        words = [f"{n} [{colour}]{word}[/]" for n, word, colour in parts]
-        nothing = f"No run has begun in {runs_dir}. {HOW_TO_RUN}."
-        out.print(", ".join(words) + "." if words else nothing)
+        words = ", ".join(f"{n} [{colour}]{word}[/]" for n, word, colour in parts)
+        out.print(f"{words}." if words else f"No run has begun in {runs_dir}. {HOW_TO_RUN}.")
         for one in suites:
-            _print_suite(one)
+            said = ", ".join(f"{n} {state}" for state, n in one["counts"].items())
+            left = one["seconds_left"]
+            out.print(
+                f"{sum(one['counts'].values())} runs by process {one['pid']} on {one['host']} "
+                f"({one['engine']}, {one['n_slots']} at once): {said}; "
+                f"time left: {'not known yet' if left is None else _duration(left)}.",
+                soft_wrap=True,
+            )
+
+
+def _duration(seconds: int | None) -> str:
+    return "" if seconds is None else str(datetime.timedelta(seconds=seconds))
 
 
 def _with_queues(
@@ -329,23 +328,9 @@ def _median_seconds(records: "Sequence[RunRecord]") -> dict[str, float]:
         with contextlib.suppress(BenchmarkError, LookupError, ValueError):
             if record.state == "done":
                 times = record.about["started"], record.done["finished"]
-                began, ended = (datetime.datetime.fromisoformat(text) for text in times)
+                began, ended = map(datetime.datetime.fromisoformat, times)
                 took.setdefault(record.experiment_name, []).append((ended - began).total_seconds())
     return {name: statistics.median(seconds) for name, seconds in took.items()}
-
-
-def _print_suite(suite: Mapping[str, Any]) -> None:
-    counts, left = suite["counts"], suite["seconds_left"]
-    said = ", ".join(f"{counts[state]} {state}" for state in counts)
-    time_left = (
-        "time left unknown until a run has ended" if left is None
-        else f"about {datetime.timedelta(seconds=left)} left"
-    )  # fmt: skip
-    out.print(
-        f"{sum(counts.values())} runs by process {suite['pid']} on {suite['host']} "
-        f"({suite['engine']}, {suite['n_slots']} at once): {said}; {time_left}.",
-        soft_wrap=True,
-    )
 
 
 def _seconds_left(item: "Standing", runs_dir: Path) -> int | None:
@@ -359,21 +344,21 @@ def _seconds_left(item: "Standing", runs_dir: Path) -> int | None:
     return round(float(history["epoch_seconds"].median()) * (item.of_epochs - item.epochs))
 
 
-def _states_table(shown: "list[Standing]", left: list[int | None], *, finished: bool) -> Table:
+def _states_table(shown: "list[tuple[Standing, int | None]]", *, finished: bool) -> Table:
     rows: list[tuple[str | Cell, ...]] = []
-    for item, seconds in zip(shown, left, strict=True):
+    for item, seconds in shown:
         if item.state in ("done", "queued") and not finished:
             continue
         word, colour = STATES[item.state]
-        why = item.why.strip().splitlines()[0] if item.why else ""
+        why = item.why.strip().partition("\n")[0]
         why = why if len(why) <= 160 else why[:159] + "…"
         name = Cell(item.name + (" (ad hoc)" if item.ad_hoc else ""), why)
         seed = "" if item.seed is None else str(item.seed)
         epochs = "" if item.epochs is None else f"{item.epochs}/{item.of_epochs}"
-        time_left = "" if seconds is None else str(datetime.timedelta(seconds=seconds))
         process = f"{item.pid or ''}{f' on {item.where}' if item.where else ''}"
         since = item.since.removesuffix("+00:00").replace("T", " ")
-        rows.append((Cell(word, style=colour), name, seed, epochs, time_left, process, since))
+        state = Cell(word, style=colour)
+        rows.append((state, name, seed, epochs, _duration(seconds), process, since))
     numbers = [Column(heading, left=False) for heading in ("seed", "epochs", "left", "process")]
     name_column = Column("experiment", left=True, names=True)
     return Table.of(["state", name_column, *numbers, Column("since (UTC)", left=True)], rows)

@@ -4,6 +4,9 @@
 """
 
 import contextlib
+import dataclasses
+import functools
+import inspect
 import itertools
 import json
 import re
@@ -17,6 +20,7 @@ from benchmark import registry
 from benchmark.cli.output import CommandResult, Options, watching
 from benchmark.errors import BenchmarkError, DataError, RunError, require
 from benchmark.experiment.architectures import ARCHITECTURES
+from benchmark.experiment.definition import Experiment
 from benchmark.record import HOW_TO_RUN, RunRecord, all_records, finished_runs, records_named
 
 if TYPE_CHECKING:
@@ -32,13 +36,44 @@ SHORT_IDENTITY = 12
 ADVANCED = "Advanced options"
 """The panel of what most calls leave as it is."""
 
+
+def grouped(command: Callable[..., None]) -> Callable[..., None]:
+    """Let a command's parameter whose type is a dataclass of options stand for all of them."""
+    given = inspect.signature(command).parameters.values()
+    groups: dict[str, Any] = {
+        it.name: it.annotation for it in given if dataclasses.is_dataclass(it.annotation)
+    }
+
+    @functools.wraps(command)
+    def called(**values: Any) -> None:
+        for name, group in groups.items():
+            fields = [field.name for field in dataclasses.fields(group)]
+            values[name] = group(**{field: values.pop(field) for field in fields})
+        command(**values)
+
+    options = list[inspect.Parameter]()
+    for it in given:
+        options += [
+            it.replace(name=field.name, annotation=field.type, default=field.default)
+            for field in dataclasses.fields(groups[it.name])
+        ] if it.name in groups else [it]  # fmt: skip
+    called.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
+    called.__annotations__ = {it.name: it.annotation for it in options}
+    return called
+
+
 Completions = list[tuple[str, str]]
 """Names, each with what the shell shows beside it."""
 
 
+def option(text: str, *names: str, **more: Any) -> Any:
+    """Declare an option by its help."""
+    return typer.Option(*names, help=text, **more)
+
+
 def advanced(text: str, *names: str, **more: Any) -> Any:
     """Declare an option of the panel of what most calls leave as it is."""
-    return typer.Option(*names, help=text, rich_help_panel=ADVANCED, **more)
+    return option(text, *names, rich_help_panel=ADVANCED, **more)
 
 
 def _starting(incomplete: str, names: Iterable[tuple[str, str]]) -> Completions:
@@ -88,24 +123,19 @@ def complete_dataset(context: typer.Context, incomplete: str) -> Completions:
     return _starting(incomplete, named)
 
 
-def note_named(context: typer.Context, name: str, folder: Path) -> None:
-    """Remember a folder that a person named; `output.speaking` checks that it is there."""
+def _noted(context: typer.Context, parameter: typer.CallbackParam, folder: Path) -> Path:
+    """Remember a folder that a person named, for `output.speaking` to check that it is there.
+
+    Recipes that were tuned in a folder of runs are known by name while a command runs.
+    """
+    name = str(parameter.name)
     Options.given = context.params
     source = context.get_parameter_source(name)
     if source is not None and source.name in ("COMMANDLINE", "ENVIRONMENT"):
         Options.named_folders[f"--{name.replace('_', '-')}"] = folder
-
-
-def _named_data_dir(context: typer.Context, data_dir: Path) -> Path:
-    note_named(context, "data_dir", data_dir)
-    return data_dir
-
-
-def _with_tuned(context: typer.Context, runs_dir: Path) -> Path:
-    """Let the recipes that were tuned in a folder of runs be known by name while a command runs."""
-    note_named(context, "runs_dir", runs_dir)
-    context.with_resource(registry.with_tuned(runs_dir))
-    return runs_dir
+    if name == "runs_dir":
+        context.with_resource(registry.with_tuned(folder))
+    return folder
 
 
 # fmt: off
@@ -113,9 +143,9 @@ Named = Annotated[list[str] | None, typer.Argument(
     metavar="[RUN]...", autocompletion=complete_run,
     help="Runs' ids (8 digits or more), experiments or suites; every run if left out.")]
 DataDir = Annotated[Path, typer.Option(
-    envvar="FACEBENCH_DATA_DIR", help="Where prepared data sets are.", callback=_named_data_dir)]
+    envvar="FACEBENCH_DATA_DIR", help="Where prepared data sets are.", callback=_noted)]
 RunsDir = Annotated[Path, typer.Option(
-    envvar="FACEBENCH_RUNS_DIR", help="Where runs are kept.", callback=_with_tuned)]
+    envvar="FACEBENCH_RUNS_DIR", help="Where runs are kept.", callback=_noted)]
 WeightsDir = Annotated[Path | None, advanced(
     "Where converted weights are; DATA_DIR/weights if left out.", envvar="FACEBENCH_WEIGHTS_DIR")]
 Experiments = Annotated[list[str] | None, typer.Argument(
@@ -266,6 +296,12 @@ def library_of(runs: "Sequence[Run]", data_dir: Path) -> "Library":
     return Library(tuple(runs), registry.experiments() | folds, registry.suites(), prepared)
 
 
+def experiments_named(names: Iterable[str] | None, suite: str | None) -> dict[str, Experiment]:
+    """Find experiments and those of a suite by name, each once."""
+    found = {name: registry.experiment(name) for name in names or ()}
+    return found | {item.name: item for item in (registry.experiments_of(suite) if suite else ())}
+
+
 def chosen_records(runs_dir: Path, asked: Sequence[str]) -> list[RunRecord]:
     """Find runs by ids, experiments and suites; every run where nothing was asked.
 
@@ -279,8 +315,7 @@ def chosen_records(runs_dir: Path, asked: Sequence[str]) -> list[RunRecord]:
     for argument in asked:
         names = suites[argument].experiments if argument in suites else (argument,)
         found = [record for name in names for record in records_named(name, runs_dir)]
-        if not found:
-            finished_runs(argument, runs_dir)  # says so
+        found = found or finished_runs(argument, runs_dir)  # says that there is none
         chosen |= {record.identity: record for record in found}
     return list(chosen.values())
 

@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
@@ -288,8 +288,9 @@ def print_table(table: "Table") -> None:
     out.print(terminal(table, out.width))
 
 
-def bullet(text: str) -> Padding:
-    """Set a sentence as a point of a list, its further lines under its first."""
-    row = RichTable.grid(padding=(0, 1, 0, 0))
-    row.add_row("·", Text(text))
-    return Padding(row, (0, 0, 0, 1))
+def print_points(texts: Iterable[str]) -> None:
+    """Print sentences as the points of a list, further lines of each under its first."""
+    for text in texts:
+        row = RichTable.grid(padding=(0, 1, 0, 0))
+        row.add_row("·", Text(text))
+        out.print(Padding(row, (0, 0, 0, 1)))

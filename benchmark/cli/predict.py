@@ -14,7 +14,7 @@ from benchmark import registry
 from benchmark.cli import options
 from benchmark.cli.data import DetectorModel, DetectorName, Faces
 from benchmark.cli.output import ExitCode, busy, out, print_table, speaking, watching
-from benchmark.errors import BenchmarkError, DataError, RunError
+from benchmark.errors import BenchmarkError, DataError, RunError, some
 from benchmark.files import check_outputs, sha256_of
 from benchmark.record import finished_runs
 from benchmark.reporting.tables import NOTHING, Cell, Column, Table
@@ -103,15 +103,12 @@ def predict(
         with watching() as watch:
             table = predictor.read(images, watch)
         answer.data = {
-            "network": network.title,
-            "weights": str(network.path),
-            "weights_sha256": sha256_of(network.path),
-            "faces_px": network.faces_px,
-            "cropped": crop,
-            "temperatures": network.temperatures if calibrated else None,
+            "network": network.title, "weights": str(network.path),
+            "weights_sha256": sha256_of(network.path), "faces_px": network.faces_px,
+            "cropped": crop, "temperatures": network.temperatures if calibrated else None,
             "labels_are": PERCEIVED,
             "faces": table.astype(object).where(table.notna(), None).to_dict("records"),
-        }
+        }  # fmt: skip
         if draw:
             answer.data["drawn"] = _draw(table, images, draw, network.tasks)
         without = table[table["face"] == 0]
@@ -132,11 +129,9 @@ def _network(run: str | None, checkpoint: Path | None, runs_dir: Path) -> "Train
 
     named = [it for it in (run, checkpoint) if it is not None]
     if len(named) != 1:
-        raise RunError(
-            "both --run and --checkpoint are given" if named else "no network is named",
-            allowed="either of --run and --checkpoint",
-            fix="`facebench status --all` lists the runs",
-        )
+        found = "both --run and --checkpoint are given" if named else "no network is named"
+        fix = "`facebench status --all` lists the runs"
+        raise RunError(found, allowed="either of --run and --checkpoint", fix=fix)
     return trained_run(named[0], runs_dir)
 
 
@@ -152,8 +147,7 @@ def _not_pictures(images: Sequence[Path]) -> Iterator[str]:
         if it.is_symlink() and it.is_dir() or not (it.is_dir() or is_picture_name(it.as_posix()))
     )
     if others:
-        more = f" and {len(others) - SHOWN_OTHERS:,} more" if len(others) > SHOWN_OTHERS else ""
-        names = f"{', '.join(others[:SHOWN_OTHERS])}{more}"
+        names = some(others, SHOWN_OTHERS)
         yield f"{len(others):,} files are no pictures by their names and were not read: {names}"
 
 
@@ -170,7 +164,7 @@ def _edited(network: "TrainedNetwork") -> Iterator[str]:
 def _print_predictions(
     table: "pd.DataFrame", network: "TrainedNetwork", *, calibrated: bool
 ) -> None:
-    """Print a row per face; of a long path the end, which tells pictures of a folder apart."""
+    """Print a row per face; of a long path the end, which differs within a folder."""
     several, rows = table["file"].duplicated(keep=False), []
     for row, is_one_of_several in zip(table.to_dict("records"), several, strict=True):
         file = str(row["file"])
@@ -182,8 +176,8 @@ def _print_predictions(
     print_table(Table.of((Column("picture"), *headings), rows))
     n_faces = int((table["face"] > 0).sum())
     how = "calibrated" if calibrated else "as the network gave them"
-    said = f"{n_faces:,} {'face' if n_faces == 1 else 'faces'}, probabilities {how}; "
-    out.print(f"{said}{escape(network.title)}\nLabels are {PERCEIVED}.", style="dim")
+    said = f"{n_faces:,} faces, probabilities {how}; {escape(network.title)}"
+    out.print(f"{said}\nLabels are {PERCEIVED}.", style="dim")
 
 
 def _label(row: Any, task: TaskName) -> str:
@@ -261,13 +255,9 @@ def export(
             checks = exporting.export(network, to, path, real)
         n_bytes = path.stat().st_size
         answer.data = {
-            "path": str(path),
-            "format": to,
-            "bytes": n_bytes,
-            "tolerance": exporting.TOLERANCE,
-            "compared": checks,
-            "description": exporting.description(network),
-        }
+            "path": str(path), "format": to, "bytes": n_bytes, "tolerance": exporting.TOLERANCE,
+            "compared": checks, "description": exporting.description(network),
+        }  # fmt: skip
         size = f"{to}, {n_bytes / 2**20:.1f} MiB"
         out.print(f"[bold]{path}[/]: {size}, of {escape(network.title)}", soft_wrap=True)
         headings = ("compared with the network on", "largest difference", "other labels")

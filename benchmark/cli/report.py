@@ -83,23 +83,17 @@ def report(
             with watching() as watch:
                 answers = answers_of(evidence, watch)
             write_text(path, write_page(evidence, answers, datetime.datetime.now().date(), faces))
-            answer.data["reports"].append(
-                {
-                    "dataset": board.dataset,
-                    "suites": list(asked),
-                    "drawn": board.drawn,
-                    "with_faces": faces is not None and not faces["drawn"],
-                    "answers": {
-                        item.question.slug: {
-                            "question": item.question.text,
-                            "answered": item.answered,
-                            "answer": item.sentences[0],
-                        }
-                        for item in answers
-                    },
-                    "file": str(path),
-                }
-            )
+            found = {
+                it.question.slug: {
+                    "question": it.question.text, "answered": it.answered,
+                    "answer": it.sentences[0],
+                } for it in answers
+            }  # fmt: skip
+            answer.data["reports"].append({
+                "dataset": board.dataset, "suites": list(asked), "drawn": board.drawn,
+                "with_faces": faces is not None and not faces["drawn"], "answers": found,
+                "file": str(path),
+            })  # fmt: skip
             out.print(f"[bold]{board.dataset}[/]")
             for item in sorted(answers, key=lambda item: not item.answered):
                 out.print(f"\n[bold]{'LEAKY · ' if item.leaky else ''}{item.question.text}[/]")

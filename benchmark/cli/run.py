@@ -2,11 +2,10 @@
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
 from rich.markup import escape
 
 from benchmark import registry
@@ -25,44 +24,95 @@ if TYPE_CHECKING:
     from benchmark.runs.plan import Settings
 
 
+@dataclass(frozen=True)
+class Execution:
+    """Where and how runs are computed: the options that `run` and `tune` share."""
+
+    dataset: options.DatasetName = None
+    device: options.DeviceName = None
+    precision: options.PrecisionName = "auto"
+    tracking: options.Tracking = "mlflow"
+    offline: options.Offline = False
+    cache: options.Cache = True
+    cache_dir: options.CacheDir = None
+    cache_gib: options.CacheGib = options.DEFAULT_CACHE_GIB
+    on: options.On = None
+    gpus_per_run: options.GpusPerRun = None
+    cpus_per_run: options.CpusPerRun = 1.0
+    shared_runs: options.SharedRuns = False
+    data_dir: options.DataDir = options.DEFAULT_DATA_DIR
+    runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR
+    weights_dir: options.WeightsDir = None
+
+    def cluster(self) -> "ClusterOptions | None":
+        """Check the options of `--on`; None where runs are computed in this process."""
+        if self.on is None:
+            asked = {
+                "--gpus-per-run": self.gpus_per_run is not None, "--shared-runs": self.shared_runs,
+            }  # fmt: skip
+            if named := [name for name, is_given in asked.items() if is_given]:
+                raise ExperimentError(f"{' and '.join(named)} without --on", fix="Add --on ray")
+            return None
+        from benchmark.cluster.connection import ClusterOptions
+
+        per_run = self.gpus_per_run, self.cpus_per_run
+        return ClusterOptions(self.on, *per_run, self.shared_runs, self.device, self.precision)
+
+    def settings(
+        self, *, deterministic: bool = False, graph: bool = True, compile: bool | None = False,
+        read_test: bool = False, keep_weights: str = "best",
+    ) -> "Settings":  # fmt: skip
+        """Check the others. torch is loaded here, so that a mistyped name is answered before."""
+        from benchmark.runs.plan import KEEP_WEIGHTS, Settings
+        from benchmark.training.device import choose_device
+        from benchmark.training.prefix_cache import CacheSettings
+        from benchmark.training.steps import SpeedSettings
+
+        require_choice("--tracking", self.tracking, ("mlflow", "files"))
+        require_choice("--keep-weights", keep_weights, KEEP_WEIGHTS)
+        # The nodes of a cluster choose their own device.
+        device = "cpu" if self.on else self.device
+        cache_dir = self.cache_dir or self.data_dir / "cache"
+        settings = Settings(
+            self.runs_dir, self.weights_dir or self.data_dir / "weights",
+            choose_device(device, self.precision, exact=deterministic),
+            offline=self.offline, read_test=read_test,
+            keep_weights=keep_weights,  # type: ignore[arg-type]
+            cache=CacheSettings(cache_dir, self.cache_gib) if self.cache else None,
+            speed=SpeedSettings(graph=graph, compile=compile),
+        )  # fmt: skip
+        if self.tracking == "files":
+            return settings
+        from benchmark.tracking import MlflowMirror
+
+        mirror = MlflowMirror(self.runs_dir, on_trouble=output.say_warning)
+        return replace(settings, mirror=mirror)
+
+
+FOLDS = (
+    "Folds of the split to run on instead of it, as in 0-4; `facebench leaderboard --folds` "
+    "compares them with it."
+)
+
+
+@options.grouped
 def run(
     names: options.Experiments = None,
     suite: options.OneSuite = None,
     seeds: options.Seeds = "0",
-    folds: Annotated[
-        str | None,
-        typer.Option(
-            help="Folds of the split to run on instead of it, as in 0-4; "
-            "`facebench leaderboard --folds` compares them with it."
-        ),
-    ] = None,
+    folds: Annotated[str | None, options.option(FOLDS)] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only list what would run, how long and how large.")
+        bool, options.option("Only list what would run, how long and how large.", "--dry-run")
     ] = False,
     settings: options.Changes = None,
     sweep: options.Sweep = None,
-    dataset: options.DatasetName = None,
-    device: options.DeviceName = None,
-    precision: options.PrecisionName = "auto",
-    tracking: options.Tracking = "mlflow",
-    offline: options.Offline = False,
     read_test: options.ReadTest = False,
-    keep_weights: Annotated[
-        str, typer.Option(help="best or none.", rich_help_panel=options.ADVANCED)
-    ] = "best",
-    cache: options.Cache = True,
-    cache_dir: options.CacheDir = None,
-    cache_gib: options.CacheGib = options.DEFAULT_CACHE_GIB,
+    keep_weights: Annotated[str, options.advanced("best or none.")] = "best",
     deterministic: options.Deterministic = False,
     graph: options.Graph = True,
     compile_: options.Compile = None,
-    on: options.On = None,
-    gpus_per_run: options.GpusPerRun = None,
-    cpus_per_run: options.CpusPerRun = 1.0,
-    shared_runs: options.SharedRuns = False,
-    data_dir: options.DataDir = options.DEFAULT_DATA_DIR,
-    runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
-    weights_dir: options.WeightsDir = None,
+    *,
+    where: Execution,
     quiet: options.Quiet = False,
     as_json: options.AsJson = False,
 ) -> None:
@@ -82,23 +132,19 @@ def run(
         if folds is not None:
             asked = parse_folds(folds)
             chosen = [item.in_fold(fold) for item in chosen for fold in asked]
-        numbers = parse_seeds(seeds)
-        cluster = cluster_options(on, gpus_per_run, cpus_per_run, shared_runs, device, precision)
-        where = run_settings(
-            runs_dir, weights_dir or data_dir / "weights",
-            "cpu" if cluster else device,  # The nodes of a cluster choose their own.
-            precision, deterministic=deterministic, graph=graph, compile=compile_,
-            cache_dir=(cache_dir or data_dir / "cache") if cache else None, cache_gib=cache_gib,
-            tracking=tracking, offline=offline, read_test=read_test, keep_weights=keep_weights,
+        numbers, cluster = parse_seeds(seeds), where.cluster()
+        how = where.settings(
+            deterministic=deterministic, graph=graph, compile=compile_, read_test=read_test,
+            keep_weights=keep_weights,
         )  # fmt: skip
         with output.busy("opening the data set"):
-            faces = _opened(answer, data_dir, dataset)
-        _say_where(faces, where, on_cluster=on is not None)
+            faces = _opened(answer, where.data_dir, where.dataset)
+        _say_where(faces, how, on_cluster=cluster is not None)
         if dry_run:
-            show_plan(answer, chosen, numbers, faces, where)
+            show_plan(answer, chosen, numbers, faces, how)
             return
         with fleet_on(cluster) as fleet:
-            ends = run_shown(answer, chosen, numbers, faces, where, fleet)
+            ends = run_shown(answer, chosen, numbers, faces, how, fleet)
         answer.data = {"dataset": faces.name, "runs": ends}
         tell(
             f"{ends['finished']} finished, {ends['skipped']} up to date, "
@@ -112,12 +158,10 @@ def plan(
     names: options.Experiments = None,
     suite: options.OneSuite = None,
     seeds: options.Seeds = "0",
-    gpus: Annotated[int | None, typer.Option(min=1, help="Plan for so many GPUs.")] = None,
-    workers: Annotated[
-        int, typer.Option(min=1, help="Plan for so many machines like this one.")
-    ] = 1,
+    gpus: Annotated[int | None, options.option("Plan for so many GPUs.", min=1)] = None,
+    workers: Annotated[int, options.option("Plan for so many machines like this one.", min=1)] = 1,
     image: Annotated[
-        Path | None, typer.Option("--out", help="Draw the schedule into this PNG or SVG file.")
+        Path | None, options.option("Draw the schedule into this PNG or SVG file.", "--out")
     ] = None,
     dataset: options.DatasetName = None,
     data_dir: options.DataDir = options.DEFAULT_DATA_DIR,
@@ -139,16 +183,12 @@ def plan(
             raise ExperimentError(f"--out is {str(image)!r}", allowed="a name in .png or .svg")
         check_outputs([image] if image else [], overwrite=overwrite)
         chosen, numbers = _chosen(names or [], suite, [{}]), parse_seeds(seeds)
-        where = run_settings(
-            runs_dir, weights_dir or data_dir / "weights", None, "auto",
-            cache_dir=data_dir / "cache", tracking="files",
-        )  # fmt: skip
+        how = Execution(
+            tracking="files", data_dir=data_dir, runs_dir=runs_dir, weights_dir=weights_dir
+        ).settings()
         faces = _opened(answer, data_dir, dataset)
         n_workers, kind = gpus or workers, "cuda" if gpus else None
-        show_plan(
-            answer, chosen, numbers, faces, where,
-            n_workers=n_workers, kind=kind, image=image,
-        )  # fmt: skip
+        show_plan(answer, chosen, numbers, faces, how, n_workers=n_workers, kind=kind, image=image)
 
 
 def _chosen(
@@ -160,63 +200,13 @@ def _chosen(
         allowed = f"names of experiments, or --suite with one of {suites}"
         fix = "`facebench list` shows them"
         raise ExperimentError("nothing to run was named", allowed=allowed, fix=fix)
-    found = {name: registry.experiment(name) for name in names}
-    if suite is not None:
-        found |= {item.name: item for item in registry.experiments_of(suite)}
     chosen: list[Experiment] = []
-    for item in found.values():
+    for item in options.experiments_named(names, suite).values():
         for changes in combinations:
             changed = item.adjusted(changes) if changes else item
             if changed not in chosen:
                 chosen.append(changed)
     return chosen
-
-
-def run_settings(
-    runs_dir: Path, weights_dir: Path, device: str | None, precision: str, *,
-    deterministic: bool = False, graph: bool = True, compile: bool | None = False,
-    cache_dir: Path | None = None, cache_gib: float = options.DEFAULT_CACHE_GIB,
-    tracking: str = "mlflow", offline: bool = False, read_test: bool = False,
-    keep_weights: str = "best",
-) -> "Settings":  # fmt: skip
-    """Check where and how runs are computed, as a command's options give it.
-
-    torch is loaded here, so that a mistyped name is answered before.
-    """
-    from benchmark.runs.plan import KEEP_WEIGHTS, Settings
-    from benchmark.training.device import choose_device
-    from benchmark.training.prefix_cache import CacheSettings
-    from benchmark.training.steps import SpeedSettings
-
-    require_choice("--tracking", tracking, ("mlflow", "files"))
-    require_choice("--keep-weights", keep_weights, KEEP_WEIGHTS)
-    settings = Settings(
-        runs_dir, weights_dir, choose_device(device, precision, exact=deterministic),
-        offline=offline, read_test=read_test,
-        keep_weights=keep_weights,  # type: ignore[arg-type]
-        cache=CacheSettings(cache_dir, cache_gib) if cache_dir else None,
-        speed=SpeedSettings(graph=graph, compile=compile),
-    )  # fmt: skip
-    if tracking == "files":
-        return settings
-    from benchmark.tracking import MlflowMirror
-
-    return replace(settings, mirror=MlflowMirror(runs_dir, on_trouble=output.say_warning))
-
-
-def cluster_options(
-    on: str | None, gpus: float | None, cpus: float, shared_runs: bool, device: str | None,
-    precision: str,
-) -> "ClusterOptions | None":  # fmt: skip
-    """Check the options of `--on`; None where runs are computed in this process."""
-    if on is None:
-        asked = {"--gpus-per-run": gpus is not None, "--shared-runs": shared_runs}
-        if named := [option for option, is_given in asked.items() if is_given]:
-            raise ExperimentError(f"{' and '.join(named)} without --on", fix="Add --on ray")
-        return None
-    from benchmark.cluster.connection import ClusterOptions
-
-    return ClusterOptions(on, gpus, cpus, shared_runs, device, precision)
 
 
 @contextlib.contextmanager

@@ -4,15 +4,15 @@ import contextlib
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-import typer
-
 from benchmark.cli import options
-from benchmark.cli.output import bullet, out, print_table, speaking, tell
+from benchmark.cli.options import option
+from benchmark.cli.output import out, print_points, print_table, speaking, tell
 from benchmark.errors import require
 from benchmark.files import write_json
 from benchmark.reporting.tables import NOTHING, Cell, Column, Table
 
 LOOPS = ("timm", "lightning")
+ROWS = "data, cnn, vgg16, resnet50, densenet121, block5, frozen"
 HOW_TO_READ = (
     "plain: Dataset and DataLoader with workers that are kept, PIL decodes JPEG files, fp32 with "
     "torch's defaults, NCHW, Adam, .item() at every step.",
@@ -25,26 +25,21 @@ HOW_TO_READ = (
 
 
 def speed(
-    rows: Annotated[
-        str | None, typer.Option(help="Of data, cnn, vgg16, resnet50, densenet121, block5, frozen.")
-    ] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Measurements of every loop.")] = 3,
-    images: Annotated[
-        int | None, typer.Option(min=32, help="Faces that train in every row.")
-    ] = None,
+    rows: Annotated[str | None, option(f"Of {ROWS}.")] = None,
+    rounds: Annotated[int, option("Measurements of every loop.", min=1)] = 3,
+    images: Annotated[int | None, option("Faces that train in every row.", min=32)] = None,
     workers: Annotated[
-        int | None,
-        typer.Option(min=0, help="Of the plain loader; one per core if none, 4 at most."),
+        int | None, option("Of the plain loader; one per core if none, 4 at most.", min=0)
     ] = None,
     against: Annotated[
-        str, typer.Option(help="Loops beside the plain one: timm, lightning, or none.")
+        str, option("Loops beside the plain one: timm, lightning, or none.")
     ] = "timm,lightning",
     compiled: Annotated[
-        bool, typer.Option("--compile", help="Let torch.compile fuse our operations.")
+        bool, option("Let torch.compile fuse our operations.", "--compile")
     ] = False,
     dataset: options.DatasetName = None,
     device: options.DeviceName = None,
-    precision: Annotated[str, typer.Option(help="Ours: auto, bf16 or fp32.")] = "auto",
+    precision: Annotated[str, option("Ours: auto, bf16 or fp32.")] = "auto",
     data_dir: options.DataDir = options.DEFAULT_DATA_DIR,
     runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
     as_json: options.AsJson = False,
@@ -91,12 +86,9 @@ def speed(
         columns = [Column("what", left=True), *(Column(head, left=False) for head in heads)]
         print_table(Table.of(columns, map(_cells, found), title))
         out.print()
-        for note in (
-            *HOW_TO_READ,
-            f"{faces.name}, {faces.image_px} px. Every number: {file}",
-            *(f"{row['name']}: {note}" for row in found for note in row["notes"]),
-        ):
-            out.print(bullet(note))
+        notes = (f"{row['name']}: {note}" for row in found for note in row["notes"])
+        every = f"{faces.name}, {faces.image_px} px. Every number: {file}"
+        print_points((*HOW_TO_READ, every, *notes))
 
 
 def _cells(row: Mapping[str, Any]) -> list[str | Cell]:

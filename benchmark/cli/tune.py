@@ -16,7 +16,7 @@ from rich.text import Text
 from benchmark import registry
 from benchmark.cli import options, output
 from benchmark.cli.output import CommandResult, Display, ExitCode, out, print_table, tell
-from benchmark.cli.run import cluster_options, fleet_on, run_settings, run_shown, shown_by
+from benchmark.cli.run import Execution, fleet_on, run_shown, shown_by
 from benchmark.errors import BenchmarkError, ClusterLost, ExperimentError, StorageLost, require
 from benchmark.experiment import space as spaces
 from benchmark.experiment.definition import Experiment
@@ -38,26 +38,27 @@ STORAGE = (
     "A database's URL; SQLite beside the runs if none. Give an address with a password in the "
     "variable: others can read command lines."
 )
+Names = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="Experiments, or grids of the study, by name.", autocompletion=options.complete_tunable
+    ),
+]
 COLOURS = {"complete": "green", "pruned": "yellow", "failed": "red"}
 
 
+@options.grouped
 def tune(
-    names: Annotated[
-        list[str] | None,
-        typer.Argument(
-            help="Experiments, or grids of the study, by name.",
-            autocompletion=options.complete_tunable,
-        ),
-    ] = None,
+    names: Names = None,
     suite: options.OneSuite = None,
     trials: Annotated[
-        int, typer.Option(min=1, help="Complete and pruned trials, all sessions together.")
+        int, options.option("Complete and pruned trials, all sessions together.", min=1)
     ] = 30,
     timeout: Annotated[
-        float | None, typer.Option(min=0.0, help="Seconds; no trial begins after them.")
+        float | None, options.option("Seconds; no trial begins after them.", min=0.0)
     ] = None,
     only: Annotated[
-        str | None, typer.Option(help="Search these alone, as in depth,learning_rate.")
+        str | None, options.option("Search these alone, as in depth,learning_rate.")
     ] = None,
     settings: options.Changes = None,
     storage: Annotated[str, options.advanced(STORAGE, envvar="FACEBENCH_STORAGE")] = "",
@@ -68,21 +69,8 @@ def tune(
     row: Annotated[list[str] | None, options.advanced("Of a grid: only these rows.")] = None,
     refit: Annotated[bool, options.advanced("Train the best recipe anew and register it.")] = True,
     seeds: Annotated[str, options.advanced("Seeds of the refit.")] = "0,1,2",
-    dataset: options.DatasetName = None,
-    device: options.DeviceName = None,
-    precision: options.PrecisionName = "auto",
-    tracking: options.Tracking = "mlflow",
-    offline: options.Offline = False,
-    cache: options.Cache = True,
-    cache_dir: options.CacheDir = None,
-    cache_gib: options.CacheGib = options.DEFAULT_CACHE_GIB,
-    on: options.On = None,
-    gpus_per_run: options.GpusPerRun = None,
-    cpus_per_run: options.CpusPerRun = 1.0,
-    shared_runs: options.SharedRuns = False,
-    data_dir: options.DataDir = options.DEFAULT_DATA_DIR,
-    runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
-    weights_dir: options.WeightsDir = None,
+    *,
+    where: Execution,
     quiet: options.Quiet = False,
     as_json: options.AsJson = False,
 ) -> None:
@@ -103,12 +91,7 @@ def tune(
         chosen = _chosen(names or [], suite, row or [])
         changes = options.parse_settings(settings or [])
         refit_seeds = options.parse_seeds(seeds) if refit else ()
-        cluster = cluster_options(on, gpus_per_run, cpus_per_run, shared_runs, device, precision)
-        where = run_settings(
-            runs_dir, weights_dir or data_dir / "weights", "cpu" if cluster else device, precision,
-            cache_dir=(cache_dir or data_dir / "cache") if cache else None, cache_gib=cache_gib,
-            tracking=tracking, offline=offline,
-        )  # fmt: skip
+        cluster, how = where.cluster(), where.settings()
         from benchmark.data.dataset import choose_dataset
         from benchmark.tuning.study import FRESH_SEEDS, TRIAL_SEED
 
@@ -116,16 +99,18 @@ def tune(
         allowed = f"any but those that the recipe is chosen by: {str(known)[1:-1]}"
         require(not set(known) & set(refit_seeds), f"--seeds is {seeds}", allowed=allowed)
         with output.busy("opening the data set"):
-            faces = choose_dataset(data_dir, dataset)
-        require(jobs == 1 or on is None, f"--jobs is {jobs} with --on", allowed="one of the two")
+            faces = choose_dataset(where.data_dir, where.dataset)
+        require(
+            jobs == 1 or cluster is None, f"--jobs is {jobs} with --on", allowed="one of the two"
+        )
         asked = StudyOptions(changes, only, row or [], sampler, sampler_seed, pruner)
-        studies = list[dict[str, Any]]()
+        studies, folder = list[dict[str, Any]](), where.runs_dir / "studies"
         answer.data = {"dataset": faces.name, "studies": studies}
         with _further(jobs - 1), fleet_on(cluster) as fleet:
-            session = TuneSession(answer, where, fleet, trials, timeout, storage, refit_seeds)
+            session = TuneSession(answer, how, fleet, trials, timeout, storage, refit_seeds)
             for name in chosen:
                 try:
-                    studies.append(session.tuned(*asked.study(name, faces, runs_dir / "studies")))
+                    studies.append(session.tuned(*asked.study(name, faces, folder)))
                 except BenchmarkError as refused:
                     if len(chosen) == 1 or isinstance(refused, ClusterLost | StorageLost):
                         raise
