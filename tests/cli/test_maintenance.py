@@ -2,7 +2,6 @@
 
 import os
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -11,7 +10,7 @@ import pytest
 from benchmark import registry
 from benchmark.evaluation.artifacts import is_scored
 from benchmark.files import file_lock, write_json
-from benchmark.runs.queue import Queue, QueuedRun, queues_folder, seconds_left
+from benchmark.runs.queue import QueuedRun, queues_folder
 from tests.cli.conftest import GENDER, MTL, RACE, answered_json, facebench, flat, one_run
 from tests.results.conftest import RunBuilder, an_experiment, exact_predictions
 
@@ -79,7 +78,7 @@ def test_a_running_suite_tells_what_waits_where_runs_are_and_the_time_left(
     queue = {"host": "head", "pid": 7, "engine": "ray", "n_slots": 2, "since": now - 80}
     path = queues_folder(runs.runs_dir) / "head-7.json"
     write_json(path, queue | {"schema": 1, "runs": [vars(run) for run in told]})
-    status = "status"
+    status = ("status",)
     with file_lock(running.folder / "claim"), file_lock(path.with_suffix(".lock")):
         data, shown = answered_json(*status), flat(facebench(*status).stdout)
         named = answered_json(*status, MTL, "--seeds", "1,2,3")
@@ -94,11 +93,3 @@ def test_a_running_suite_tells_what_waits_where_runs_are_and_the_time_left(
     assert [row["state"] for row in named["runs"]] == ["claimed", "queued", "absent"]
     gone = answered_json(*status)
     assert (gone["suites"], gone["counts"]) == ([], {"interrupted": 1})
-
-
-def test_time_left_follows_what_runs_of_that_experiment_took() -> None:
-    queue = Queue("here", 1, "local", 1, 0.0, tuple(QueuedRun(*it) for it in (("a", 0), ("b", 0))))
-    assert seconds_left(queue, {}, 0.0) is None
-    assert seconds_left(queue, {"a": 100.0, "b": 5.0}, 0.0) == 105.0
-    # More at once than there are runs: the longest decides.
-    assert seconds_left(replace(queue, n_slots=8), {"a": 100.0, "b": 5.0}, 0.0) == 100.0

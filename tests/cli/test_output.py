@@ -62,18 +62,6 @@ def test_a_long_step_leaves_lines_in_a_log_until_its_end(
     assert said.getvalue() == after
 
 
-def test_a_line_waits_for_what_was_just_said(
-    said: io.StringIO, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(output, "PLAIN_LINE_SECONDS", 0.5)
-    with output.PlainProgress() as progress:
-        progress.add_task("faces", total=8)
-        for _ in range(8):
-            time.sleep(0.1)
-            progress.note_said()
-    assert said.getvalue() == ""
-
-
 def test_a_step_that_begins_late_counts_its_own_seconds() -> None:
     clock = iter([100.0, 3000.0, 3007.0])
     progress = output.PlainProgress()

@@ -10,7 +10,7 @@ import pytest
 
 from benchmark.cluster.connection import ClusterOptions, Node, connected
 from benchmark.errors import BenchmarkError, ExperimentError
-from tests.cli.test_run import facebench
+from tests.cli.conftest import facebench
 
 
 def refusal(address: str) -> str:

@@ -128,21 +128,6 @@ def test_damaged_files_are_read_or_refused(
     assert refused > count / 4
 
 
-@pytest.mark.slow
-def test_a_zip_whose_members_are_all_the_same_bytes_is_refused(tmp_path: Path) -> None:
-    """A bomb: the directory names one place many times."""
-    path, n = tmp_path / "overlap.zip", 2000
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("1_0_0_20170109130000000.jpg", bytes(32 << 20))
-    content = path.read_bytes()
-    start, end = content.rindex(b"PK\x01\x02"), content.rindex(b"PK\x05\x06")
-    entries = content[start:end] * n
-    tail = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, n, n, len(entries), start, 0)
-    path.write_bytes(content[:start] + entries + tail)
-    with pytest.raises(BenchmarkError):
-        read_archive(path)
-
-
 def torch_file(
     tensors: object, change: Callable[[str, bytes], bytes] = lambda _, content: content,
     how: int = zipfile.ZIP_STORED,

@@ -20,7 +20,7 @@ from benchmark.models.weight_formats import header_of
 from benchmark.runs import folder
 from benchmark.runs.folder import CHECKPOINT_FILE, KINDS, load_checkpoint, save_checkpoint
 from benchmark.training.trainer import EpochResult, start
-from tests.cli.test_run import facebench
+from tests.cli.conftest import facebench
 from tests.runs.small import Place, an_experiment, settings
 from tests.training.small import CPU
 
