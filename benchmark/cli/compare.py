@@ -8,6 +8,7 @@ from rich.text import Text
 
 from benchmark import registry
 from benchmark.cli import options
+from benchmark.cli.options import option
 from benchmark.cli.output import busy, out, print_points, print_table, speaking, tell
 from benchmark.errors import ExperimentError
 from benchmark.files import write_text
@@ -23,43 +24,29 @@ READING: Final = "Group minus reference, 95 % intervals; not significant does no
 PERCEIVED: Final = "Labels are perceived. "
 CLOSING: Final = "--json has all {n} notes and limitations."
 
-# fmt: off
-What = Annotated[list[str], typer.Argument(
-    metavar="RUN...",
-    help="A run's id (8 digits or more), an experiment (all its finished seeds) or a suite "
-    "(all its experiments).",
-    autocompletion=options.complete_run,
-)]
-Tasks = Annotated[list[str] | None, typer.Option(
-    "--task", help="age_group, gender or race; all if left out.",
-)]
-AllPairs = Annotated[bool, typer.Option(
-    "--all-pairs", help="Each against each, not against the first.",
-)]
-Dataset = Annotated[str | None, typer.Option(
-    help="The data set; the only one with such runs if left out.",
-    autocompletion=options.complete_dataset,
-)]
-LeakSuite = Annotated[str | None, typer.Option(
-    help="A suite of run groups that end as `leak`'s do; headline, leak and leak_vgg16 if left "
-    "out.",
-    autocompletion=options.complete_suite,
-)]
-SubsetSuite = Annotated[str, typer.Option(
-    help="A suite of subsets in three run groups.", autocompletion=options.complete_suite,
-)]
-# fmt: on
+Dataset = Annotated[
+    str | None,
+    option(
+        "The data set; the only one with such runs if left out.",
+        autocompletion=options.complete_dataset,
+    ),
+]
 
 
 def compare(
-    what: What,
-    task: Tasks = None,
-    all_pairs: AllPairs = False,
+    what: Annotated[list[str], typer.Argument(
+        metavar="RUN...", autocompletion=options.complete_run,
+        help="A run's id (8 digits or more), an experiment (all its finished seeds) or a suite "
+        "(all its experiments).")],
+    task: Annotated[
+        list[str] | None, option("age_group, gender or race; all if left out.")] = None,
+    all_pairs: Annotated[bool, option("Each against each, not against the first.",
+                                      "--all-pairs")] = False,
     dataset: Dataset = None,
     runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
     data_dir: options.DataDir = options.DEFAULT_DATA_DIR,
     as_json: options.AsJson = False,
-) -> None:
+) -> None:  # fmt: skip
     """Tell whether one network predicts better than another, and by how much.
 
     Paired on the same test faces, each against the first. Of a suite, or of one experiment named
@@ -112,12 +99,14 @@ def _print(found: "Comparison") -> None:
 
 
 def leak(
-    suite: LeakSuite = None,
+    suite: Annotated[str | None, option(
+        "A suite of run groups that end as `leak`'s do; headline, leak and leak_vgg16 if left "
+        "out.", autocompletion=options.complete_suite)] = None,
     dataset: Dataset = None,
     runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
     data_dir: options.DataDir = options.DEFAULT_DATA_DIR,
     as_json: options.AsJson = False,
-) -> None:
+) -> None:  # fmt: skip
     """Take a leaky score apart: what it is on faces never met, and what each condition is worth.
 
     Reads the stored predictions of a suite's runs; writes tables (.md) and a figure (.png) of
@@ -132,12 +121,14 @@ def leak(
 
 
 def subsets(
-    suite: SubsetSuite = "subsets",
+    suite: Annotated[str, option(
+        "A suite of subsets in three run groups.",
+        autocompletion=options.complete_suite)] = "subsets",
     dataset: Dataset = None,
     runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
     data_dir: options.DataDir = options.DEFAULT_DATA_DIR,
     as_json: options.AsJson = False,
-) -> None:
+) -> None:  # fmt: skip
     """Say whether specialists predict the age group of a subset better than one network of all.
 
     Reads the stored predictions of a suite's runs; writes tables (.md) and a figure (.png) into
@@ -152,13 +143,9 @@ def subsets(
 
 
 def _study(
-    command: str,
-    suite: str | None,
-    asked: str | None,
-    runs_dir: Path,
-    data_dir: Path,
+    command: str, suite: str | None, asked: str | None, runs_dir: Path, data_dir: Path,
     as_json: bool,
-) -> None:
+) -> None:  # fmt: skip
     """Study a suite's runs on one data set; write tables and figures, and print the page."""
     with speaking(command, as_json=as_json) as answer:
         from benchmark.comparison import leak_study, library, subset_study

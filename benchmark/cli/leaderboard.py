@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
-import typer
 from rich.text import Text
 
 from benchmark import registry
 from benchmark.cli import options, output
+from benchmark.cli.options import advanced, option
 from benchmark.errors import RunError
 from benchmark.files import check_outputs, write_text
 from benchmark.record import finished_runs
@@ -26,57 +26,50 @@ PERCEIVED: Final = "Labels are perceived, and the same person may be in training
 CLOSING: Final = "--notes prints {more}differences, costs and limitations."
 
 # fmt: off
-Suites = Annotated[list[str] | None, typer.Option(
-    help="Show a suite, what is missing included; several in one table.",
+Suites = Annotated[list[str] | None, option(
+    "Show a suite, what is missing included; several in one table.",
     autocompletion=options.complete_suite)]
-Dataset = Annotated[str | None, typer.Option(
-    help="Show the runs on this data set; photographs if left out.",
+Dataset = Annotated[str | None, option(
+    "Show the runs on this data set; photographs if left out.",
     autocompletion=options.complete_dataset)]
-AdHoc = Annotated[bool, typer.Option("--ad-hoc", help="Show runs changed on the command line too.")]
-Notes = Annotated[bool, typer.Option("--notes", help="Print differences, costs and all notes too.")]
-Where = Annotated[list[str] | None, typer.Option(
-    metavar="CONDITION",
-    help="Show the rows for which it holds: a column of the CSV file, then =, !=, <, <=, > or >=, "
-    "then a value; text may hold *, rates may be 0.9 or 90%.")]
-Sort = Annotated[str, typer.Option(
-    metavar="COLUMN", help="Order rows by a column of the CSV file, or COLUMN:asc, COLUMN:desc.",
-    show_default=False)]
-FromPredictions = Annotated[bool, options.advanced(
-    "Compute every number from the stored predictions anew.", "--from-predictions")]
-FitReferences = Annotated[bool, options.advanced(
-    "Fit the logistic regressions that are missing, on pixels and on the frozen backbones of "
-    "finished runs; minutes on many faces, once.", "--fit-references")]
-Folds = Annotated[bool, options.advanced(
-    "Compare what `run --folds` gave with the fixed split: mean ± sd and ranks.", "--folds")]
-Acknowledge = Annotated[list[str] | None, options.advanced(
-    "Rank a run stopped by a red flag (its id, or an experiment: all its runs).",
-    autocompletion=options.complete_run)]
-Why = Annotated[str, options.advanced(
-    "With --acknowledge: what was checked, and why the result stands; kept with the run.")]
-OutDir = Annotated[Path | None, typer.Option(
-    "--out", help="Where the files go; RUNS_DIR/leaderboards if left out.")]
 # fmt: on
 
 
 def leaderboard(
     suite: Suites = None,
     dataset: Dataset = None,
-    where: Where = None,
-    sort: Sort = "",
-    notes: Notes = False,
-    ad_hoc: AdHoc = False,
-    from_predictions: FromPredictions = False,
-    fit_references: FitReferences = False,
-    folds: Folds = False,
-    acknowledge: Acknowledge = None,
-    why: Why = "",
-    out_dir: OutDir = None,
+    where: Annotated[list[str] | None, option(
+        "Show the rows for which it holds: a column of the CSV file, then =, !=, <, <=, > or >=, "
+        "then a value; text may hold *, rates may be 0.9 or 90%.", metavar="CONDITION")] = None,
+    sort: Annotated[str, option(
+        "Order rows by a column of the CSV file, or COLUMN:asc, COLUMN:desc.",
+        metavar="COLUMN", show_default=False)] = "",
+    notes: Annotated[bool, option(
+        "Print differences, costs and all notes too.", "--notes")] = False,
+    ad_hoc: Annotated[bool, option(
+        "Show runs changed on the command line too.", "--ad-hoc")] = False,
+    from_predictions: Annotated[bool, advanced(
+        "Compute every number from the stored predictions anew.", "--from-predictions")] = False,
+    fit_references: Annotated[bool, advanced(
+        "Fit the logistic regressions that are missing, on pixels and on the frozen backbones of "
+        "finished runs; minutes on many faces, once.", "--fit-references")] = False,
+    folds: Annotated[bool, advanced(
+        "Compare what `run --folds` gave with the fixed split: mean ± sd and ranks.",
+        "--folds")] = False,
+    acknowledge: Annotated[list[str] | None, advanced(
+        "Rank a run stopped by a red flag (its id, or an experiment: all its runs).",
+        autocompletion=options.complete_run)] = None,
+    why: Annotated[str, advanced(
+        "With --acknowledge: what was checked, and why the result stands; kept with the run."
+    )] = "",
+    out_dir: Annotated[Path | None, option(
+        "Where the files go; RUNS_DIR/leaderboards if left out.", "--out")] = None,
     overwrite: options.Overwrite = False,
     runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
     data_dir: options.DataDir = options.DEFAULT_DATA_DIR,
     weights_dir: options.WeightsDir = None,
     as_json: options.AsJson = False,
-) -> None:
+) -> None:  # fmt: skip
     """Rank the available runs; write the tables as Markdown, CSV, LaTeX, JSON and an HTML page.
 
     Ranked by validation. Without --suite: every experiment that was begun. A result on UTKFace that

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 DEFAULT_DATA_DIR = Path("data")
 DEFAULT_RUNS_DIR = Path("mlruns")
-DEFAULT_CACHE_GIB = 10.0
-"""As benchmark.training.prefix_cache has it; here so that --help needs no torch."""
 SHORT_IDENTITY = 12
 """Digits of a run's identity, as tables show it."""
 ADVANCED = "Advanced options"
@@ -142,57 +140,26 @@ def _noted(context: typer.Context, parameter: typer.CallbackParam, folder: Path)
 Named = Annotated[list[str] | None, typer.Argument(
     metavar="[RUN]...", autocompletion=complete_run,
     help="Runs' ids (8 digits or more), experiments or suites; every run if left out.")]
-DataDir = Annotated[Path, typer.Option(
-    envvar="FACEBENCH_DATA_DIR", help="Where prepared data sets are.", callback=_noted)]
-RunsDir = Annotated[Path, typer.Option(
-    envvar="FACEBENCH_RUNS_DIR", help="Where runs are kept.", callback=_noted)]
+DataDir = Annotated[Path, option(
+    "Where prepared data sets are.", envvar="FACEBENCH_DATA_DIR", callback=_noted)]
+RunsDir = Annotated[Path, option(
+    "Where runs are kept.", envvar="FACEBENCH_RUNS_DIR", callback=_noted)]
 WeightsDir = Annotated[Path | None, advanced(
     "Where converted weights are; DATA_DIR/weights if left out.", envvar="FACEBENCH_WEIGHTS_DIR")]
 Experiments = Annotated[list[str] | None, typer.Argument(
     help="Experiments by name.", autocompletion=complete_experiment)]
-OneSuite = Annotated[str | None, typer.Option(
-    help="All experiments of a suite.", autocompletion=complete_suite)]
-Seeds = Annotated[str, typer.Option(help="Seeds, as in 0,1,2.")]
-DatasetName = Annotated[str | None, typer.Option(
-    help="A prepared data set, or `drawn` (synthetic); the only one prepared if left out.",
+OneSuite = Annotated[str | None, option(
+    "All experiments of a suite.", autocompletion=complete_suite)]
+Seeds = Annotated[str, option("Seeds, as in 0,1,2.")]
+DatasetName = Annotated[str | None, option(
+    "A prepared data set, or `drawn` (synthetic); the only one prepared if left out.",
     autocompletion=complete_dataset)]
-Changes = Annotated[list[str] | None, typer.Option(
-    "--set", help="Change a field: recipe.max_epochs=3.")]
-Sweep = Annotated[list[str] | None, typer.Option(
-    help="Run with every value of a field: recipe.learning_rate=1e-4,1e-3; several fields: with "
-    "every combination.")]
-DeviceName = Annotated[str | None, typer.Option(help="cpu, cuda or mps; the best if left out.")]
-PrecisionName = Annotated[str, advanced("auto, bf16 or fp32.")]
-Tracking = Annotated[str, advanced("mlflow, or files alone.")]
-Offline = Annotated[bool, advanced("Never download weights.", "--offline")]
-ReadTest = Annotated[bool, advanced("Evaluate ad-hoc runs on the test set too.", "--read-test")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object for a machine.")]
+Changes = Annotated[list[str] | None, option(
+    "Change a field: recipe.max_epochs=3.", "--set")]
+DeviceName = Annotated[str | None, option("cpu, cuda or mps; the best if left out.")]
+AsJson = Annotated[bool, option("Print one JSON object for a machine.", "--json")]
 Overwrite = Annotated[bool, advanced("Replace files that exist, but no input.", "--overwrite")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print results only.")]
-Cache = Annotated[bool, advanced(
-    "Compute what is frozen once, for all runs on it.", "--cache/--no-cache")]
-CacheDir = Annotated[Path | None, advanced(
-    "Where it is kept; DATA_DIR/cache if left out.", envvar="FACEBENCH_CACHE_DIR")]
-CacheGib = Annotated[float, advanced(
-    "GiB that it may take there; the least recently used goes first.", min=0.0)]
-Deterministic = Annotated[bool, advanced(
-    "fp32, and equal weights twice on the same machine.", "--deterministic")]
-Graph = Annotated[bool, advanced("On CUDA, record the step and replay it.", "--graph/--no-graph")]
-Compile = Annotated[bool | None, advanced(
-    "Let torch.compile fuse operations; if left out, on CUDA where enough steps share it.",
-    "--compile/--no-compile")]
-CLUSTER = "Cluster options"
-On = Annotated[str | None, typer.Option(
-    help="Run on Ray: `ray` starts it on this machine, `auto`, HOST:PORT or ray://HOST:PORT is a "
-    "cluster that is there. Left out: one run after another in this process.",
-    rich_help_panel=CLUSTER)]
-GpusPerRun = Annotated[float | None, typer.Option(
-    min=0.0, help="GPUs for each run, or a part of one, as 0.25; 1 if left out and there are any.",
-    rich_help_panel=CLUSTER)]
-CpusPerRun = Annotated[float, typer.Option(help="CPU cores for each run.", rich_help_panel=CLUSTER)]
-SharedRuns = Annotated[bool, typer.Option(
-    "--shared-runs", help="RUNS_DIR is the same folder on every node: write to it there.",
-    rich_help_panel=CLUSTER)]
+Quiet = Annotated[bool, option("Print results only.", "--quiet", "-q")]
 # fmt: on
 
 

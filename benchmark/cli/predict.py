@@ -13,6 +13,7 @@ from rich.markup import escape
 from benchmark import registry
 from benchmark.cli import options
 from benchmark.cli.data import DetectorModel, DetectorName, Faces
+from benchmark.cli.options import option
 from benchmark.cli.output import ExitCode, busy, out, print_table, speaking, watching
 from benchmark.errors import BenchmarkError, DataError, RunError, some
 from benchmark.files import check_outputs, sha256_of
@@ -33,40 +34,27 @@ NAME_WIDTH = 30
 SHOWN_OTHERS = 5
 
 # fmt: off
-Images = Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Pictures or folders.")]
-RunOption = Annotated[str | None, typer.Option(
-    "--run", help="A finished run: its id, or its experiment if that has one run.",
+RunOption = Annotated[str | None, option(
+    "A finished run: its id, or its experiment if that has one run.", "--run",
     autocompletion=options.complete_run)]
 Checkpoint = Annotated[
-    Path | None, typer.Option(help="A run's model.safetensors, wherever it lies now.")]
-Crop = Annotated[
-    bool, typer.Option("--crop", help="Find the faces first; else a picture is a face.")]
-Calibrated = Annotated[
-    bool, typer.Option("--calibrated", help="Apply the temperatures fitted on validation.")]
-Draw = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="Write pictures with the labels on them.")]
-AsCsv = Annotated[bool, typer.Option("--csv", help="Print CSV: all probabilities.")]
-To = Annotated[Literal["onnx", "safetensors"], typer.Option("--to", help="What to write.")]
-OutPath = Annotated[Path | None, typer.Option(
-    "--out", help="The file to write; EXPERIMENT-seed-N here if left out.")]
-EvaluatedRun = Annotated[str, typer.Option(
-    "--run", help="A finished run's id (8 digits or more), or an experiment.",
-    autocompletion=options.complete_run)]
-EvaluatedOn = Annotated[str, typer.Option(
-    "--dataset", help="A prepared data set, or `drawn`.",
-    autocompletion=options.complete_dataset)]
+    Path | None, option("A run's model.safetensors, wherever it lies now.")]
 # fmt: on
 
 
 def predict(
-    images: Images,
+    images: Annotated[list[Path], typer.Argument(
+        metavar="IMAGE...", help="Pictures or folders.")],
     run: RunOption = None,
     checkpoint: Checkpoint = None,
-    crop: Crop = False,
+    crop: Annotated[bool, option("Find the faces first; else a picture is a face.",
+                                 "--crop")] = False,
     faces: Faces = "largest",
-    calibrated: Calibrated = False,
-    draw: Draw = None,
-    as_csv: AsCsv = False,
+    calibrated: Annotated[bool, option("Apply the temperatures fitted on validation.",
+                                       "--calibrated")] = False,
+    draw: Annotated[Path | None, option("Write pictures with the labels on them.",
+                                        metavar="DIR")] = None,
+    as_csv: Annotated[bool, option("Print CSV: all probabilities.", "--csv")] = False,
     device: options.DeviceName = None,
     detector: DetectorName = "yunet",
     detector_model: DetectorModel = None,
@@ -75,7 +63,7 @@ def predict(
     data_dir: options.DataDir = options.DEFAULT_DATA_DIR,
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
-) -> None:
+) -> None:  # fmt: skip
     """Predict age group, gender and race of faces in pictures with a trained network.
 
     Labels are perceived ones, with the network's own probabilities. Exits with 1 if any picture has
@@ -218,16 +206,17 @@ def _draw(
 
 
 def export(
-    to: To,
+    to: Annotated[Literal["onnx", "safetensors"], option("What to write.", "--to")],
     run: RunOption = None,
     checkpoint: Checkpoint = None,
-    out_path: OutPath = None,
+    out_path: Annotated[Path | None, option(
+        "The file to write; EXPERIMENT-seed-N here if left out.", "--out")] = None,
     overwrite: options.Overwrite = False,
     runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
     data_dir: options.DataDir = options.DEFAULT_DATA_DIR,
     quiet: options.Quiet = False,
     as_json: options.AsJson = False,
-) -> None:
+) -> None:  # fmt: skip
     """Write a trained network as ONNX or safetensors, and check that it predicts the same.
 
     ONNX takes pictures as they are, (n, 3, px, px) uint8 RGB, and gives probabilities per task: all
@@ -285,14 +274,18 @@ def _validation_faces(network: "TrainedNetwork", data_dir: Path) -> "dict[str, P
 
 
 def evaluate(
-    run: EvaluatedRun,
-    dataset: EvaluatedOn,
+    run: Annotated[str, option(
+        "A finished run's id (8 digits or more), or an experiment.", "--run",
+        autocompletion=options.complete_run)],
+    dataset: Annotated[str, option(
+        "A prepared data set, or `drawn`.", "--dataset",
+        autocompletion=options.complete_dataset)],
     device: options.DeviceName = None,
     data_dir: options.DataDir = options.DEFAULT_DATA_DIR,
     runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
     quiet: options.Quiet = False,
     as_json: options.AsJson = False,
-) -> None:
+) -> None:  # fmt: skip
     """Evaluate a trained network on another data set, scored as a run is scored.
 
     Faces that the run was trained or selected on are left out. Tasks are evaluated on the faces

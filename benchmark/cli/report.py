@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from benchmark.cli import options
 from benchmark.cli.leaderboard import Dataset, Suites
+from benchmark.cli.options import option
 from benchmark.cli.output import CommandResult, busy, out, print_table, speaking, tell, watching
 from benchmark.errors import DataError, RunError, TrackingError
 from benchmark.files import check_outputs, write_text
@@ -21,35 +22,22 @@ from benchmark.reporting.tables import Table
 if TYPE_CHECKING:
     from benchmark.reporting.evidence import Evidence, RunLinks
 
-# fmt: off
-WithFaces = Annotated[bool, typer.Option(
-    help="Show photographed faces predicted wrongly: the page is personal data.")]
-MlflowUrl = Annotated[str | None, typer.Option(
-    help="Link runs to MLflow at this address; else to their folders.")]
-ReportOut = Annotated[Path | None, typer.Option(
-    "--out", help="FILE.html, or a folder; RUNS_DIR/reports if left out.")]
-OneRun = Annotated[str, typer.Argument(
-    metavar="RUN", help="A run's id (8 digits or more), or an experiment: all its finished seeds.",
-    autocompletion=options.complete_run)]
-CardOut = Annotated[Path | None, typer.Option(
-    "--out", help="Write it there too, and print no card: FILE.md or FILE.html, or a folder.")]
-ExploreOut = Annotated[Path | None, typer.Option(
-    "--out", help="Folder for page and PNGs; DATA_DIR/DATASET/explore by default.")]
-# fmt: on
-
 
 def report(
     suite: Suites = None,
     dataset: Dataset = None,
-    with_faces: WithFaces = False,
-    mlflow_url: MlflowUrl = None,
-    out_path: ReportOut = None,
+    with_faces: Annotated[bool, option(
+        "Show photographed faces predicted wrongly: the page is personal data.")] = False,
+    mlflow_url: Annotated[str | None, option(
+        "Link runs to MLflow at this address; else to their folders.")] = None,
+    out_path: Annotated[Path | None, option(
+        "FILE.html, or a folder; RUNS_DIR/reports if left out.", "--out")] = None,
     overwrite: options.Overwrite = False,
     runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
     data_dir: options.DataDir = options.DEFAULT_DATA_DIR,
     weights_dir: options.WeightsDir = None,
     as_json: options.AsJson = False,
-) -> None:
+) -> None:  # fmt: skip
     """Write one HTML page: the answers first, each with its figure, its table and its runs.
 
     It needs no network and no file beside it. What the runs do not tell is said, with the command
@@ -151,12 +139,16 @@ def _faces(evidence: "Evidence", data_dir: Path, answer: CommandResult) -> dict[
 
 
 def card(
-    name: OneRun,
-    out_path: CardOut = None,
+    name: Annotated[str, typer.Argument(
+        metavar="RUN", autocompletion=options.complete_run,
+        help="A run's id (8 digits or more), or an experiment: all its finished seeds.")],
+    out_path: Annotated[Path | None, option(
+        "Write it there too, and print no card: FILE.md or FILE.html, or a folder.",
+        "--out")] = None,
     overwrite: options.Overwrite = False,
     runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
     as_json: options.AsJson = False,
-) -> None:
+) -> None:  # fmt: skip
     """Write the model card of a trained run: uses, accuracy by subgroup, limitations, licences.
 
     Kept as card.md in the run's folder, and in MLflow where the run is there.
@@ -201,11 +193,12 @@ def card(
 
 def explore(
     dataset: options.DatasetName = None,
-    output: ExploreOut = None,
+    output: Annotated[Path | None, option(
+        "Folder for page and PNGs; DATA_DIR/DATASET/explore by default.", "--out")] = None,
     overwrite: options.Overwrite = False,
     data_dir: options.DataDir = options.DEFAULT_DATA_DIR,
     as_json: options.AsJson = False,
-) -> None:
+) -> None:  # fmt: skip
     """Show the composition of a data set: labels alone and together, ages, parts, duplicates.
 
     Writes one page that needs nothing else, and its figures as PNGs; no picture of anybody.

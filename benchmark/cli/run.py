@@ -1,6 +1,7 @@
 """`facebench run`: experiments in, events shown, exit code out; `plan`: what they would take."""
 
 import contextlib
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from rich.markup import escape
 
 from benchmark import registry
 from benchmark.cli import options, output
-from benchmark.cli.options import parse_folds, parse_seeds, parse_settings, parse_sweeps
+from benchmark.cli.options import advanced, option, parse_seeds
 from benchmark.cli.output import CommandResult, ExitCode, speaking, tell
 from benchmark.cli.plan import not_run_lines, show_plan
 from benchmark.errors import ExperimentError, WeightsMissing, require_choice
@@ -24,25 +25,38 @@ if TYPE_CHECKING:
     from benchmark.runs.plan import Settings
 
 
+of_cluster = functools.partial(option, rich_help_panel="Cluster options")
+
+
 @dataclass(frozen=True)
 class Execution:
     """Where and how runs are computed: the options that `run` and `tune` share."""
 
+    # fmt: off
     dataset: options.DatasetName = None
     device: options.DeviceName = None
-    precision: options.PrecisionName = "auto"
-    tracking: options.Tracking = "mlflow"
-    offline: options.Offline = False
-    cache: options.Cache = True
-    cache_dir: options.CacheDir = None
-    cache_gib: options.CacheGib = options.DEFAULT_CACHE_GIB
-    on: options.On = None
-    gpus_per_run: options.GpusPerRun = None
-    cpus_per_run: options.CpusPerRun = 1.0
-    shared_runs: options.SharedRuns = False
+    precision: Annotated[str, advanced("auto, bf16 or fp32.")] = "auto"
+    tracking: Annotated[str, advanced("mlflow, or files alone.")] = "mlflow"
+    offline: Annotated[bool, advanced("Never download weights.", "--offline")] = False
+    cache: Annotated[bool, advanced(
+        "Compute what is frozen once, for all runs on it.", "--cache/--no-cache")] = True
+    cache_dir: Annotated[Path | None, advanced(
+        "Where it is kept; DATA_DIR/cache if left out.", envvar="FACEBENCH_CACHE_DIR")] = None
+    cache_gib: Annotated[float, advanced(
+        "GiB that it may take there; the least recently used goes first.", min=0.0)] = 10.0
+    on: Annotated[str | None, of_cluster(
+        "Run on Ray: `ray` starts it on this machine, `auto`, HOST:PORT or ray://HOST:PORT is a "
+        "cluster that is there. Left out: one run after another in this process.")] = None
+    gpus_per_run: Annotated[float | None, of_cluster(
+        "GPUs for each run, or a part of one, as 0.25; 1 if left out and there are any.",
+        min=0.0)] = None
+    cpus_per_run: Annotated[float, of_cluster("CPU cores for each run.")] = 1.0
+    shared_runs: Annotated[bool, of_cluster(
+        "RUNS_DIR is the same folder on every node: write to it there.", "--shared-runs")] = False
     data_dir: options.DataDir = options.DEFAULT_DATA_DIR
     runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR
     weights_dir: options.WeightsDir = None
+    # fmt: on
 
     def cluster(self) -> "ClusterOptions | None":
         """Check the options of `--on`; None where runs are computed in this process."""
@@ -89,33 +103,34 @@ class Execution:
         return replace(settings, mirror=mirror)
 
 
-FOLDS = (
-    "Folds of the split to run on instead of it, as in 0-4; `facebench leaderboard --folds` "
-    "compares them with it."
-)
-
-
 @options.grouped
 def run(
     names: options.Experiments = None,
     suite: options.OneSuite = None,
     seeds: options.Seeds = "0",
-    folds: Annotated[str | None, options.option(FOLDS)] = None,
-    dry_run: Annotated[
-        bool, options.option("Only list what would run, how long and how large.", "--dry-run")
-    ] = False,
+    folds: Annotated[str | None, option(
+        "Folds of the split to run on instead of it, as in 0-4; `facebench leaderboard --folds` "
+        "compares them with it.")] = None,
+    dry_run: Annotated[bool, option(
+        "Only list what would run, how long and how large.", "--dry-run")] = False,
     settings: options.Changes = None,
-    sweep: options.Sweep = None,
-    read_test: options.ReadTest = False,
-    keep_weights: Annotated[str, options.advanced("best or none.")] = "best",
-    deterministic: options.Deterministic = False,
-    graph: options.Graph = True,
-    compile_: options.Compile = None,
-    *,
-    where: Execution,
+    sweep: Annotated[list[str] | None, option(
+        "Run with every value of a field: recipe.learning_rate=1e-4,1e-3; several fields: with "
+        "every combination.")] = None,
+    read_test: Annotated[bool, advanced(
+        "Evaluate ad-hoc runs on the test set too.", "--read-test")] = False,
+    keep_weights: Annotated[str, advanced("best or none.")] = "best",
+    deterministic: Annotated[bool, advanced(
+        "fp32, and equal weights twice on the same machine.", "--deterministic")] = False,
+    graph: Annotated[bool, advanced(
+        "On CUDA, record the step and replay it.", "--graph/--no-graph")] = True,
+    compile_: Annotated[bool | None, advanced(
+        "Let torch.compile fuse operations; if left out, on CUDA where enough steps share it.",
+        "--compile/--no-compile")] = None,
+    *, where: Execution,
     quiet: options.Quiet = False,
     as_json: options.AsJson = False,
-) -> None:
+) -> None:  # fmt: skip
     """Run experiments; finished runs are up to date, interrupted ones resume.
 
     Examples:
@@ -127,10 +142,10 @@ def run(
       facebench run mtl-vgg16-imagenet-frozen --sweep recipe.learning_rate=1e-4,1e-3
     """
     with speaking("run", as_json=as_json, quiet=quiet) as answer:
-        combinations = parse_sweeps(sweep or [], parse_settings(settings or []))
+        combinations = options.parse_sweeps(sweep or [], options.parse_settings(settings or []))
         chosen = _chosen(names or [], suite, combinations)
         if folds is not None:
-            asked = parse_folds(folds)
+            asked = options.parse_folds(folds)
             chosen = [item.in_fold(fold) for item in chosen for fold in asked]
         numbers, cluster = parse_seeds(seeds), where.cluster()
         how = where.settings(
@@ -158,10 +173,10 @@ def plan(
     names: options.Experiments = None,
     suite: options.OneSuite = None,
     seeds: options.Seeds = "0",
-    gpus: Annotated[int | None, options.option("Plan for so many GPUs.", min=1)] = None,
-    workers: Annotated[int, options.option("Plan for so many machines like this one.", min=1)] = 1,
+    gpus: Annotated[int | None, option("Plan for so many GPUs.", min=1)] = None,
+    workers: Annotated[int, option("Plan for so many machines like this one.", min=1)] = 1,
     image: Annotated[
-        Path | None, options.option("Draw the schedule into this PNG or SVG file.", "--out")
+        Path | None, option("Draw the schedule into this PNG or SVG file.", "--out")
     ] = None,
     dataset: options.DatasetName = None,
     data_dir: options.DataDir = options.DEFAULT_DATA_DIR,

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from benchmark import registry
 from benchmark.cli import options, output
+from benchmark.cli.options import advanced, option
 from benchmark.cli.output import CommandResult, Display, ExitCode, out, print_table, tell
 from benchmark.cli.run import Execution, fleet_on, run_shown, shown_by
 from benchmark.errors import BenchmarkError, ClusterLost, ExperimentError, StorageLost, require
@@ -34,46 +35,35 @@ if TYPE_CHECKING:
     from benchmark.tuning.search import TrialEvent
     from benchmark.tuning.study import Study, TrialQueue
 
-STORAGE = (
-    "A database's URL; SQLite beside the runs if none. Give an address with a password in the "
-    "variable: others can read command lines."
-)
-Names = Annotated[
-    list[str] | None,
-    typer.Argument(
-        help="Experiments, or grids of the study, by name.", autocompletion=options.complete_tunable
-    ),
-]
 COLOURS = {"complete": "green", "pruned": "yellow", "failed": "red"}
 
 
 @options.grouped
 def tune(
-    names: Names = None,
+    names: Annotated[list[str] | None, typer.Argument(
+        help="Experiments, or grids of the study, by name.",
+        autocompletion=options.complete_tunable)] = None,
     suite: options.OneSuite = None,
-    trials: Annotated[
-        int, options.option("Complete and pruned trials, all sessions together.", min=1)
-    ] = 30,
-    timeout: Annotated[
-        float | None, options.option("Seconds; no trial begins after them.", min=0.0)
-    ] = None,
-    only: Annotated[
-        str | None, options.option("Search these alone, as in depth,learning_rate.")
-    ] = None,
+    trials: Annotated[int, option(
+        "Complete and pruned trials, all sessions together.", min=1)] = 30,
+    timeout: Annotated[float | None, option(
+        "Seconds; no trial begins after them.", min=0.0)] = None,
+    only: Annotated[str | None, option("Search these alone, as in depth,learning_rate.")] = None,
     settings: options.Changes = None,
-    storage: Annotated[str, options.advanced(STORAGE, envvar="FACEBENCH_STORAGE")] = "",
-    sampler: Annotated[str, options.advanced("tpe or random.")] = "tpe",
-    sampler_seed: Annotated[int, options.advanced("Of the sampler.", min=0)] = 0,
-    pruner: Annotated[str, options.advanced("median, hyperband or none.")] = "median",
-    jobs: Annotated[int, options.advanced("Processes here that search at once.", min=1)] = 1,
-    row: Annotated[list[str] | None, options.advanced("Of a grid: only these rows.")] = None,
-    refit: Annotated[bool, options.advanced("Train the best recipe anew and register it.")] = True,
-    seeds: Annotated[str, options.advanced("Seeds of the refit.")] = "0,1,2",
-    *,
-    where: Execution,
+    storage: Annotated[str, advanced(
+        "A database's URL; SQLite beside the runs if none. Give an address with a password in the "
+        "variable: others can read command lines.", envvar="FACEBENCH_STORAGE")] = "",
+    sampler: Annotated[str, advanced("tpe or random.")] = "tpe",
+    sampler_seed: Annotated[int, advanced("Of the sampler.", min=0)] = 0,
+    pruner: Annotated[str, advanced("median, hyperband or none.")] = "median",
+    jobs: Annotated[int, advanced("Processes here that search at once.", min=1)] = 1,
+    row: Annotated[list[str] | None, advanced("Of a grid: only these rows.")] = None,
+    refit: Annotated[bool, advanced("Train the best recipe anew and register it.")] = True,
+    seeds: Annotated[str, advanced("Seeds of the refit.")] = "0,1,2",
+    *, where: Execution,
     quiet: options.Quiet = False,
     as_json: options.AsJson = False,
-) -> None:
+) -> None:  # fmt: skip
     """Search for the best recipe of experiments by validation; a stopped search resumes.
 
     Learning rates, unfreezing depth, batch size and more, as the experiment's search space says.
