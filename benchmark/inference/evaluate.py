@@ -22,7 +22,7 @@ from benchmark.data.dataset import FaceSet
 from benchmark.data.labelled import gaps
 from benchmark.data.labels import LABELS
 from benchmark.data.splits import Rows
-from benchmark.errors import BenchmarkError, DataError, RunError, WeightsError
+from benchmark.errors import BenchmarkError, DataError, RunError
 from benchmark.evaluation import artifacts, predictions
 from benchmark.evaluation.figures import Caption, write_test_figures
 from benchmark.evaluation.intervals import wilson
@@ -396,13 +396,6 @@ def _predictions(record: RunRecord, prepared: tuple[FaceSet, ...]) -> tuple[Verd
         name = record.about["dataset"]["name"]
         return "not checked", f"the faces of data set {name!r} are not prepared here"
     trained = load_trained(path)
-    definitions = (trained.experiment.as_dict(), record.about["experiment"])
-    if len({files.canonical_json(it) for it in definitions}) > 1:
-        raise WeightsError(
-            f"{path.name} is of {trained.experiment.name!r} as defined otherwise",
-            allowed="the definition in experiment.json",
-            source=str(path),
-        )
     stored = predictions.read_predictions(record.predictions_path)
     _, parts = artifacts.parts_of_run(trained.experiment, record.seed, faces)
     cpu = Device(torch.device("cpu"), "fp32")

@@ -337,9 +337,9 @@ def heat_map(predictions: RunPredictions, task: TaskName) -> Table:
     races, genders = n_classes("race"), n_classes("gender")
     both, ours, others = np.split(np.arange(len(cells)), [genders * races, genders * (races + 1)])
     places = [*np.column_stack([both.reshape(genders, races), ours]), others]
-    few = ((n_faces > 0) & (n_faces < SMALL_GROUP)).any()
-    caption = "Red: lower than of all faces; blue: higher. Small: number of faces." + (
-        f" * Under {SMALL_GROUP} faces: hatched, not ranked." if few else ""
+    caption = (
+        "Red: lower than of all faces; blue: higher. Small: number of faces. "
+        f"* Under {SMALL_GROUP} faces: hatched, not ranked."
     )
     names = (*CLASS_NAMES["gender"], "all")
     rows = ([name, *(cells[i] for i in row)] for name, row in zip(names, places, strict=True))
