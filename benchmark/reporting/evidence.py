@@ -24,7 +24,6 @@ from benchmark.comparison.statistics import Family
 from benchmark.errors import RunError
 from benchmark.evaluation.fairness import EQUALIZED_ODDS
 from benchmark.evaluation.figures import BY_TITLES
-from benchmark.experiment.architectures import architecture_named
 from benchmark.experiment.definition import CONDITIONINGS, Experiment, Protocol
 from benchmark.files import canonical_json
 from benchmark.identity import steering_content
@@ -192,10 +191,7 @@ def siblings(experiments: Iterable[Experiment], family: Family) -> list[list[Exp
             return len(item.backbone.trained_stages), ""
         if family == "conditioning":
             return CONDITIONINGS.index(item.head.conditioning), ""
-        sources = architecture_named(item.backbone.architecture).weight_sources
-        ordered = ["none", *(source for source in sources if source != "none")]
-        weights = item.backbone.weights
-        return (ordered.index(weights) if weights in ordered else len(ordered)), weights
+        return int(item.backbone.weights != "none"), item.backbone.weights
 
     found = [sorted(group.values(), key=place) for group in groups.values() if len(group) > 1]
     is_conditioning = family == "conditioning"

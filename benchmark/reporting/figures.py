@@ -69,7 +69,6 @@ class PageFigure:
     title: str
     caption: str
     panels: tuple[Markup, ...]
-    leaky: bool = False
 
 
 @dataclass(frozen=True)
@@ -185,7 +184,7 @@ def intervals_figure(name: str, picture: StudyPicture) -> PageFigure:
         what = "differences in pp" if picture.of_differences else "test accuracy in percent"
         says = f"{panel.title}, {what} with 95 % intervals. {numbers}."
         panels.append(svg(figure, f"{name}-{number}", says, leaky=leaky))
-    return PageFigure(picture.title, picture.caption, tuple(panels), leaky)
+    return PageFigure(picture.title, picture.caption, tuple(panels))
 
 
 def study_figure(picture: StudyPicture, dataset: str, *, drawn: bool) -> Figure:

@@ -107,12 +107,13 @@ class MlflowMirror:
 
         Trials of searches have their own: they must not swamp the list of its runs.
         """
-        name, note, where = dataset["name"], notes.data_note(dataset), (self.client, self.runs_dir)
-        if not of_searches:
-            return store.experiment_of(*where, name, note, is_linked=True)
-        what = "Searches for recipes. Each is a run whose trials are nested beneath it; none was "
-        note = f"{what}evaluated on the test set.\n\n{note}"
-        return store.experiment_of(*where, f"{name}-searches", note, is_linked=False)
+        name, note, is_linked = dataset["name"], notes.data_note(dataset), not of_searches
+        if of_searches:
+            what = (
+                "Searches for recipes. Each is a run whose trials are nested beneath it; none was "
+            )
+            name, note = f"{name}-searches", f"{what}evaluated on the test set.\n\n{note}"
+        return store.experiment_of(self.client, self.runs_dir, name, note, is_linked=is_linked)
 
     def _run_id(self, record: RunRecord) -> str:
         """Find the MLflow run of this training, or create it; mark those of earlier trainings."""

@@ -16,7 +16,7 @@ from benchmark.errors import RunError
 from benchmark.evaluation.calibration import tempered
 from benchmark.evaluation.predictions import probability_columns, read_predictions
 from benchmark.inference.load import trained_run
-from benchmark.inference.predict import PLATE, Cropping, Predictor, annotated, predict
+from benchmark.inference.predict import Cropping, Predictor, predict
 from benchmark.record import all_records
 from benchmark.tasks import CLASS_NAMES, TASKS
 from benchmark.training.device import choose_device
@@ -125,15 +125,3 @@ def test_faces_are_found_first_where_it_is_asked_for(answers: Answers, tmp_path:
     assert found["left"].tolist()[:2] == [5, 50]
     assert found["faces_seen"].tolist() == [2, 2, 0]
     assert found["race_p0"].notna().tolist() == [True, True, False]
-
-
-def test_what_is_written_on_a_picture_stays_within_it() -> None:
-    drawn = annotated(Image.new("RGB", (100, 100), "white"), [("gender female 99 %", None)])
-    assert drawn.width == 400, "small pictures are enlarged"
-    assert drawn.height > 400, "captions go beneath"
-    assert drawn.getpixel((2, drawn.height - 2)) == PLATE
-    white = Image.new("RGB", (400, 400), "white")
-    for box in ((380, 390, 500, 480), (-50, -50, 10, 10)):
-        drawn = annotated(white, [("one\ntwo", box)])
-        assert drawn.size == (400, 400)
-        assert (np.asarray(drawn) == PLATE).all(axis=2).any()
