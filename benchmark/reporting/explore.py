@@ -80,9 +80,9 @@ class Explored:
         named["part"] = pd.Categorical(parts, [*PART_TITLES.values()])
         named["age"] = table["age"].where(table["age"] != MISSING).to_numpy()
         self.known = {label for label in named if named[label].notna().any()}
-        self.ages = ages = count_ages(named["age"])
+        years = named["age"].dropna().astype(np.int64)
+        self.ages = ages = np.bincount(years, minlength=OLDEST + 1)
         n_aged = max(int(ages.sum()), 1)
-        edges = [(edge, *ages[edge : edge + 2].tolist()) for edge in EDGES]
         same = identical_files(table)
         groups = named.loc[same.index].groupby(same["sha256"])
         years_apart = groups["age"].max() - groups["age"].min()
@@ -103,7 +103,7 @@ class Explored:
             "gender_race": self.counts("gender", "race").reset_index(name="n").to_dict("records"),
             "bin_edges": [
                 {"edge": edge, "n": n, "share": n / n_aged, "n_next": m, "share_next": m / n_aged}
-                for edge, n, m in edges
+                for edge, n, m in ((edge, *ages[edge : edge + 2].tolist()) for edge in EDGES)
             ],
             "heaping": _heaping(ages) if ages.any() else None,
             "duplicates": count_duplicates(table),
@@ -147,11 +147,6 @@ class Explored:
         found["groups of equal files"] = f"{same['groups']:,}"
         found["of these with labels in conflict"] = f"{same['groups_in_conflict']:,}"
         return found
-
-
-def count_ages(ages: "pd.Series[Any]") -> Counts:
-    """Count ages in years, leaving out those that are not known: (117,)."""
-    return np.bincount(ages.dropna().astype(np.int64), minlength=OLDEST + 1)
 
 
 def _heaping(ages: Counts) -> dict[str, Any]:
@@ -258,12 +253,10 @@ def figures_of(explored: Explored) -> dict[str, Figure]:
     return found
 
 
-def _figure(
-    height: float, n_panels: int = 1, *, grid: str = "y", **labels: Any
-) -> tuple[Figure, Any]:
-    """Make a figure of panels beside each other; labels: as Axes.set takes them."""
+def _figure(height: float, n: int = 1, *, grid: str = "y", **labels: Any) -> tuple[Figure, Any]:
+    """Make a figure of n panels beside each other; labels: as Axes.set takes them."""
     figure = Figure(figsize=(9.0, height))
-    panels = figure.subplots(1, n_panels, squeeze=False)[0]
+    panels = figure.subplots(1, n, squeeze=False)[0]
     for axes in panels:
         axes.set(**labels)
         finish(axes, grid=grid)
@@ -334,7 +327,8 @@ def _ages_by_race_figure(explored: Explored) -> Figure:
     for (name, ages), colour in zip(by_race, PALETTES["race"], strict=True):
         if len(ages) >= FEWEST_FOR_A_DENSITY:
             label = f"{name} · {len(ages):,} · median {ages.median():g}"
-            shown.append((label, count_ages(ages), {"color": colour, "linewidth": 1.8}))
+            counts = np.bincount(ages.astype(np.int64), minlength=OLDEST + 1)
+            shown.append((label, counts, {"color": colour, "linewidth": 1.8}))
     for label, counts, line in shown:
         # Mirrored at half a year: nobody is below.
         density = gaussian_filter1d(counts[1:] / counts.sum(), BANDWIDTH_YEARS, mode="reflect")

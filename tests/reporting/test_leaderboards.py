@@ -4,28 +4,22 @@ from pathlib import Path
 
 import pytest
 
-from benchmark import registry
+from benchmark import leaderboard, registry
 from benchmark.comparison.leaderboard import Leaderboard
 from benchmark.errors import RunError
 from benchmark.files import write_text
-from benchmark.reporting import leaderboards as boards
+from benchmark.reporting.leaderboards import FORMATS, write_board
 from tests.results.conftest import RunBuilder, an_experiment, exact_predictions
 
 GENDER = registry.experiment("gender-cnn-none-full-short")
 
 
-def only_board(runs: RunBuilder, *suites: str, compared: bool = True) -> Leaderboard:
-    data_dir = runs.runs_dir.parent / "data"
-    places = boards.Places(runs.runs_dir, data_dir, data_dir / "weights")
-    (board,) = boards.leaderboards(
-        boards.available_runs(runs.runs_dir), places, suites, compared=compared
-    )
-    return board
+def only_board(runs: RunBuilder, *suites: str) -> Leaderboard:
+    return leaderboard(*suites, runs_dir=runs.runs_dir, data_dir=runs.runs_dir).leaderboard
 
 
-def one_run(runs: RunBuilder, name: str = GENDER.name, *, n_right: int = 80) -> None:
-    experiment = registry.experiment(name)
-    runs.done(experiment, exact_predictions(70, n_right, tasks=experiment.head.tasks))
+def one_run(runs: RunBuilder) -> None:
+    runs.done(GENDER, exact_predictions(70, 80, tasks=("gender",)))
 
 
 def test_several_suites_share_their_tables_and_each_row_stands_once(
@@ -37,9 +31,9 @@ def test_several_suites_share_their_tables_and_each_row_stands_once(
     quick, depth = (set(registry.suite(name).experiments) for name in ("quick", "depth"))
     assert (set(names), len(names)) == (quick | depth, len(quick | depth))
     assert board.suites_of("mtl-squeezenet1_1-imagenet-frozen-short") == ("quick", "depth")
-    files = boards.write_board(board, tmp_path / "out", runs.runs_dir)
+    files = write_board(board, tmp_path / "out", runs.runs_dir)
     assert [path.name for path in files] == [
-        f"leaderboard-utkface-100-quick+depth.{ending}" for ending in boards.FORMATS
+        f"leaderboard-utkface-100-quick+depth.{ending}" for ending in FORMATS
     ]
 
 
