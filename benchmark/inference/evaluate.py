@@ -1,4 +1,4 @@
-"""A trained run judged again: on faces of another data set, and whether its own numbers still hold.
+"""A trained run on faces of another data set, and whether its own numbers still hold.
 
 On others only faces that the run was neither trained nor selected on are evaluated, as far as that
 is known, and each task on the faces that are labelled with it. Which words of other data sets mean
