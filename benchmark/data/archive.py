@@ -123,7 +123,8 @@ class Source:
             body = content.encode() if isinstance(content, str) else content
             line = f"{member.path}\0{member.n_bytes}\0{hashlib.sha256(body).hexdigest()}\n"
             digest.update(line.encode("utf-8", "surrogateescape"))
-            on_progress(stage, done, len(entries))
+            if done % 256 == 0 or done == len(entries):
+                on_progress(stage, done, len(entries))
         return digest.hexdigest()
 
     def _entries(self) -> Iterator[Entry]:
@@ -176,8 +177,6 @@ def _folder_entries(folder: Path) -> Iterator[Entry]:
 
 def read_file(path: Path) -> Content:
     """Read a picture's bytes, or say in a line why they cannot be had."""
-    if path.is_dir():
-        return LINKED if path.is_symlink() else "it is a folder"
     if not os.path.lexists(path):
         return "the file does not exist"
     if not path.is_file():  # Opening a pipe would wait for ever.

@@ -96,29 +96,26 @@ class Detector(Protocol):
 class DetectorChoice:
     """Which detector, by a name that every process can load it by: `yunet` or `module:callable`.
 
-    model: its model file; for YuNet the only one in `weights_dir` if left out.
+    model: its model file; for YuNet the only one in `weights_dir` if left out. Both are those of
+    the environment, as for the commands, where nothing is said.
     """
 
     name: str = YUNET
     model: Path | None = None
     weights_dir: Path | None = None
 
-    @classmethod
-    def here(cls) -> "DetectorChoice":
-        """Choose as the command line does where no option says otherwise."""
-        model = os.environ.get("FACEBENCH_DETECTOR_MODEL")
-        weights_dir = os.environ.get("FACEBENCH_WEIGHTS_DIR", "data/weights")
-        return cls(model=Path(model) if model else None, weights_dir=Path(weights_dir))
-
 
 @functools.lru_cache(maxsize=1)
 def load_detector(choice: DetectorChoice) -> Detector:
     """Load the detector chosen; raise DataError if it, its package or its model is not there."""
-    if choice.model is not None and not choice.model.is_file():
-        raise DataError(f"the model file {choice.model} does not exist", fix=MODEL_SOURCE)
+    named = choice.model or os.environ.get("FACEBENCH_DETECTOR_MODEL")
+    model = Path(named) if named else None
+    if model is not None and not model.is_file():
+        raise DataError(f"the model file {model} does not exist", fix=MODEL_SOURCE)
     if choice.name == YUNET:
-        folder = choice.weights_dir or Path()
-        found = [choice.model] if choice.model else sorted(folder.glob(MODEL_PATTERN))
+        weights_dir = os.environ.get("FACEBENCH_WEIGHTS_DIR", "data/weights")
+        folder = choice.weights_dir or Path(weights_dir)
+        found = [model] if model else sorted(folder.glob(MODEL_PATTERN))
         if len(found) != 1:
             raise DataError(
                 f"{len(found)} model files of YuNet are in {folder}",
@@ -128,7 +125,7 @@ def load_detector(choice: DetectorChoice) -> Detector:
         return YuNet(found[0])
     module, _, attribute = choice.name.partition(":")
     try:
-        detector: object = getattr(importlib.import_module(module), attribute)(choice.model)
+        detector: object = getattr(importlib.import_module(module), attribute)(model)
     except (ImportError, AttributeError) as error:
         raise DataError(
             f"detector {choice.name!r} cannot be loaded: {error}",

@@ -210,8 +210,6 @@ def audit(faces: FaceSet) -> dict[str, Any]:
         for split, leaks in found.items()
         if leaks
     ]
-    if n_divided := int((table.groupby("sha256")["cluster"].nunique() > 1).sum()):
-        findings.append(f"{n_divided} pictures with equal bytes are in more than one cluster")
     has_defect = (table["is_copy"] != 0) | (table["label_conflict"] != 0)
     if (has_defect & (table["part"] != "")).any():
         findings.append("a copy or a label conflict has a place in the split")

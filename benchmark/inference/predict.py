@@ -40,7 +40,7 @@ class Cropping:
     """How faces are found in photographs first; the size is the network's."""
 
     options: CropOptions = field(default_factory=CropOptions)
-    detector: DetectorChoice = field(default_factory=DetectorChoice.here)
+    detector: DetectorChoice = field(default_factory=DetectorChoice)
 
 
 def predict(

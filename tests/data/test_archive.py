@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmark.data import archive
-from benchmark.data.archive import PictureIndex, list_pictures, name_key, open_source, read_file
+from benchmark.data.archive import PictureIndex, name_key, open_source, read_file
 from benchmark.errors import DataError
 from tests.data.sources import folder_of, tar_of, zip_of
 
@@ -103,15 +103,6 @@ def test_a_folder_has_the_digest_of_its_names_and_contents_without_linked_folder
     assert open_source(one).sha256() == open_source(same).sha256()
     (same / "README").write_bytes(b"read it")
     assert open_source(one).sha256() != open_source(same).sha256()
-
-
-def test_pictures_named_are_listed_once_and_none_is_refused(tmp_path: Path) -> None:
-    folder = folder_of(tmp_path / "faces", FILES)
-    named = [folder / "README", folder, folder / "UTKFace/a.jpg"]
-    listed = [path.name for path in list_pictures(named)]
-    assert listed == ["README", "a.jpg", "b.jpg"]
-    with pytest.raises(DataError, match="holds no pictures"):
-        list_pictures([folder_of(tmp_path / "none", {"README": b""})])
 
 
 def test_a_name_means_the_picture_that_agrees_with_it_in_most_last_parts() -> None:

@@ -1,29 +1,82 @@
 """A published archive is fetched after its licence was accepted: whole and checked, or not."""
 
+import hashlib
 import json
+import re
 import sys
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
+from typing import ClassVar
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from benchmark.cli.data import app
-from benchmark.data.fetch import FILE_NAME, PART_FOLDER, fetch
+from benchmark.data.fetch import FILE_NAME, PART_FOLDER, REPOSITORY, fetch
 from benchmark.errors import DataError
 from tests.cli.conftest import flat
-from tests.data.stand_in_hub import Hub, serving
+from tests.data.sources import face_name, tar_of
 
 constants = pytest.importorskip("huggingface_hub.constants")
 
 
+class Hub(BaseHTTPRequestHandler):
+    """Stands in for the hub: one file of one data set, as it answers for large ones."""
+
+    content: ClassVar[bytes] = b""
+    digest: ClassVar[str] = ""
+    asked: ClassVar[list[str]] = []
+    breaks_after: ClassVar[int | None] = None
+    """Bytes of the first answer that arrive before the connection breaks."""
+
+    def do_GET(self) -> None:
+        if self.command == "GET":
+            Hub.asked.append(str(self.headers.get("Range")))
+            assert "Authorization" not in self.headers
+        if self.path != f"/datasets/{REPOSITORY}/resolve/main/{FILE_NAME}":
+            self.send_error(404)
+            return
+        wanted = re.match(r"bytes=(\d+)-", self.headers.get("Range") or "")
+        start, n_bytes = int(wanted[1]) if wanted else 0, len(Hub.content)
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(n_bytes - start))
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{n_bytes - 1}/{n_bytes}")
+        self.send_header("ETag", '"other-bytes"')
+        digest = Hub.digest or hashlib.sha256(Hub.content).hexdigest()
+        self.send_header("X-Linked-Etag", f'"{digest}"')
+        self.send_header("X-Repo-Commit", "c" * 40)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(Hub.content[start:][: Hub.breaks_after])
+            Hub.breaks_after = None
+
+    do_HEAD = do_GET
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
 @pytest.fixture(autouse=True)
 def _hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """Serve an archive of five faces on 127.0.0.1."""
+    # A picture's content is of no matter here.
+    noise = bytes((7 * index * index + index // 251) % 256 for index in range(40_000))
+    files = {f"UTKFace/{face_name(number)}": noise for number in range(5)}
+    Hub.content = tar_of(tmp_path / "made.tar", files).read_bytes()
+    Hub.digest, Hub.breaks_after = "", None
+    Hub.asked.clear()
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    with serving(tmp_path) as address:
-        monkeypatch.setenv("HF_ENDPOINT", address)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_address[1]}")
         yield
+        server.shutdown()
+        thread.join()
 
 
 def call(tmp_path: Path, *arguments: str) -> Result:
