@@ -164,6 +164,27 @@ def test_macro_f1_is_the_mean_of_its_values_and_as_scikit_learn_has_it() -> None
     assert found.macro_f1_low < np.mean(of_group) - np.mean(of_reference)
 
 
+def test_the_value_of_a_face_is_how_macro_f1_moves_when_it_counts_more() -> None:
+    random = np.random.default_rng(5)
+    truth, answers = random.integers(0, 3, (2, 80))
+    answers = np.where(random.random(80) < 0.6, truth, answers)
+    values = engine.macro_f1_values(truth, answers[None])[0]
+
+    def weighted(weights: Array) -> float:
+        scores = [
+            2 * weights[(truth == label) & (answers == label)].sum()
+            / (weights[truth == label].sum() + weights[answers == label].sum())
+            for label in range(3)
+        ]  # fmt: skip
+        return float(np.mean(scores))
+
+    for face in (0, 7, 40):
+        more = np.ones(80)
+        more[face] += 1e-6
+        slope = (weighted(more) - weighted(np.ones(80))) / 1e-6
+        assert 80 * slope + weighted(np.ones(80)) == pytest.approx(values[face], abs=1e-4)
+
+
 def test_holm_by_hand_and_as_statsmodels_has_it() -> None:
     # Of three: 0.01 * 3 = 0.03, then 0.02 * 2 = 0.04, then 0.2 * 1. Two are rejected, and the
     # third would have been at 0.05 / (3 - 2).
@@ -264,6 +285,22 @@ def test_ties_of_run_groups_differ_significantly_in_one_case_of_twenty_at_most()
         assert drawing.covered(ties, 0.0) == pytest.approx(1 - drawing.rejected(ties))
     drawn_ties = drawing.many(Setting(1_000, (3, 3), (0.015, 0.015)), 0.0, 600)
     assert drawing.rejected([drawing.faces_alone(*sides) for sides in drawn_ties]) > 0.12
+
+
+def test_a_table_of_ties_tells_any_apart_in_one_case_of_twenty() -> None:
+    # 1,000 tables of 8 p-values; without Holm a third of them would.
+    p = np.random.default_rng(11).random((1_000, 8))
+    found = np.array([min(engine.holm(row.tolist())[0]) <= engine.ALPHA for row in p])
+    assert 0.03 <= found.mean() <= 0.05 + 2 * 0.007
+    assert (p.min(axis=1) <= engine.ALPHA).mean() > 0.3
+
+
+def test_the_standard_error_is_how_far_differences_scatter() -> None:
+    setting = Setting(1_000, (5, 5), (0.01, 0.01))
+    ties = drawing.compared(setting, 0.0, 600)
+    scatter = np.std([item.accuracy for item in ties])
+    # The sd of 600 has a standard error of 2.9 %.
+    assert math.sqrt(np.mean([item.se**2 for item in ties])) == pytest.approx(scatter, rel=0.09)
 
 
 def test_a_planted_effect_between_run_groups_is_found_as_often_as_promised() -> None:
