@@ -70,10 +70,10 @@ def audit_split(
                 path = stack.enter_context(replacing(csv_file))
                 stream = path.open("w", encoding="utf-8", errors="backslashreplace", newline="")
                 stack.enter_context(stream)
-                on_pairs = functools.partial(_append, stream, list(split_audit.PAIR_COLUMNS))
+                on_pairs = functools.partial(_append, stream)
                 stream.write(",".join(split_audit.PAIR_COLUMNS) + "\n")
             watch = stack.enter_context(watching())
-            audit, _ = split_audit.audit_split([train, *parts], images, watch, on_pairs)
+            audit = split_audit.audit_split([train, *parts], images, watch, on_pairs)
         answer.data = audit
         answer.errors = list(_findings(audit))
         answer.warnings = list(_warnings(audit))
@@ -85,8 +85,8 @@ def audit_split(
         out.print(VERDICTS[verdict])
 
 
-def _append(stream: TextIO, columns: list[str], pairs: "pd.DataFrame") -> None:
-    pairs[columns].to_csv(stream, header=False, index=False, lineterminator="\n")
+def _append(stream: TextIO, pairs: "pd.DataFrame") -> None:
+    pairs.to_csv(stream, header=False, index=False, lineterminator="\n")
 
 
 def _findings(audit: dict[str, Any]) -> Iterator[DataError]:

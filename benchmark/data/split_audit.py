@@ -236,6 +236,7 @@ PAIR_COLUMNS: Final = (
     *("part", "file", "other_part", "other_file", "finding", "found_by", "name", "bits_apart"),
     "mirrored",
 )
+KIND: Final = ("finding", "found_by", "name", "mirrored")
 
 
 def audit_split(
@@ -243,61 +244,57 @@ def audit_split(
     images: Path | None = None,
     on_progress: OnProgress = keep_quiet,
     on_pairs: Callable[[pd.DataFrame], object] | None = None,
-) -> tuple[dict[str, Any], pd.DataFrame]:
+) -> dict[str, Any]:
     """Compare each two parts of a split, training first; give verdict, parts and overlaps as data.
 
     images: a folder or archive with the pictures that lists name. Without it lists are compared by
-    name alone. Gives also a table of PAIR_COLUMNS, of what each file shares with an earlier part,
-    by bytes, as near-duplicates, else by name: the nearest of several. on_pairs hears of every
-    pair, in such tables. finding: `leak`; `undecided` where names are only
-    alike or the pictures cannot be compared; `other pictures` where both were read and differ.
-    name: `same`, `alike` (in another folder or case, with another ending) or empty. bits_apart: of
-    256.
+    name alone. on_pairs hears of every pair of files, in tables of PAIR_COLUMNS: found by bytes, as
+    near-duplicates, else by name. finding: `leak`; `undecided` where names are only alike or the
+    pictures cannot be compared; `other pictures` where both were read and differ. name: `same`,
+    `alike` (in another folder or case, with another ending) or empty. bits_apart: of 256.
     Raises DataError for parts that cannot be read.
     """
     parts = read_parts(paths)
     files, sketches = _read_files(_listed(parts, images), on_progress)
-    # Where numbers begin anew in each folder, as in cats/1.jpg and dogs/1.jpg, a stem says nothing.
-    single = files[~files.duplicated(["part", "stem"], keep=False)]
-    named = pd.concat([_across(files, "key"), _across(single, "stem")])
-    named = named.drop_duplicates(["row", "part_other"]).assign(found_by="name")
-    read = files[files["content"] != NONE]
-    same_bytes = _across(read, "content").assign(found_by="bytes")
-
-    def is_among(pairs: pd.DataFrame, others: pd.DataFrame) -> "pd.Series[bool]":
-        code, codes = (of["row"] * len(files) + of["row_other"] for of in (pairs, others))
-        return code.isin(codes)
-
-    best = named.iloc[:0]
-    for pairs in chain([same_bytes], _near_pairs(files, sketches, on_progress)):
+    # Of the pairs, which can be more than memory holds, one of each kind is kept for each file.
+    matches = _described(_across(files.iloc[:0], "key", ""), files, parts)
+    for found in _pairs(files, sketches, on_progress):
+        pairs = _described(found, files, parts)
         if on_pairs is not None:
-            on_pairs(_described(pairs.sort_values("row", kind="stable"), files, parts))
-        # Of each file the nearest match is kept, or its namesake where that is one.
-        best = pd.concat([best, pairs.assign(is_other=~is_among(pairs, named))])
-        order = ["is_other", "bits_apart", "mirrored", "picture_other", "row_other"]
-        best = best.sort_values(order).drop_duplicates(["row", "part_other", "found_by"])
-    by_name_alone = named[~is_among(named, best)]
-    if on_pairs is not None:
-        on_pairs(_described(by_name_alone, files, parts))
-    matches = pd.concat([best.sort_values("found_by"), by_name_alone])
-    matches = _described(matches.sort_values("row", kind="stable"), files, parts)
+            on_pairs(pairs[list(PAIR_COLUMNS)])
+        matches = pd.concat([matches, pairs]).drop_duplicates(["row", "part_other", *KIND])
     overlaps = [_overlap(matches, files, *two, parts) for two in combinations(range(len(parts)), 2)]
     is_leaking, is_undecided = (any(o[key] for o in overlaps) for key in ("leaking", "undecided"))
-    audit = {
+    return {
         "verdict": "leaking" if is_leaking else "undecided" if is_undecided else "clean",
         "near_duplicates": {"method": METHOD, "threshold_bits": THRESHOLD_BITS},
         "parts": [_part_data(n, part, files[files["part"] == n]) for n, part in enumerate(parts)],
         "overlaps": overlaps,
     }
-    return audit, matches[list(PAIR_COLUMNS)]
 
 
-def _across(files: pd.DataFrame, column: str) -> pd.DataFrame:
+def _pairs(
+    files: pd.DataFrame, sketches: NDArray[np.uint8], on_progress: OnProgress
+) -> Iterator[pd.DataFrame]:
+    """Yield the pairs of files of two parts: of equal bytes, near block by block, then by name."""
+    # Where numbers begin anew in each folder, as in cats/1.jpg and dogs/1.jpg, a stem says nothing.
+    single = files[~files.duplicated(["part", "stem"], keep=False)]
+    named = pd.concat([_across(files, "key", "name"), _across(single, "stem", "name")])
+    named = named.drop_duplicates(["row", "part_other"])
+    same_bytes = _across(files[files["content"] != NONE], "content", "bytes")
+    for pairs in chain([same_bytes], _near_pairs(files, sketches, on_progress)):
+        code, named_code = (of["row"] * len(files) + of["row_other"] for of in (pairs, named))
+        named = named[~named_code.isin(code)]
+        yield pairs.sort_values("row", kind="stable")
+    yield named
+
+
+def _across(files: pd.DataFrame, column: str, found_by: str) -> pd.DataFrame:
     """Pair the files of each two parts, later and earlier, that have the same in a column."""
     known = files[["part", "row", column]]
     pairs = known.merge(known, on=column, suffixes=("", "_other"))
     pairs = pairs[pairs["part"] > pairs["part_other"]]
-    return pairs.assign(bits_apart=0, mirrored=0, picture_other=0)
+    return pairs.assign(found_by=found_by, bits_apart=0, mirrored=0)
 
 
 def _near_pairs(
@@ -351,7 +348,7 @@ def _overlap(
     leaking = set(leaks["row"])
     undecided = set(pairs.loc[pairs["finding"] == "undecided", "row"]) - leaking
     alike = its[its["base"].isin(theirs["base"]) & ~its["key"].isin(theirs["key"])]
-    kinds = pairs.drop_duplicates(["finding", "found_by", "name", "mirrored"])
+    kinds = pairs.drop_duplicates(KIND)
     return {
         "part": name,
         "other_part": other_name,
@@ -359,8 +356,8 @@ def _overlap(
         "leaking": len(leaking),
         "leaking_fraction": len(leaking) / len(its),
         "same_name": leaks.loc[leaks["name"] == "same", "row"].nunique(),
-        "same_bytes": int((leaks["found_by"] == "bytes").sum()),
-        "near_duplicates": int((leaks["found_by"] == "near-duplicate").sum()),
+        "same_bytes": leaks.loc[leaks["found_by"] == "bytes", "row"].nunique(),
+        "near_duplicates": leaks.loc[leaks["found_by"] == "near-duplicate", "row"].nunique(),
         "undecided": len(undecided),
         "alike_in_name_only": len(set(pairs["row"]) - leaking - undecided),
         "same_base_name": len(alike),
