@@ -84,17 +84,15 @@ connection.ClusterOptions = functools.partial(connection.ClusterOptions, report_
 """
 
 
-def facebench(*words: str | Path, code: str = "", **environment: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
+@contextlib.contextmanager
+def driven(
+    *words: str | Path, code: str = "", **environment: str
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a command in a process of its own; at the end nothing of it is left."""
+    driver = subprocess.Popen(
         [*PROGRAM[:2], code + PROGRAM[2], *map(str, words)], env=os.environ | environment,
         start_new_session=True,
     )  # fmt: skip
-
-
-@contextlib.contextmanager
-def driven(*words: str | Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Start a command in a process of its own; at the end nothing of it is left."""
-    driver = facebench(*words, **environment)
     try:
         yield driver
     finally:
@@ -184,8 +182,8 @@ def mlflow_runs(address: str) -> dict[str, int]:
 
 def leaderboard(runs_dir: Path, data_dir: Path) -> list[dict[str, Any]]:
     """Give the leaderboard's rows as they are written; what a run cost differs each time."""
-    made = facebench("leaderboard", "--suite", "demo", *on_drawn(data_dir, runs_dir))
-    assert made.wait(timeout=300) == 0
+    with driven("leaderboard", "--suite", "demo", *on_drawn(data_dir, runs_dir)) as made:
+        assert made.wait(timeout=300) == 0
     (path,) = (runs_dir / "leaderboards").glob("*.csv")
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
     costs = [name for name in table if name.startswith(("seconds", "images", "peak", "cost"))]

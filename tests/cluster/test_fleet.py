@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -16,7 +15,6 @@ from benchmark.cluster import fleet as driver_module
 from benchmark.cluster import worker
 from benchmark.cluster.connection import ClusterOptions, connected
 from benchmark.cluster.fleet import Fleet, Task
-from benchmark.cluster.worker import read_files, write_files
 from benchmark.data.dataset import FaceSet
 from benchmark.errors import ClusterLost, RunError
 from benchmark.experiment.definition import Backbone, Experiment
@@ -184,7 +182,6 @@ def test_a_reader_that_stops_cancels_the_tasks_and_the_same_run_resumes(
             with pytest.raises(RunError, match="the node died"):
                 list(fleet.run(plan, where))
         assert (plan.folder / CHECKPOINT_FILE).is_file()
-        (plan.folder / "failed.json").unlink()
         *_, finished = fleet.run_all([experiment], (0,), driver.faces, where)
         stopped = fleet.run(replace(plan, seed=1, folder=plan.folder.with_name("0" * 64)), where)
         next(stopped)
@@ -194,6 +191,8 @@ def test_a_reader_that_stops_cancels_the_tasks_and_the_same_run_resumes(
     (here,) = driver.here(experiment)
     assert here.predictions_sha256 == plan.record.predictions_sha256
     assert plan.record.history()["epoch"].tolist() == [1, 2, 3]
+    for name in ("failed.json", CHECKPOINT_FILE):
+        assert not (plan.folder / name).exists()
 
 
 def test_runs_on_one_frozen_prefix_go_to_the_node_that_has_it(
@@ -224,11 +223,6 @@ def test_runs_on_one_frozen_prefix_go_to_the_node_that_has_it(
 def test_with_a_shared_folder_workers_write_the_run_themselves(driver: Driver) -> None:
     assert names(driver.run(SHORT, shared_runs=True))[-1] == "Finished"
     assert [record.state for record in all_records(driver.where.runs_dir)] == ["done"]
-    longer = an_experiment(max_epochs=2)
-    with file_lock(driver.plan(longer).folder / "claim"):
-        (skipped,) = driver.run(longer, shared_runs=True)
-    assert isinstance(skipped, Skipped)
-    assert "runs it" in skipped.why
     # Another machine's folder: it is not shared.
     driver.ray.on_train = lambda: shutil.rmtree(driver.where.runs_dir / "work")
     *_, failed = driver.run(SHORT, seeds=(1,), shared_runs=True)
@@ -275,15 +269,3 @@ def test_a_cluster_without_room_or_with_other_versions_is_refused(driver: Driver
     driver.ray.init_error = RuntimeError("Version mismatch: The cluster was started with:\n Ray: 2")
     refused("Version mismatch: The cluster was started with: Ray")
     assert not driver.ray.is_up
-
-
-def test_a_folder_takes_what_its_worker_says_of_it(tmp_path: Path) -> None:
-    for name in ("failed.json", CHECKPOINT_FILE, "trial.json", "history.csv"):
-        (tmp_path / name).write_text("old", encoding="utf-8")
-    new = {"history.csv": np.frombuffer(b"new", np.uint8)}
-    end = new | {"done.json": np.frombuffer(b"{}", np.uint8)}
-    for files, is_end, other in ((new, False, CHECKPOINT_FILE), (end, True, "done.json")):
-        write_files(tmp_path, files, is_end=is_end)
-        left = {path.name for path in tmp_path.iterdir()}
-        assert left == {other, "trial.json", "history.csv"}
-    assert read_files(tmp_path, ["history.csv", "absent"])["history.csv"].tobytes() == b"new"

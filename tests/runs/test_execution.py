@@ -77,17 +77,6 @@ def test_a_cached_bf16_run_predicts_in_fp32_as_from_pictures(place: Place) -> No
     pd.testing.assert_frame_equal(validated(plan), read_predictions(written))
 
 
-def test_a_cache_that_fails_is_noted_in_the_record_and_the_run_goes_on(place: Place) -> None:
-    (place.runs_dir / "file").write_text("no folder")
-    plan, cache = place.plan(an_experiment()), CacheSettings(place.runs_dir / "file" / "cache")
-    options = options_of(plan, cache=cache)
-    assert options.prefix() is None
-    assert "for every batch" in options.sentence()
-    said = plan.record.about["speed"]
-    for text in (said["cache"]["live"], said["notes"][0]):
-        assert "continues without the cache" in text
-
-
 def test_a_resumed_run_keeps_its_precision_unless_told_otherwise(place: Place) -> None:
     plan, probing = place.plan(an_experiment()), choose_device("cpu")
     options_of(plan, device=BF16)

@@ -189,17 +189,15 @@ def test_a_queue_says_where_each_run_stands(place: Place, monkeypatch: pytest.Mo
 
 
 def test_a_queue_of_a_dead_process_is_not_shown_and_the_next_one_removes_it(place: Place) -> None:
-    runs_dir = place.runs_dir
-    folder = queues_folder(runs_dir)
+    folder, experiment = queues_folder(place.runs_dir), an_experiment(max_epochs=1)
     folder.mkdir(parents=True)
     (folder / "elsewhere-1.json").write_text("{}", encoding="utf-8")
     (folder / "elsewhere-1.lock").touch()
-    assert not list(queues(runs_dir))
-    experiment = an_experiment(max_epochs=1)
-    events = run_all([experiment], (0,), place.faces, settings(runs_dir))
-    told = queued(events, [experiment], (0,), runs_dir, engine="ray", n_slots=3)
+    assert not list(queues(place.runs_dir))
+    events = run_all([experiment], (0,), place.faces, settings(place.runs_dir))
+    told = queued(events, [experiment], (0,), place.runs_dir, engine="ray", n_slots=3)
     next(told)
-    (found,) = queues(runs_dir)
+    (found,) = queues(place.runs_dir)
     assert (found.engine, found.n_slots, len(found.runs)) == ("ray", 3, 1)
     assert not (folder / "elsewhere-1.json").exists()
     told.close()

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -42,9 +42,19 @@ def planted(seconds: float = 0.0) -> Objective:
     return objective
 
 
-def a_study(folder: Path, faces: FaceSet, **changes: Any) -> Study:
-    return replace(Study(EXPERIMENT, SPACE, faces, folder), **changes)
+def scored(formula: Callable[[Mapping[str, Any], int], float], n_epochs: int = 1) -> Objective:
+    """Give an objective whose every epoch scores a point in trial `number` by a formula."""
+
+    def objective(point: Mapping[str, Any], number: int) -> Generator[TrialEvent]:
+        for epoch in range(n_epochs):
+            yield score(epoch, formula(point, number))
+
+    return objective
 
 
 def score(epoch: int, value: float) -> TrialEvent:
     return TrialEvent("score", epoch=epoch, value=value)
+
+
+def a_study(folder: Path, faces: FaceSet, **changes: Any) -> Study:
+    return replace(Study(EXPERIMENT, SPACE, faces, folder), **changes)

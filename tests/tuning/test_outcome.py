@@ -19,7 +19,7 @@ from benchmark.tuning import outcome as outcomes
 from benchmark.tuning.outcome import decided, finalists, grid_faces, write_outcome
 from benchmark.tuning.search import TrialEvent, fresh_scores, search
 from benchmark.tuning.study import FRESH_SEEDS, TRIAL_SEED, Study, TrialQueue
-from tests.tuning.planted import EXPERIMENT, SPACE, a_study, planted, score
+from tests.tuning.planted import EXPERIMENT, SPACE, a_study, planted, score, scored
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # optuna and plotly warn of each other
 GRID = registry.grid("grid-mtl-vgg16-block5")
@@ -118,12 +118,9 @@ def test_a_tenth_trains_and_a_twentieth_validates(drawn_faces: FaceSet) -> None:
 def test_every_point_of_a_row_is_tried_once_and_rows_add_up(
     tmp_path: Path, drawn_faces: FaceSet
 ) -> None:
-    def objective(point: object, number: int) -> Generator[TrialEvent]:
-        yield score(0, 0.5)
-
     for n_wanted, row in ((4, "32"), (8, "64")):
         queue = TrialQueue(outcomes.grid_study(GRID, {}, [row], drawn_faces, tmp_path))
-        list(search(queue, objective, n_wanted))
+        list(search(queue, scored(lambda *_: 0.5), n_wanted))
     points_tried = [tuple(trial.point.values()) for trial in queue.trials()]
     assert len(points_tried) == len(set(points_tried)) == 8
     assert {trial.state for trial in queue.trials()} == {"complete"}

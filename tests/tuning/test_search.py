@@ -3,13 +3,13 @@
 import contextlib
 import functools
 import hashlib
+import math
 import multiprocessing
 import random
 import sqlite3
 import statistics
 import time
 from collections import Counter
-from collections.abc import Generator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from benchmark.tracking import best_trial
 from benchmark.tuning import study as studies
 from benchmark.tuning.search import TrialEvent, search
 from benchmark.tuning.study import MOST_DEATHS, Study, TrialHandle, TrialQueue
-from tests.tuning.planted import BEST, EXPERIMENT, SPACE, a_study, planted, quality, score
+from tests.tuning.planted import BEST, EXPERIMENT, SPACE, a_study, planted, quality, scored
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 
@@ -70,10 +70,7 @@ def test_the_planted_recipe_is_found_in_thirty_trials_and_sooner_than_by_chance(
 
 
 def test_trials_that_are_pruned_count_and_no_more_are_made(study: Study) -> None:
-    def worse_and_worse(point: Mapping[str, Any], number: int) -> Generator[TrialEvent]:
-        for epoch in range(4):
-            yield score(epoch, 1 / (number + 1))
-
+    worse_and_worse = scored(lambda _, number: 1 / (number + 1), n_epochs=4)
     queue = TrialQueue(replace(study, experiment=EXPERIMENT.adjusted({"recipe.max_epochs": 4})))
     searched(queue, 9, worse_and_worse)
     assert Counter(states(queue)) == {"complete": 5, "pruned": 4}
@@ -82,9 +79,7 @@ def test_trials_that_are_pruned_count_and_no_more_are_made(study: Study) -> None
 
 
 def test_a_nan_fails_its_trial_and_the_search_goes_on(study: Study) -> None:
-    def sometimes(point: Mapping[str, Any], number: int) -> Generator[TrialEvent]:
-        yield score(0, float("nan") if number == 1 else quality(point))
-
+    sometimes = scored(lambda point, number: math.nan if number == 1 else quality(point))
     queue = TrialQueue(study)
     (event,) = search(queue, sometimes, 3, seconds=0.0)
     assert event.text == "the time of 0 s is over: no trial begins"
@@ -94,12 +89,8 @@ def test_a_nan_fails_its_trial_and_the_search_goes_on(study: Study) -> None:
 
 
 def test_when_every_trial_fails_the_search_ends_and_says_so(study: Study) -> None:
-    def broken(point: Mapping[str, Any], number: int) -> Generator[TrialEvent]:
-        raise RunError("the rate is too high")
-        yield score(0, 0.0)
-
     queue = TrialQueue(study)
-    events = searched(queue, 30, broken)
+    events = searched(queue, 30, scored(lambda *_: math.inf))
     assert states(queue) == ["failed"] * 5
     assert events[-1].text.startswith("5 trials failed and none was good")
 
@@ -140,14 +131,6 @@ def test_a_point_that_kills_whoever_tries_it_is_given_up(study: Study) -> None:
         handle.lock.close()
     assert all(point == points[0] for point in points[:MOST_DEATHS])
     assert points[MOST_DEATHS] != points[0]
-
-
-def test_a_trial_that_another_process_runs_is_left_to_it(study: Study) -> None:
-    mine, theirs = TrialQueue(study), TrialQueue(study)
-    handle = taken(mine, 1)
-    assert theirs.take(1) == "wait"
-    mine.end(handle, "complete", 0.5)
-    assert theirs.take(1) == "enough"
 
 
 def test_another_space_is_another_study_and_a_restarted_sampler_proposes_other_points(
@@ -263,9 +246,6 @@ def test_no_trial_is_lost_or_double_where_the_database_restarts_again_and_again(
     space, said = SearchSpace((Floats(RATE, 1e-6, 1e-1),)), list[str]()
     moments, fates = random.Random(5), ("before", "after", *[""] * 8)
 
-    def its_rate(point: Mapping[str, Any], _number: int) -> Generator[TrialEvent]:
-        yield score(0, point[RATE])
-
     for study, n_wanted in (
         (a_study(tmp_path / "grid", drawn_faces, space=space, points=points), 6),
         (a_study(tmp_path / "free", drawn_faces, space=space), 8),
@@ -273,7 +253,7 @@ def test_no_trial_is_lost_or_double_where_the_database_restarts_again_and_again(
         queue = TrialQueue(study, say=said.append)
         with monkeypatch.context() as patch:
             cut_off(patch, queue, lambda: moments.choice(fates))
-            events = searched(queue, n_wanted, its_rate)
+            events = searched(queue, n_wanted, scored(lambda point, _: point[RATE]))
         done = [trial for trial in queue.trials() if trial.state == "complete"]
         assert len(done) == len({trial.point[RATE] for trial in done}) == n_wanted
         assert all(trial.value == trial.point[RATE] for trial in done)
