@@ -14,7 +14,7 @@ from benchmark.reporting.tables import Column, Table
 
 if TYPE_CHECKING:
     from benchmark.data.dataset import FaceSet
-    from benchmark.runs.forecast import Forecast, Slot
+    from benchmark.runs.forecast import Forecast
     from benchmark.runs.plan import Settings
 
 OUTLOOKS = {
@@ -49,12 +49,12 @@ def show_plan(
     from benchmark.runs.forecast import arrange, forecast_all
 
     with busy("predicting time"):
-        found = list(forecast_all(experiments, seeds, faces, settings, kind=kind))
-    slots = arrange(found, n_workers)
-    ahead = [slot.forecast for slot in slots]
+        forecasts = forecast_all(experiments, seeds, faces, settings, kind=kind)
+        found = arrange(forecasts, n_workers)
+    ahead = [item for item in found if item.worker is not None]
     seconds, n_bytes = sum(item.seconds for item in ahead), sum(item.n_bytes for item in ahead)
-    wall = max((slot.end for slot in slots), default=0.0)
-    hours = sum(slot.end - slot.start for slot in slots) / 3600
+    wall = max((item.end for item in ahead), default=0.0)
+    hours = sum(item.end - item.start for item in ahead) / 3600
     caches = sum({b.key: b.n_bytes for item in ahead for b in item.builds}.values())
     if settings.cache is not None:
         caches = min(caches, int(settings.cache.cap_gib * 2**30))
@@ -68,22 +68,23 @@ def show_plan(
     answer.warnings.extend(not_run_lines((i.experiment, i.error) for i in found if i.error))
     answer.data = {
         "dataset": faces.name, "dry_run": True, "workers": n_workers,
-        "runs": _rows(found, slots), "seconds": round(seconds, 3), "wall_seconds": round(wall, 3),
-        "worker_hours": round(hours, 4), "bytes": n_bytes, "disk_bytes": disk, "free_bytes": free,
+        "runs": list(map(_row, found)), "seconds": round(seconds, 3),
+        "wall_seconds": round(wall, 3), "worker_hours": round(hours, 4),
+        "bytes": n_bytes, "disk_bytes": disk, "free_bytes": free,
         "fetch": fetch, "critical_path": critical and {
             "experiment": critical.experiment.name, "seed": critical.seed,
             "seconds": round(critical.alone_seconds, 3),
         },
     }  # fmt: skip
-    if image is not None and slots:
+    if image is not None and ahead:
         from benchmark.evaluation.figures import schedule_figure
 
         bars = []
-        for slot in slots:
-            backbone = slot.forecast.experiment.backbone
+        for item in ahead:
+            backbone = item.experiment.backbone
             group = f"{backbone.architecture} {backbone.depth_name}"
-            bars.append((slot.worker, slot.start, slot.trains_at, slot.end, group))
-        title = f"{len(slots)} runs on {n_workers} at once: {_duration(wall)}"
+            bars.append((item.worker or 0, item.start, item.trains_at, item.end, group))
+        title = f"{len(ahead)} runs on {n_workers} at once: {_duration(wall)}"
         schedule_figure(bars, title).savefig(image)
     rows = [
         (row["experiment"], str(row["seed"]), OUTLOOKS[row["outcome"]],
@@ -110,19 +111,15 @@ def show_plan(
     out.print("\n".join(lines), soft_wrap=True)
 
 
-def _rows(found: "list[Forecast]", slots: "list[Slot]") -> list[dict[str, Any]]:
-    placed = {id(slot.forecast): slot for slot in slots}
-    rows = []
-    for item in found:
-        row = {
-            "experiment": item.experiment.name, "seed": item.seed, "outcome": item.outlook,
-            "seconds": round(item.seconds, 3), "fetch": item.fetch, "rests_on": item.basis,
-        }  # fmt: skip
-        if (slot := placed.get(id(item))) is not None:
-            times = {"start": slot.start, "end": slot.end, "wall_seconds": slot.end - slot.start}
-            row |= {"worker": slot.worker, **{name: round(s, 3) for name, s in times.items()}}
-        rows.append(row | ({"why": str(item.error)} if item.error else {}))
-    return rows
+def _row(item: "Forecast") -> dict[str, Any]:
+    row = {
+        "experiment": item.experiment.name, "seed": item.seed, "outcome": item.outlook,
+        "seconds": round(item.seconds, 3), "fetch": item.fetch, "rests_on": item.basis,
+    }  # fmt: skip
+    if item.worker is not None:
+        times = {"start": item.start, "end": item.end, "wall_seconds": item.end - item.start}
+        row |= {"worker": item.worker, **{name: round(s, 3) for name, s in times.items()}}
+    return row | ({"why": str(item.error)} if item.error else {})
 
 
 def _duration(seconds: float) -> str:

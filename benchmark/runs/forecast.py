@@ -72,6 +72,13 @@ class Forecast:
     """The weight file that would be downloaded first."""
     error: WeightsMissing | None = None
     """Why it would not run."""
+    worker: int | None = None
+    """Where `arrange` places it; None where nothing is trained."""
+    start: float = 0.0
+    """Seconds since the suite began, as are the next two."""
+    trains_at: float = 0.0
+    """When activations of its frozen part are there."""
+    end: float = 0.0
 
     @property
     def alone_seconds(self) -> float:
@@ -275,27 +282,15 @@ def _timed_speed(device: Device) -> float:
     return float(1024**3 / min(times))
 
 
-@dataclass(frozen=True)
-class Slot:
-    """A run on a worker; seconds since the suite began."""
-
-    forecast: Forecast
-    worker: int
-    start: float
-    trains_at: float
-    """When activations of its frozen part are there."""
-    end: float
-
-
-def arrange(forecasts: Iterable[Forecast], n_workers: int) -> list[Slot]:
-    """Place every run that trains on the worker that is free first.
+def arrange(forecasts: Iterable[Forecast], n_workers: int) -> list[Forecast]:
+    """Place every run that trains on the worker that is free first; the others stay as they are.
 
     A worker is a GPU, or a process on a CPU, as fast as the one the costs were measured on. What
     runs share of a frozen part is computed once, by the first that needs it; the others wait.
     """
     free = [(0.0, worker) for worker in range(n_workers)]
     built: dict[object, float] = {}
-    slots = []
+    placed = []
     for forecast in forecasts:
         if forecast.outlook in ("run", "resume"):
             start, worker = heapq.heappop(free)
@@ -303,6 +298,7 @@ def arrange(forecasts: Iterable[Forecast], n_workers: int) -> list[Slot]:
             for build in forecast.builds:
                 now = max(now, built.setdefault(build.key, now + build.seconds))
             end = now + forecast.seconds + forecast.rest_seconds
-            slots.append(Slot(forecast, worker, start, now, end))
+            forecast = replace(forecast, worker=worker, start=start, trains_at=now, end=end)
             heapq.heappush(free, (end, worker))
-    return slots
+        placed.append(forecast)
+    return placed

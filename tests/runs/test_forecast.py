@@ -143,7 +143,8 @@ def test_runs_go_to_the_worker_that_is_free_first() -> None:
     assert [(slot.worker, slot.start, slot.end) for slot in slots] == [
         (0, 0, 3), (1, 0, 2), (1, 2, 4), (0, 3, 4),
     ]  # fmt: skip
-    assert arrange([Forecast(an_experiment(), 0, "up to date", 9)], 2) == []
+    (done,) = arrange([Forecast(an_experiment(), 0, "up to date", 9)], 2)
+    assert done.worker is None
 
     shared = Build(("block 5",), 10, 100)
     slots = arrange([a_run(2, shared), a_run(3, shared), a_run(1, shared)], 2)
@@ -151,7 +152,7 @@ def test_runs_go_to_the_worker_that_is_free_first() -> None:
     assert [(slot.worker, slot.trains_at, slot.end) for slot in slots] == [
         (0, 10, 12), (1, 10, 13), (0, 12, 13),
     ]  # fmt: skip
-    assert [slot.forecast.alone_seconds for slot in slots] == [12, 13, 11]
+    assert [slot.alone_seconds for slot in slots] == [12, 13, 11]
 
 
 def test_plan_says_time_hours_and_disk_and_draws_the_schedule(
