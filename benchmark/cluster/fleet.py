@@ -277,8 +277,8 @@ class Fleet:
             raise mark_failed(plan, settings, lost) from None
         if returned.files:
             worker.write_files(plan.folder, returned.files, is_end=True)
-        if returned.end == "held":
-            yield runs.Skipped(plan, returned.why)
+        if returned.held:
+            yield runs.Skipped(plan, returned.held)
             return
         settings.mirror(plan.record)
         if returned.error is not None:

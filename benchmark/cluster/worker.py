@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 import psutil
@@ -74,8 +74,8 @@ class RemoteRun:
 class Returned:
     """How a run ended on a node, and its folder; without files where the folder is shared."""
 
-    end: Literal["done", "failed", "held"]
-    why: str = ""
+    held: str = ""
+    """Who runs it already, if anybody: nothing was done."""
     error: BenchmarkError | None = None
     files: Files = field(default_factory=dict)
 
@@ -258,7 +258,7 @@ def train(
         except BenchmarkError as error:
             # Without its frames, which hold the network.
             error.__cause__ = error.__context__ = None
-            ended = Returned("failed", error=error.with_traceback(None))
+            ended = Returned(error=error.with_traceback(None))
         names = [] if job.options.shared_runs else [path.name for path in files_in(folder)]
         return replace(ended, files=read_files(folder, names))
 
@@ -315,4 +315,4 @@ def _trained(
             say("epoch", event.step)
         elif isinstance(event, Skipped) and event.why != "done":
             held = event.why
-    return Returned("held" if held else "done", held)
+    return Returned(held)
