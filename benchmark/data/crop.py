@@ -454,8 +454,8 @@ def _written(target: Path, name: str, file: str, result: CroppedPicture) -> dict
 def _crop_names(files: Sequence[str]) -> dict[str, str]:
     """Name the crops of each picture as itself, without its ending where that is no other's name.
 
-    a.face-2.jpg keeps its ending: the second face of a.jpg has that name. Case does not tell names
-    apart: on some file systems it does not either.
+    a.face-2.jpg keeps its ending: the second face of a.jpg has that name. Case does not distinguish
+    names: on some file systems it does not either.
     """
     stem_of = {file: str(PurePosixPath(file).with_suffix("")) for file in files}
     n_named = Counter(name.casefold() for name in (*stem_of, *stem_of.values()))

@@ -51,13 +51,6 @@ PICTURE_SUFFIXES: Final = frozenset(
 )
 """A picture by its name. Some cannot be read everywhere: then each is listed with the reason."""
 
-FAIRFACE_AGES: Final = (
-    *("0-2", "3-9", "10-19", "20-29", "30-39", "40-49", "50-59", "60-69", "more than 70"),
-)
-FAIRFACE_RACES: Final = (
-    *("White", "Black", "Latino_Hispanic", "East Asian", "Southeast Asian", "Indian"),
-    "Middle Eastern",
-)
 WORDS: Final[dict[str, dict[str, int]]] = {
     "gender": {"male": 0, "m": 0, "man": 0, "female": 1, "f": 1, "woman": 1},
     "race": {name.lower(): label for label, name in enumerate(CLASS_NAMES["race"])}
@@ -68,34 +61,35 @@ WORDS: Final[dict[str, dict[str, int]]] = {
 `Others` is UTKFace's own rule."""
 
 
-def _codes(words: Iterable[str]) -> dict[str, str]:
-    return {str(code): word for code, word in enumerate(words)}
+DECADES: Final = [f"{first}-{first + 9}" for first in range(0, 110, 10)]
 
 
-MALE_FIRST: Final = _codes(("male", "female"))
+def _codes(words: str) -> dict[str, str]:
+    return {str(code): word for code, word in enumerate(words.split())}
+
+
+MALE_FIRST: Final = _codes("male female")
 SCHEMES: Final[dict[str, dict[str, dict[str, str]]]] = {
-    "UTKFace": {task: _codes(names) for task, names in CLASS_NAMES.items()},
-    "IMDB-WIKI": {"gender": _codes(("female", "male"))},
-    "ISO 5218": {"gender": _codes(("", "male", "female"))},
+    "UTKFace": {task: _codes(" ".join(names)) for task, names in CLASS_NAMES.items()},
+    "IMDB-WIKI": {"gender": _codes("female male")},
+    "ISO 5218": {"gender": {"1": "male", "2": "female", "0": ""}},
     "CelebA (its column Male)": {"gender": {"1": "male", "-1": "female"}},
     "RAF-DB": {
-        "age_group": _codes(("0-3", "4-19", "20-39", "40-69", "70+")),
+        "age_group": _codes("0-3 4-19 20-39 40-69 70+"),
         "gender": MALE_FIRST | {"2": ""},
-        "race": _codes(("White", "Black", "Asian")),
+        "race": _codes("White Black Asian"),
     },
     "FairFace": {
-        "age_group": _codes(FAIRFACE_AGES),
+        "age_group": _codes("0-2 3-9 10-19 20-29 30-39 40-49 50-59 60-69 70+"),
         "gender": MALE_FIRST,
-        "race": _codes(FAIRFACE_RACES),
+        "race": _codes("White Black Latino East-Asian Southeast-Asian Indian Middle-Eastern"),
     },
     "Adience": {
-        "age_group": _codes(("0-2", "4-6", "8-13", "15-20", "25-32", "38-43", "48-53", "60-100")),
+        "age_group": _codes("0-2 4-6 8-13 15-20 25-32 38-43 48-53 60-100"),
         "gender": MALE_FIRST,
     },
-    "decades": {"age_group": _codes(f"{first}-{first + 9}" for first in range(0, 110, 10))},
-    "decades by their first year": {
-        "age_group": {f"{first}": f"{first}-{first + 9}" for first in range(0, 110, 10)}
-    },
+    "decades": {"age_group": _codes(" ".join(DECADES))},
+    "decades by their first year": {"age_group": {of.partition("-")[0]: of for of in DECADES}},
     "MORPH": {
         "race": {"w": "White", "b": "Black", "a": "Asian", "h": "Hispanic", "o": "Others"},
         "gender": {"m": "male", "f": "female"},

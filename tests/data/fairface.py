@@ -7,8 +7,8 @@ from typing import Final
 from PIL import Image
 
 from benchmark.data.drawn import draw_faces
-from benchmark.data.labels import FAIRFACE_AGES
 
+AGES: Final = ("0-2", "3-9", "10-19", "20-29", "30-39", "40-49", "50-59", "60-69", "more than 70")
 RACES: Final = (
     ("White",), ("Black",), ("East Asian", "Southeast Asian"), ("Indian",),
     ("Middle Eastern", "Latino_Hispanic"),
@@ -17,11 +17,11 @@ RACES: Final = (
 
 def age_range(age: int) -> str:
     """Write an age as FairFace does."""
-    for text in FAIRFACE_AGES[:-1]:
+    for text in AGES[:-1]:
         low, high = map(int, text.split("-"))
         if low <= age <= high:
             return text
-    return FAIRFACE_AGES[-1]
+    return AGES[-1]
 
 
 def fairface_of(folder: Path, n_faces: int, seed: int = 9, image_px: int = 32) -> Path:
