@@ -1,8 +1,6 @@
 """`facebench weights`: which weights exist, which are here and sound, and adding a file."""
 
-import contextlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -58,10 +56,8 @@ def list_(
       facebench weights list --architecture vgg16
       facebench weights list --json
     """
-    folder = weights_dir or data_dir / "weights"
-    with _states("list", folder, architecture, quiet=quiet, as_json=as_json) as (_, states):
-        if as_json:
-            return
+    with speaking("weights list", as_json=as_json, quiet=quiet) as answer:
+        states = _read(answer, weights_dir or data_dir / "weights", architecture)
         rows: list[list[str | Cell]] = []
         for state in states:
             known = state.file or next(iter(state.published), None)
@@ -93,49 +89,44 @@ def verify(
     Examples:
       facebench weights verify
     """
-    folder = weights_dir or data_dir / "weights"
-    with _states("verify", folder, quiet=quiet, as_json=as_json) as (answer, states):
-        here = [state.file for state in states if state.file]
-        answer.warnings += [
-            f"{file.path.name} is not from the published file."
-            for file in here
-            if not (file.published or file.is_own)
-        ]
-        for file in () if as_json else here:
+    with speaking("weights verify", as_json=as_json, quiet=quiet) as answer:
+        folder = weights_dir or data_dir / "weights"
+        states = _read(answer, folder, missing=False)
+        for file in (state.file for state in states if state.file):
             about = f"sound, sha256 {file.sha256[:12]}, from {file.origin}"
             out.print(escape(f"{file.path.name}: {about}"), soft_wrap=True)
-        if not (states or as_json):
+            if not (file.published or file.is_own):
+                answer.warnings.append(f"{file.path.name} is not from the published file.")
+        if not states:
             out.print(f"No weights in {folder}; facebench weights list says where to get them.")
 
 
-@contextlib.contextmanager
-def _states(
-    command: str, folder: Path, architecture: str | None = None, *, quiet: bool, as_json: bool
-) -> "Iterator[tuple[output.CommandResult, list[SourceState]]]":
-    """Read sources whole, for `verify` those that are here; end with 1 where one is damaged."""
-    with speaking(f"weights {command}", as_json=as_json, quiet=quiet) as answer:
-        from benchmark.models.weights import list_weights, read_trusted
+def _read(
+    answer: output.CommandResult, folder: Path, architecture: str | None = None, *,
+    missing: bool = True,
+) -> "list[SourceState]":  # fmt: skip
+    """Read sources whole and put them into the answer, and an error for each damaged one."""
+    from benchmark.models.weights import list_weights, read_trusted
 
-        with busy("reading weight files"):
-            trusted, states = read_trusted(folder), list_weights(folder, architecture)
-        states = [state for state in states if command == "list" or state.state != "missing"]
-        sources = []
-        for state in states:
-            published = [
-                {
-                    **_plain(file, OF_PUBLISHED),
-                    "file": file.file_name,
-                    "tensors_sha256": file.digest["whole"] if file.digest else None,
-                    "pinned": trusted.get(file.file_name),
-                }
-                for file in state.published
-            ]
-            file = _plain(state.file, OF_FILE) if state.file else None
-            named = {"architecture": state.architecture, "source": state.source}
-            sources.append({**named, "state": state.state, "file": file, "published": published})
-        answer.data = {"folder": str(folder), "sources": sources}
-        answer.errors += [state.problem for state in states if state.problem]
-        yield answer, states
+    with busy("reading weight files"):
+        trusted, states = read_trusted(folder), list_weights(folder, architecture)
+    states, sources = [it for it in states if missing or it.state != "missing"], []
+    for state in states:
+        published = [
+            {
+                **_plain(file, OF_PUBLISHED),
+                "file": file.file_name,
+                "tensors_sha256": file.digest["whole"] if file.digest else None,
+                "pinned": trusted.get(file.file_name),
+            }
+            for file in state.published
+        ]
+        file = _plain(state.file, OF_FILE) if state.file else None
+        named = {"architecture": state.architecture, "source": state.source}
+        sources.append({**named, "state": state.state, "file": file, "published": published})
+    answer.data = {"folder": str(folder), "sources": sources}
+    answer.errors += [state.problem for state in states if state.problem]
+    return states
 
 
 def _plain(file: Any, names: tuple[str, ...]) -> dict[str, Any]:
@@ -179,20 +170,17 @@ def add(
         if not (added.published or label):
             answer.warnings.append(f"{file.name} is not the published file.")
         if added.origin_sha256 in (it["sha256"] for it in read_trusted(folder).values()):
-            answer.warnings.append(
-                f"The whole sha256 of {file.name} is not published: {added.origin_sha256} is "
-                "trusted from now on."
-            )
+            found = f"The whole sha256 of {file.name} is not published: {added.origin_sha256}"
+            answer.warnings.append(f"{found} is trusted from now on.")
         answer.data = {**_plain(added, OF_FILE), "notes": list(added.notes)}
-        if not as_json:
-            out.print(
-                f"[bold]{added.architecture} {added.source}[/] is here: {added.path}\n"
-                f"from {escape(added.origin)}, {escape(added.licence)}, "
-                f"input {added.preprocessing.sentence()}",
-                *map(escape, added.notes),
-                sep="\n",
-                soft_wrap=True,
-            )
+        out.print(
+            f"[bold]{added.architecture} {added.source}[/] is here: {added.path}\n"
+            f"from {escape(added.origin)}, {escape(added.licence)}, "
+            f"input {added.preprocessing.sentence()}",
+            *map(escape, added.notes),
+            sep="\n",
+            soft_wrap=True,
+        )
 
 
 def _preprocessing(text: str | None) -> "Preprocessing | None":

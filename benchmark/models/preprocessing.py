@@ -13,6 +13,7 @@ from typing import Any, Final, Literal, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cosine_similarity
 
 from benchmark.errors import DataError, WeightsError
 
@@ -112,6 +113,31 @@ def preprocessing_for(demanded: Preprocessing, input_scaling: str) -> Preprocess
     """Choose by the protocol's input scaling (benchmark.experiment.parts.Protocol)."""
     own = {"weights": demanded, "weights_swapped": demanded.swapped()}
     return (own | {"unit": UNIT, "unit_minus_mean": UNIT_MINUS_MEAN})[input_scaling]
+
+
+SAME_LAYER_COSINE: Final = 0.9
+"""Fine-tuning turns a first layer little; two that were trained apart have a cosine near 0."""
+CLEARLY: Final = 2.0
+"""How many times larger the angle to the other channel order must be."""
+
+
+def order_of(
+    tensors: Mapping[str, Tensor], known: Mapping[str, Tensor], channels: Channels
+) -> Channels | None:
+    """Say which order a backbone expects if its first layer is that of `known`, which expects
+    `channels`, in one of the two orders; None if it is neither."""
+    # The first layer reads the picture: a kernel (out, 3, h, w).
+    name = next(name for name, it in tensors.items() if it.ndim == 4 and it.shape[1] == 3)
+    kernel, theirs = tensors[name].double(), known[name].double()
+    if kernel.shape != theirs.shape:
+        return None
+    other: Channels = "BGR" if channels == "RGB" else "RGB"
+    flat = kernel.flatten()
+    cosines = (cosine_similarity(flat, it.flatten(), 0) for it in (theirs, theirs.flip(1)))
+    same, turned = (math.acos(min(1.0, max(-1.0, float(cosine)))) for cosine in cosines)
+    near, far = sorted((same, turned))
+    is_this = near <= math.acos(SAME_LAYER_COSINE) and far >= CLEARLY * near + 1e-6
+    return (channels if same < turned else other) if is_this else None
 
 
 class InputScaling(nn.Module):

@@ -109,10 +109,11 @@ def read_weight_file(path: Path) -> FileTensors:
     except (*NOT_LOADABLE, RecursionError) as error:
         raise _damaged(path, error) from None
     kind = "an HTML page" if is_markup(start) else "no weight file" if start else "empty"
-    raise _refused(path, f"is {kind}", FETCH_AGAIN)
+    raise refused(path, f"is {kind}", FETCH_AGAIN, READ)
 
 
-def _refused(path: Path, found: str, fix: str, allowed: str = READ) -> WeightsError:
+def refused(path: Path, found: str, fix: str, allowed: str = "") -> WeightsError:
+    """Give the error that refuses a file, which begins with its name."""
     return WeightsError(f"{path.name} {found}", allowed=allowed, source=str(path), fix=fix)
 
 
@@ -134,7 +135,7 @@ def is_markup(start: bytes) -> bool:
 def _check_is_read(path: Path, shown: Sequence[str]) -> None:
     for pattern, what, fix in _NOT_READ:
         if re.search(pattern, "\n".join(shown), re.MULTILINE):
-            raise _refused(path, f"is {what}, which is not read", fix)
+            raise refused(path, f"is {what}, which is not read", fix, READ)
 
 
 def header_of(path: Path) -> dict[str, str]:
@@ -153,7 +154,7 @@ def header_of(path: Path) -> dict[str, str]:
 
 def _damaged(path: Path, error: Exception) -> WeightsError:
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return _refused(path, f"is damaged or cut short ({reason})", FETCH_AGAIN, allowed="")
+    return refused(path, f"is damaged or cut short ({reason})", FETCH_AGAIN)
 
 
 def _from_torch(path: Path) -> FileTensors:
@@ -173,7 +174,7 @@ def _from_torch(path: Path) -> FileTensors:
         named = f" ({names[0]})" if names and "." in names[0] else ""
         found = f"holds code or objects besides tensors{named}, which are never loaded"
         fix = f"Fetch the published file, or where you trust it: {_SAVE}"
-        raise _refused(path, found, fix, "a state dict of tensors") from None
+        raise refused(path, found, fix, "a state dict of tensors") from None
     if _is_state_dict(found):
         return FileTensors(found)
     entries = found if isinstance(found, Mapping) else {}
@@ -184,7 +185,7 @@ def _from_torch(path: Path) -> FileTensors:
         if _is_state_dict(inner):
             return FileTensors(inner, key, left=tuple(repr(str(it)) for it in entries if it != key))
     some = ", ".join(map(str, [*entries][:6]))
-    raise _refused(
+    raise refused(
         path,
         f"holds no state dict but a {type(found).__name__} of more than tensors ({some})",
         f"Save the tensors alone: {_SAVE}",
@@ -382,7 +383,7 @@ def convert(path: Path, architecture: str | None = None) -> Converted:
         found = f"holds tensors of no known layout ({some} ...)"
         fix = "Say what it is with --architecture; a new layout is added in "
         fix += "benchmark/models/weight_formats.py"
-        raise _refused(path, found, fix, f"weights of {architecture or ', '.join(ARCHITECTURES)}")
+        raise refused(path, found, fix, f"weights of {architecture or ', '.join(ARCHITECTURES)}")
     tensors, notes = fitted(layout, file.tensors, str(path)), []
     if file.entry or file.prefix:
         entry = f"the entry {file.entry!r}" if file.entry else "all entries"
@@ -390,8 +391,7 @@ def convert(path: Path, architecture: str | None = None) -> Converted:
         notes.append(f"Taken: {entry}{prefix}.")
     taken = set(layout.names.values())
     if left := [*file.left, *(it for it in layout.respelled(file.tensors) if it not in taken)]:
-        more = f" and {len(left) - 8} more" if len(left) > 8 else ""
-        notes.append(f"Left: {', '.join(left[:8])}{more}.")
+        notes.append(f"Left: {', '.join([*left[:8], '...'] if left[8:] else left)}.")
     floats = {str(it.dtype) for it in file.tensors.values() if it.is_floating_point()}
     if kinds := sorted(kind.removeprefix("torch.") for kind in floats - {"torch.float32"}):
         notes.append(f"Values were stored as {', '.join(kinds)}; they are kept as float32.")
@@ -435,9 +435,9 @@ def fitted(layout: Layout, found: Mapping[str, Tensor], source: str) -> dict[str
         tensors[name] = (value.float() if is_float else value).contiguous()
     misfits += [f"unexpected {name}" for name in sorted(here) if not name.startswith(layout.left)]
     if misfits:
-        more = f" and {len(misfits) - 4} more" if len(misfits) > 4 else ""
+        some = [*misfits[:4], "..."] if misfits[4:] else misfits
         raise WeightsError(
-            f"the tensors do not fit {layout.architecture}: {'; '.join(misfits[:4])}{more}",
+            f"the tensors do not fit {layout.architecture}: {'; '.join(some)}",
             allowed=f"exactly the {len(every)} tensors of the {layout.architecture} backbone",
             source=source,
             fix=FETCH_AGAIN,
@@ -458,3 +458,17 @@ def tensor_digest(tensors: Mapping[str, Tensor]) -> TensorDigest:
             lines.append([name, list(values.shape), hashlib.sha256(values.tobytes()).hexdigest()])
     whole = hashlib.sha256(canonical_json(lines).encode()).hexdigest()
     return {"whole": whole, "tensors": {name: sha256[:12] for name, _, sha256 in lines}}
+
+
+def content_sha256(
+    tensors: Mapping[str, Tensor], preprocessing: Mapping[str, Any], options: Mapping[str, str]
+) -> str:
+    """Sum up what decides a backbone's function: every tensor's name, type, shape and bytes, and
+    how it is fed and built. Part of a run's identity."""
+    demands = {"preprocessing": preprocessing, "options": dict(options)}
+    digest = hashlib.sha256(canonical_json(demands).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(canonical_json([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()

@@ -5,6 +5,7 @@ Only facts and paths: reading, fetching and converting files is for the modules 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -56,6 +57,14 @@ class PublishedFile:
     def digest(self) -> TensorDigest | None:
         """Of its converted tensors, by which it is known in any container; None where not known."""
         return DIGESTS.get(self.file_name)
+
+    def is_file(self, file: Path, sha256: str, *, by_name: bool) -> bool:
+        """Whether a file is this one by its checksum; where none is published, by its name."""
+        if self.sha256 is not None:
+            return sha256.startswith(self.sha256)
+        if self.md5 is not None:  # guards against accidents, hardly against an attacker
+            return hashlib.md5(file.read_bytes(), usedforsecurity=False).hexdigest() == self.md5
+        return by_name and file.name == self.file_name
 
 
 _KERAS: Final = "https://storage.googleapis.com/tensorflow/keras-applications/"

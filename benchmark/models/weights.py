@@ -1,17 +1,15 @@
 """Weights that backbones start from: found, fetched, added, kept converted, listed and loaded.
 
-One safetensors file per architecture and source, with a description in its header. Beside them lies
-`pins.json`: the checksums of published files whose publishers give none, or not the whole of one,
-as first met. How weights are fed is never guessed: the file says so, its publisher, or the person.
+One safetensors file per architecture and source, with a description in its header. `pins.json` has
+the checksums of published files whose publishers give none, or not the whole of one, as first met.
+How weights are fed is never guessed: the file says so, its publisher, or the person.
 What is published: benchmark.models.weight_manifest; what a file means: weight_formats.
 """
 
 import contextlib
 import datetime
-import hashlib
 import http.client
 import json
-import math
 import re
 import socket
 import urllib.error
@@ -25,14 +23,13 @@ import torch.hub
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.nn.functional import cosine_similarity
 
 from benchmark import files
 from benchmark.errors import RunError, WeightsError, WeightsMissing
 from benchmark.experiment.architectures import ARCHITECTURES, NOT_OFFERED, architecture_named
 from benchmark.models import weight_formats as formats
 from benchmark.models.backbone import build_backbone
-from benchmark.models.preprocessing import PRESETS, Channels, Preprocessing
+from benchmark.models.preprocessing import PRESETS, Channels, Preprocessing, order_of
 from benchmark.models.weight_manifest import FILES, PublishedFile, files_for, stored_path
 from benchmark.record import RunRecord, finished_run
 
@@ -44,10 +41,6 @@ HEADER: Final = "facebench"
 NETWORK_HEADER: Final = "network"
 """Key under which a run's network says how it is fed and built (Network.describe)."""
 TRUSTED_FILE: Final = "pins.json"
-SAME_LAYER_COSINE: Final = 0.9
-"""Fine-tuning turns a first layer little; two that were trained apart have a cosine near 0."""
-CLEARLY: Final = 2.0
-"""How many times larger the angle to the other channel order must be."""
 TIMEOUT_SECONDS: Final = 5.0
 """To connect, and without a byte while downloading."""
 _FAILED: Final[dict[str, str]] = {}
@@ -122,23 +115,8 @@ class SourceState:
         return "damaged" if self.problem else "here" if self.file else "missing"
 
 
-def content_sha256(
-    tensors: Mapping[str, Tensor], preprocessing: Preprocessing, options: Mapping[str, str]
-) -> str:
-    """Sum up what decides a backbone's function: every tensor's name, type, shape and bytes, and
-    how it is fed and built."""
-    demands = {"preprocessing": preprocessing.as_dict(), "options": dict(options)}
-    digest = hashlib.sha256(files.canonical_json(demands).encode())
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        digest.update(files.canonical_json([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        digest.update(tensor.numpy().tobytes())
-    return digest.hexdigest()
-
-
 def read_stored(path: Path) -> tuple[WeightFile, dict[str, Tensor]]:
     """Read a converted file, and check it against its own sum; raise WeightsError if it differs."""
-    problem: object
     try:
         with safe_open(path, framework="pt") as file:
             said: dict[str, Any] = json.loads((file.metadata() or {})[HEADER])
@@ -146,20 +124,15 @@ def read_stored(path: Path) -> tuple[WeightFile, dict[str, Tensor]]:
         said["faces_seen"] = tuple(said.get("faces_seen", []))
         here, tensors = WeightFile(path=path, preprocessing=fed, **said), load_file(path)
         name = stored_path(here.architecture, here.source, path.parent).name
-        sha256 = content_sha256(tensors, fed, here.options)
-        if (schema, path.name, sha256) == (SCHEMA, name, here.sha256):
-            return here, tensors
-        problem = f"its content's sha256 is {sha256}, not {here.sha256}"
         if (schema, path.name) != (SCHEMA, name):
-            problem = f"it holds {name} of schema {schema}"
+            raise ValueError(f"it holds {name} of schema {schema}")
+        sha256 = formats.content_sha256(tensors, fed.as_dict(), here.options)
+        if sha256 != here.sha256:
+            raise ValueError(f"its content's sha256 is {sha256}, not {here.sha256}")
     except formats.NOT_LOADABLE as error:
-        problem = error
-    raise WeightsError(
-        f"{path.name} is damaged ({problem})",
-        allowed="a file written by facebench weights add",
-        source=str(path),
-        fix="Delete it, then: facebench weights add FILE",
-    )
+        fix, allowed = "Delete it, then: facebench weights add FILE", "a file written by facebench"
+        raise formats.refused(path, f"is damaged ({error})", fix, allowed) from None
+    return here, tensors
 
 
 @contextlib.contextmanager
@@ -182,21 +155,17 @@ def read_trusted(weights_dir: Path) -> dict[str, dict[str, str]]:
     path = weights_dir / TRUSTED_FILE
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        problem: object = f"its schema is {content['schema']!r}, not {SCHEMA}"
-        if content["schema"] == SCHEMA:
-            return {
-                name: {key: str(it[key]) for key in ("sha256", "when")}
-                for name, it in content["pins"].items()
-            }
+        if content["schema"] != SCHEMA:
+            raise ValueError(f"its schema is {content['schema']!r}, not {SCHEMA}")
+        return {
+            name: {key: str(it[key]) for key in ("sha256", "when")}
+            for name, it in content["pins"].items()
+        }
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except formats.NOT_LOADABLE as error:
-        problem = error
-    raise WeightsError(
-        f"{TRUSTED_FILE} cannot be read ({problem})",
-        source=str(path),
-        fix="Restore it from a backup; or delete it, and every checksum in it is taken anew",
-    )
+        fix = "Restore it from a backup; or delete it, and every checksum in it is taken anew"
+        raise formats.refused(path, f"cannot be read ({error})", fix) from None
 
 
 def check_trusted(
@@ -247,12 +216,10 @@ def add_file(
     if label is not None and re.fullmatch("[a-z0-9_]+", label) is None:
         raise WeightsError(f"the label is {label!r}", allowed="small letters, digits, underscores")
     if formats.header_of(file).keys() & {HEADER, NETWORK_HEADER}:
-        raise WeightsError(
-            f"{file.name} was written by facebench",
-            source=str(file),
-            fix="Copy a converted file into the weights folder as it is; weights='run:ID' starts "
-            "from a run's network, and knows the faces that it saw",
+        fix = (
+            "Copy a converted file into the weights folder as it is; weights='run:ID' starts from "
         )
+        raise formats.refused(file, "was written by facebench", f"{fix}a run's network")
     if architecture and architecture not in {known.architecture for known in published}:
         published = files_for(architecture, "imagenet")
     converted, sha256 = formats.convert(file, architecture), files.sha256_of(file)
@@ -260,7 +227,8 @@ def add_file(
     same = [known for known in published if known.architecture == layout.architecture]
     alike = [known for known in same if known.layout == layout.name]
     by_tensors = next((it for it in same if it.digest == converted.digest), None)
-    by_sum = (it for it in alike if _is_published(it, file, sha256, is_own))
+    # Under a label the name says nothing.
+    by_sum = (it for it in alike if it.is_file(file, sha256, by_name=not is_own))
     known = by_tensors or next(by_sum, None)
     to_trust = None if by_tensors or is_own else known
     if to_trust:
@@ -269,26 +237,21 @@ def add_file(
     if about is None and not is_own:
         raise _not_published(converted, file, sha256, same)
     if about and preprocessing and preprocessing != about.preprocessing:
-        raise WeightsError(
-            f"{preprocessing.sentence()} was declared for {file.name}, which was published as "
-            f"{about.preprocessing.sentence()}",
-            source=str(file),
-            fix="Declare nothing; to feed it otherwise on purpose: protocol.input_scaling",
-        )
+        found = f"was published as {about.preprocessing.sentence()}, and declared as "
+        fix = "Declare nothing; to feed it otherwise on purpose: protocol.input_scaling"
+        raise formats.refused(file, f"{found}{preprocessing.sentence()}", fix)
     fed = about.preprocessing if about else preprocessing
     if fed is None:
-        raise WeightsError(
-            f"nothing says how {file.name} is fed",
-            allowed=f"--preprocessing {' | '.join(PRESETS)}, or JSON",
-            source=str(file),
-            fix="A wrong one trains without a warning, and worse: ask whoever trained it",
-        )
+        fix = "A wrong one trains without a warning, and worse: ask whoever trained it"
+        allowed = f"--preprocessing {' | '.join(PRESETS)}, or JSON"
+        raise formats.refused(file, "does not say how it is fed", fix, allowed)
     _check_order(converted.tensors, fed.channels, layout.architecture, weights_dir, file)
     options = dict((about or layout).options)
     source = f"{LOCAL}{label}" if is_own or not about else about.source
     new = WeightFile(
         layout.architecture, source, stored_path(layout.architecture, source, weights_dir),
-        sha256=content_sha256(converted.tensors, fed, options), preprocessing=fed, options=options,
+        sha256=formats.content_sha256(converted.tensors, fed.as_dict(), options),
+        preprocessing=fed, options=options,
         origin=known.file_name if known and not is_own else file.name, origin_sha256=sha256,
         published=known is not None and not is_own, notes=converted.notes,
         licence=about.licence if about else "not stated",
@@ -298,12 +261,9 @@ def add_file(
         build_backbone(new.architecture, **options)  # refuses options that nobody states
     here = read_stored(new.path)[0] if new.path.exists() and not replacing else None
     if here and here.sha256 != new.sha256:
-        raise WeightsError(
-            f"{new.path.name} is already here, from {here.origin}, and {file.name} differs",
-            source=str(weights_dir),
-            fix="Results of the two are not comparable; to change over: facebench weights add "
-            f"--replace {file}",
-        )
+        found = f"is already here, from {here.origin}, and {file.name} differs"
+        fix = "Results of the two are not comparable; to change over: facebench weights add "
+        raise formats.refused(new.path, found, f"{fix}--replace {file}")
     if here is None or (new.published and not here.published):
         said = asdict(new) | {"schema": SCHEMA, "preprocessing": fed.as_dict()}
         kept = said.keys() - {"path", "from_run", "notes", "faces_seen"}
@@ -313,16 +273,6 @@ def add_file(
     if to_trust:
         check_trusted(to_trust, sha256, weights_dir, remember=True)
     return replace(read_stored(new.path)[0], notes=new.notes)
-
-
-def _is_published(known: PublishedFile, file: Path, sha256: str, is_own: bool) -> bool:
-    """Tell a published file by its checksum, or, where its publisher gives none, by its name, which
-    then says what it is meant to be; under a label the name says nothing."""
-    if known.sha256 is not None:
-        return sha256.startswith(known.sha256)
-    if known.md5 is not None:  # guards against accidents, hardly against an attacker
-        return hashlib.md5(file.read_bytes(), usedforsecurity=False).hexdigest() == known.md5
-    return file.name == known.file_name and not is_own
 
 
 def _not_published(
@@ -339,13 +289,10 @@ def _not_published(
             why += f"{known.file_name}, altered: {', '.join(altered[:4])}"
     alike = (known for known in same if known.layout == layout.name)
     allowed = [it.sha256 or it.md5 or f"a file named {it.file_name}" for it in alike]
-    return WeightsError(
-        f"{file.name} {why}",
-        allowed="; ".join(allowed) or "no published file of this layout",
-        source=str(file),
-        fix="Fetch the published file. If this is one of your own: facebench weights add "
-        f"{file} --label LABEL; if you trust it to be as good: add --any-checksum",
-    )
+    fix = f"Fetch the published file. If this is one of your own: facebench weights add {file} "
+    fix += "--label LABEL; if you trust it to be as good: add --any-checksum"
+    none = "no published file of this layout"
+    return formats.refused(file, why, fix, "; ".join(allowed) or none)
 
 
 def _check_order(
@@ -357,43 +304,17 @@ def _check_order(
     weights whose order is known, it is like it in one of the two orders (docs/notes/weights.md).
     What a person declared of their own proves nothing.
     """
-    name = first_kernel_name(tensors)
     for path in sorted(folder.glob(f"{architecture}-*.safetensors")):
         try:
             known, theirs = read_stored(path)
         except WeightsError:
             continue  # verify says what is wrong with it
         order = known.preprocessing.channels
-        found = order_of(tensors[name], theirs[name], order) if known.published else None
+        found = order_of(tensors, theirs, order) if known.published else None
         if found not in (None, declared):
-            turned = " with red and blue exchanged" if found != order else ""
-            raise WeightsError(
-                f"{declared} was declared, but the first layer is that of {architecture} "
-                f"{known.source}{turned}, and expects {found}",
-                allowed=str(found),
-                source=str(file),
-                fix=f"Declare {found}; a file that claims to be published and is not in the order "
-                "it was published in is not that file",
-            )
-
-
-def first_kernel_name(tensors: Mapping[str, Tensor]) -> str:
-    """Find the kernel that reads the picture: the first with three inputs, (out, 3, h, w)."""
-    return next(name for name, it in tensors.items() if it.ndim == 4 and it.shape[1] == 3)
-
-
-def order_of(kernel: Tensor, known: Tensor, channels: Channels) -> Channels | None:
-    """Say which order a kernel expects if it is `known`, which expects `channels`, in one of the
-    two orders; None if it is neither."""
-    if kernel.shape != known.shape:
-        return None
-    other: Channels = "BGR" if channels == "RGB" else "RGB"
-    flat = kernel.double().flatten()
-    cosines = (cosine_similarity(flat, it.double().flatten(), 0) for it in (known, known.flip(1)))
-    same, turned = (math.acos(min(1.0, max(-1.0, float(cosine)))) for cosine in cosines)
-    near, far = sorted((same, turned))
-    is_this = near <= math.acos(SAME_LAYER_COSINE) and far >= CLEARLY * near + 1e-6
-    return (channels if same < turned else other) if is_this else None
+            why = f"is fed {declared}, but its first layer is that of {architecture} {known.source}"
+            fix = f"Declare {found}; a file in another order than it was published in is not that "
+            raise formats.refused(file, f"{why} and expects {found}", f"{fix}file")
 
 
 def resolve(
@@ -509,8 +430,9 @@ def _read_run(record: RunRecord, source: str) -> tuple[WeightFile, dict[str, Ten
         "pixel_digest": dataset["pixel_digest"], "split_digest": dataset["split_digest"],
         "split_version": protocol["split"], "fold": protocol["fold"], "leaky": bool(about["leaky"]),
     }  # fmt: skip
+    sha256 = formats.content_sha256(tensors, preprocessing.as_dict(), network["options"])
     described = WeightFile(
-        architecture, source, path, content_sha256(tensors, preprocessing, network["options"]),
+        architecture, source, path, sha256,
         origin=f"run {record.identity[:12]} ({record.experiment_name}, seed {record.seed})",
         origin_sha256=files.sha256_of(path), published=False, trained_on=dataset["name"],
         licence=f"trained here, from {before['source']!r} weights",
@@ -527,11 +449,8 @@ def load(file: WeightFile) -> LoadedWeights:
     else:
         here, tensors = _read_run(RunRecord(file.path.parent), file.source)
     if here.sha256 != file.sha256:
-        raise WeightsError(
-            f"{file.path.name} has changed since it was resolved",
-            source=str(file.path),
-            fix="Start again; a run's identity names the weights that it starts from",
-        )
+        fix = "Start again; a run's identity names the weights that it starts from"
+        raise formats.refused(file.path, "has changed since it was resolved", fix)
     return LoadedWeights(here.architecture, here.source, tensors, here.preprocessing, here.options)
 
 

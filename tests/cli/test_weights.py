@@ -112,7 +112,7 @@ def test_a_file_without_a_whole_published_sum_is_trusted_aloud(tmp_path: Path) -
 
 FED = ["--label", "a", "--preprocessing"]
 REFUSED = (
-    ("nothing says how any.h5 is fed", FED[:2]),
+    ("any.h5 does not say how it is fed", FED[:2]),
     ("--preprocessing is 'vgg'", [*FED, "vgg"]),
     ("--preprocessing is '[1]'", [*FED, "[1]"]),
     ("cannot be read ('scale')", [*FED, '{"mean": [1,1,1], "std": [1,1,1], "channels": "RGB"}']),

@@ -20,7 +20,7 @@ from benchmark.experiment.architectures import ARCHITECTURES, FROM_TIMM
 from benchmark.files import sha256_of
 from benchmark.models import weight_manifest, weights
 from benchmark.models.preprocessing import CAFFE, IMAGENET, UNIT
-from benchmark.models.weight_formats import convert, layouts_of
+from benchmark.models.weight_formats import content_sha256, convert, layouts_of
 from benchmark.models.weight_manifest import FILES, PublishedFile, files_for
 from benchmark.models.weights import add_file, list_weights, load, resolve
 from tests.conftest import shared_file
@@ -80,7 +80,7 @@ def test_an_added_file_is_found_loaded_and_says_where_it_came_from(h5: Path, sto
     loaded = load(found)
     fed = (loaded.preprocessing, loaded.options)
     assert fed == (KERAS.preprocessing, KERAS.options)
-    assert found.sha256 == weights.content_sha256(loaded.tensors, *fed)
+    assert found.sha256 == content_sha256(loaded.tensors, fed[0].as_dict(), KERAS.options)
     with safe_open(added.path, framework="pt") as file:
         metadata = json.loads(file.metadata()["facebench"])
     assert (metadata["schema"], metadata["licence"]) == (1, "MIT")
@@ -92,7 +92,7 @@ def test_an_added_file_is_found_loaded_and_says_where_it_came_from(h5: Path, sto
 def test_the_sum_changes_with_a_tensor_the_input_or_the_layout() -> None:
     tensors = {"a": torch.zeros(2), "b": torch.ones(2)}
     turned, ceil = dict(reversed(tensors.items())), {"pooling": "ceil"}
-    sums = [weights.content_sha256(*summed) for summed in (
+    sums = [content_sha256(summed, fed.as_dict(), options) for summed, fed, options in (
         (turned, CAFFE, ceil), (tensors, CAFFE, ceil), (tensors, CAFFE, {"pooling": "floor"}),
         (tensors | {"a": torch.tensor([0.0, 1e-9])}, CAFFE, ceil),
         ({"b": tensors["a"], "a": tensors["b"]}, CAFFE, ceil), (tensors, CAFFE.swapped(), ceil),
@@ -117,7 +117,7 @@ def test_every_container_and_layout_of_the_tensors_is_the_published_source(
     }
     own = add_file(h5, tmp_path / "own", label="mine")
     assert (own.source, own.preprocessing, own.licence) == ("local:mine", CAFFE, "MIT")
-    with pytest.raises(WeightsError, match="RGB, 0 to 1 was declared .* published as BGR"):
+    with pytest.raises(WeightsError, match="published as BGR, .* declared as RGB, 0 to 1"):
         add_file(h5, tmp_path / "own", label="other", preprocessing=UNIT)
 
 
@@ -208,7 +208,7 @@ def test_a_file_in_the_other_order_than_its_first_layer_shows_is_refused(
         torch.save(state | {"features.0.weight": kernel}, path)
     published: dict[str, Any] = {"published": as_if_published(wrong, TORCHVISION)}
     for options in (published, MINE):
-        with pytest.raises(WeightsError, match=r"RGB was declared, but .* and expects BGR"):
+        with pytest.raises(WeightsError, match=r"is fed RGB, but .* and expects BGR"):
             add_file(wrong, store, replacing=True, **options)
     for path in (right, other):
         published["published"] = as_if_published(path, TORCHVISION)
@@ -313,7 +313,7 @@ def test_what_facebench_did_not_write_is_no_source(tmp_path: Path) -> None:
     (state,) = verified(tmp_path)
     assert (state.architecture, state.source, state.state) == ("cnn", "local:mine", "damaged")
     foreign.rename(tmp_path / "squeezenet1_1-imagenet.safetensors")
-    with pytest.raises(WeightsError, match="a file written by facebench weights add"):
+    with pytest.raises(WeightsError, match="allowed: a file written by facebench"):
         resolve(*SOURCE, tmp_path, offline=True)
 
 
