@@ -13,7 +13,7 @@ from benchmark.errors import RunError, WeightsError
 from benchmark.inference.load import load_trained, trained_run
 from benchmark.models.weight_formats import header_of
 from benchmark.record import RunRecord, all_records
-from tests.models.steps import Evil
+from tests.models.keras import Evil
 
 
 @pytest.fixture

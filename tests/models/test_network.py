@@ -7,26 +7,79 @@ says so.
 import dataclasses
 import hashlib
 from collections.abc import Iterable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torchvision.models import SqueezeNet1_1_Weights
 
 from benchmark import registry
 from benchmark.errors import WeightsError
 from benchmark.experiment.architectures import ARCHITECTURES, architecture_named
-from benchmark.experiment.definition import Experiment, Head, Protocol
+from benchmark.experiment.definition import Backbone, Experiment, Head, Protocol, Recipe
 from benchmark.models import network as networks
-from benchmark.models.backbone import build_backbone
+from benchmark.models.backbone import FeatureExtractor, build_backbone
 from benchmark.models.network import Network, TaskHead, build_network, initialise_head
 from benchmark.models.preprocessing import CAFFE, CENTRED, UNIT
 from benchmark.models.weights import LoadedWeights
 from benchmark.tasks import TASKS, n_classes
 from benchmark.training.trainer import fit, start
-from tests.models import steps
-from tests.models.steps import experiment, faces, stages_that_require_gradients
 from tests.training.small import CPU, epochs, some_data
+
+OTHERS_OF_TIMM = {
+    "resnet18": 32,
+    "vgg16_bn": 32,
+    "mobilenetv3_small_100": 32,
+    "regnety_002": 32,
+    "swin_tiny_patch4_window7_224": 224,
+    "deit_tiny_distilled_patch16_224": 32,
+}
+"""Named in no definition of ours, each a family of its own; and a size that it takes, in pixels."""
+
+
+def experiment(
+    architecture: str = "cnn",
+    depth: int | str = "all",
+    *,
+    head: Head | None = None,
+    **backbone: Any,
+) -> Experiment:
+    return Experiment(
+        "any", "Does it work?", Backbone(architecture, trainable_stages=depth, **backbone),  # type: ignore[arg-type]
+        head or Head(hidden_units=8), Recipe(1e-2, max_epochs=2, steps_per_epoch=1), ad_hoc=True,
+    )  # fmt: skip
+
+
+def faces(n: int = 2, image_px: int = 32) -> Tensor:
+    generator = torch.Generator().manual_seed(5)
+    return torch.randint(0, 256, (n, 3, image_px, image_px), generator=generator, dtype=torch.uint8)
+
+
+def stages_that_require_gradients(backbone: FeatureExtractor) -> set[str]:
+    """Name the stages whose parameters are trained; a stage must train all of them or none."""
+    found = set()
+    for name in backbone.stages:
+        flags = {parameter.requires_grad for parameter in backbone.stages[name].parameters()}
+        assert len(flags) < 2, f"{name} is trained in part"
+        found |= {name} if True in flags else set()
+    return found
+
+
+def snapshot(backbone: FeatureExtractor) -> dict[str, dict[str, Tensor]]:
+    """Copy every stage's parameters and running statistics."""
+    return {
+        name: {key: value.clone() for key, value in stage.state_dict().items()}
+        for name, stage in backbone.stages.items()
+    }
+
+
+def changed_stages(backbone: FeatureExtractor, before: dict[str, dict[str, Tensor]]) -> set[str]:
+    """Name the stages of which a parameter or a running statistic differs in any bit."""
+    return {
+        name
+        for name, values in snapshot(backbone).items()
+        if any(not torch.equal(before[name][key], value) for key, value in values.items())
+    }
 
 
 def on_meta(defined: Experiment) -> Network:
@@ -50,7 +103,7 @@ def every_depth(architecture: str) -> list[tuple[int | str, set[str]]]:
 def test_a_definition_trains_what_its_depth_says() -> None:
     """Of any model of timm, too, whatever family it is of."""
     sizes = {name: 112 if name == "vit_small_patch16_224" else 100 for name in ARCHITECTURES}
-    for architecture, input_px in (sizes | steps.OTHERS_OF_TIMM).items():
+    for architecture, input_px in (sizes | OTHERS_OF_TIMM).items():
         depths = every_depth(architecture)
         for depth, declared in depths if architecture in sizes else depths[1:-1:3]:
             network = on_meta(experiment(architecture, depth, input_px=input_px))
@@ -68,11 +121,11 @@ def test_a_step_changes_exactly_the_declared_stages() -> None:
         for depth, declared in depths if len(depths) < 9 else depths[6:8]:
             defined = experiment(architecture, depth, input_px=32)
             network = build_network(defined, None, seed=0)
-            before = steps.snapshot(network.backbone)
+            before = snapshot(network.backbone)
             # Two epochs of a step: evaluation lies between them.
             epochs(fit(start(network, defined.recipe, CPU), some_data(), defined, 0, CPU))
             here = (architecture, depth)
-            assert steps.changed_stages(network.backbone, before) == declared, here
+            assert changed_stages(network.backbone, before) == declared, here
             assert all(item.grad is not None for item in network.head.parameters()), here
 
 
@@ -217,17 +270,6 @@ def test_a_backbone_starts_from_its_weights_fed_as_the_protocol_says() -> None:
     assert build_network(experiment(), None, seed=0).scaling.preprocessing == CENTRED
 
 
-def test_logits_are_float32_and_close_in_bf16() -> None:
-    network = build_network(experiment(), None, seed=0).eval()
-    with torch.inference_mode():
-        exact = network(faces().float())
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            rounded = network(faces())
-    for task in TASKS:
-        assert rounded[task].dtype == torch.float32
-        assert torch.allclose(rounded[task], exact[task], atol=0.1)
-
-
 def test_features_are_pooled_or_flattened() -> None:
     network = build_network(experiment(input_px=48), None, seed=0).eval()
     with torch.inference_mode():
@@ -253,11 +295,6 @@ def test_parameters_and_multiply_adds_are_those_worked_by_hand() -> None:
     wanted, network = cnn + 3 * 256 * 8 + 8 * (5 + 2 + 5), build_network(experiment(), None, 0)
     assert network.multiply_adds(100) == wanted
     assert network.multiply_adds(200) == wanted, "faces are resized to input_px first"
-    # torchvision's 0.349 G has a 1x1 convolution to 1,000 classes on 13x13 cells: 0.0865 G
-    theirs = SqueezeNet1_1_Weights.IMAGENET1K_V1.meta["_ops"] * 1e9 - 512 * 1000 * 13 * 13
-    defined = experiment("squeezenet1_1", weights="imagenet", input_px=224)
-    found = build_network(defined, some_weights(), seed=0).multiply_adds(224)
-    assert found == pytest.approx(theirs, rel=0.005)
 
 
 VGG16_MTL = {

@@ -30,9 +30,7 @@ from benchmark.models.preprocessing import InputScaling
 from benchmark.models.weight_formats import backbone_tensors, convert, read_weight_file
 from benchmark.models.weight_formats import tensor_digest as digest_of
 from benchmark.models.weight_manifest import FILES, PublishedFile, files_for
-from tests.conftest import shared_file
 from tests.models import keras
-from tests.models.steps import Evil
 
 IMAGENET_BGR = (103.939, 116.779, 123.68)
 VGGFACE_BGR = (93.5940, 104.7624, 129.1863)
@@ -73,16 +71,12 @@ def narrow(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     backbone_tensors.cache_clear()
 
 
-@pytest.mark.parametrize("real", [False, pytest.param(True, marks=pytest.mark.weights)])
-def test_keras_squeezenet_computes_what_keras_would(tmp_path: Path, real: bool) -> None:
-    known = published("squeezenet1_1", "keras")
-    if real:
-        path = shared_file("weights", known.file_name)
-    else:
-        path = keras.write_h5(tmp_path / "any.h5", keras.squeezenet_kernels())
-    scaled = CAFFE_PICTURE - np.array((104.006, 116.669, 122.679), np.float32)
-    wanted = keras.squeezenet(scaled, keras.read_h5(path))
-    assert_close(by_our_backbone(path, known), wanted.transpose(2, 0, 1).copy())
+def test_keras_squeezenet_computes_what_keras_would(tmp_path: Path) -> None:
+    kernels = keras.squeezenet_kernels()
+    path = keras.write_h5(tmp_path / "any.h5", kernels)
+    wanted = keras.squeezenet(CAFFE_PICTURE - np.float32((104.006, 116.669, 122.679)), kernels)
+    ours = by_our_backbone(path, published("squeezenet1_1", "keras"))
+    assert_close(ours, wanted.transpose(2, 0, 1).copy())
 
 
 @pytest.mark.usefixtures("narrow")
@@ -124,25 +118,8 @@ def fed(mean: Any, std: Any) -> Tensor:
     return normalize(unit, list(mean), list(std))
 
 
-def compare_with_torchvision(path: Path, architecture: str, features: nn.Module) -> None:
-    with torch.inference_mode():
-        wanted = features(fed((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))[0]
-    assert_close(by_our_backbone(path, published(architecture, "torchvision")), wanted)
-
-
 @pytest.mark.usefixtures("narrow")
-def test_torchvisions_vggs_compute_what_torchvision_does(tmp_path: Path) -> None:
-    for architecture, letter in (("vgg16", "D"), ("vgg19", "E")):
-        layers: list[Any] = []
-        for layer in torchvision.models.vgg.cfgs[letter]:
-            layers.append(layer if layer == "M" else keras.WIDTHS[layers.count("M")])
-        features = torchvision.models.vgg.make_layers(layers).eval()
-        state = {f"features.{name}": value for name, value in features.state_dict().items()}
-        torch.save({**state, "classifier.0.weight": torch.zeros(4, 25)}, tmp_path / architecture)
-        compare_with_torchvision(tmp_path / architecture, architecture, features)
-
-
-def test_torchvisions_other_files_compute_what_torchvision_does(tmp_path: Path) -> None:
+def test_torchvisions_files_compute_what_torchvision_does(tmp_path: Path) -> None:
     models = {name: lively(getattr(torchvision.models, name)())
               for name in ("resnet50", "densenet121", "mobilenet_v2", "squeezenet1_1")}  # fmt: skip
     states = {name: model.state_dict() for name, model in models.items()}
@@ -152,14 +129,22 @@ def test_torchvisions_other_files_compute_what_torchvision_does(tmp_path: Path) 
         re.sub(r"(denselayer\d+\.(?:norm|conv))(\d)", r"\1.\2", name): tensor
         for name, tensor in states["densenet121"].items()
     }
-    for name, model in models.items():
-        torch.save(states[name], tmp_path / name)
-        features: Any = getattr(model, "features", None)
-        if name == "resnet50":
-            features = nn.Sequential(*list(model.children())[:-2])
-        elif name == "densenet121":
-            features = nn.Sequential(features, nn.ReLU())
-        compare_with_torchvision(tmp_path / name, name, features)
+    features: dict[str, Any] = {name: model.features for name, model in models.items()
+                                if name != "resnet50"}  # fmt: skip
+    features["resnet50"] = nn.Sequential(*list(models["resnet50"].children())[:-2])
+    features["densenet121"] = nn.Sequential(features["densenet121"], nn.ReLU())
+    for name, letter in (("vgg16", "D"), ("vgg19", "E")):
+        layers: list[Any] = []
+        for layer in torchvision.models.vgg.cfgs[letter]:
+            layers.append(layer if layer == "M" else keras.WIDTHS[layers.count("M")])
+        features[name] = torchvision.models.vgg.make_layers(layers).eval()
+        state = {f"features.{key}": value for key, value in features[name].state_dict().items()}
+        states[name] = {**state, "classifier.0.weight": torch.zeros(4, 25)}
+    for name, state in states.items():
+        torch.save(state, tmp_path / name)
+        with torch.inference_mode():
+            wanted = features[name](fed((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))[0]
+        assert_close(by_our_backbone(tmp_path / name, published(name, "torchvision")), wanted)
 
 
 @pytest.mark.parametrize(
@@ -261,10 +246,10 @@ def test_the_digest_is_of_float32_values_names_and_shapes_alone() -> None:
 def test_a_pickle_with_code_is_refused_and_not_run(tmp_path: Path) -> None:
     path = tmp_path / "evil.pth"
     for protocol in (2, 4):
-        path.write_bytes(pickle.dumps({"x": Evil(tmp_path / "made")}, protocol=protocol))
+        path.write_bytes(pickle.dumps({"x": keras.Evil(tmp_path / "made")}, protocol=protocol))
         with pytest.raises(WeightsError):
             convert(path)
-    torch.save({"x": Evil(tmp_path / "made")}, path)
+    torch.save({"x": keras.Evil(tmp_path / "made")}, path)
     with pytest.raises(WeightsError, match=r"code or objects besides tensors \(posix.mkdir\)"):
         convert(path)
     assert not (tmp_path / "made").exists()

@@ -1,18 +1,22 @@
 """Small networks and faces of noise, on the CPU, for tests of training."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
-from torch.nn import functional
 
 from benchmark.data.batches import FaceBatches
-from benchmark.experiment import definition
-from benchmark.experiment.definition import Augmentation, Backbone, Experiment, Head, LossWeights
+from benchmark.experiment.definition import (
+    Augmentation,
+    Backbone,
+    Experiment,
+    Head,
+    Protocol,
+    Recipe,
+)
 from benchmark.models.network import Network, build_network
-from benchmark.tasks import TaskName
 from benchmark.training.device import Device
 from benchmark.training.trainer import EpochResult, Progress, TrainingFaces
 
@@ -27,19 +31,16 @@ FACES = FaceBatches.on_device(_pixels, pd.DataFrame(_labels), CPU.torch_device)
 
 def an_experiment(
     architecture: str = "cnn", trained: int | str = 2, augmentation: Augmentation | None = None,
-    features: str = "pooled", **recipe: object,
+    features: str = "pooled", **recipe: Any,
 ) -> Experiment:  # fmt: skip
     values = {"learning_rate": 1e-3, "batch_size": 8, "max_epochs": 2} | recipe
     return Experiment(
-        name="small",
-        asks="Does it work?",
-        backbone=Backbone(architecture, trainable_stages=trained, input_px=32),  # type: ignore[arg-type]
-        head=Head(hidden_units=8, features=features),  # type: ignore[arg-type]
-        recipe=definition.Recipe(**values, augmentation=augmentation or Augmentation()),  # type: ignore[arg-type]
+        "small", "Does it work?", Backbone(architecture, trainable_stages=trained, input_px=32),  # type: ignore[arg-type]
+        Head(hidden_units=8, features=features),  # type: ignore[arg-type]
+        Recipe(**values, augmentation=augmentation or Augmentation()),
         # The last epoch's weights: the best one's may be the first's, and hide what came after.
-        protocol=definition.Protocol(selection="last_epoch"),
-        ad_hoc=True,
-    )
+        Protocol(selection="last_epoch"), ad_hoc=True,
+    )  # fmt: skip
 
 
 def some_data() -> TrainingFaces:
@@ -60,14 +61,3 @@ def epochs(steps: Iterable[Progress | EpochResult]) -> list[EpochResult]:
 def same_weights(first: Network, second: Network) -> bool:
     others = second.state_dict()
     return all(torch.equal(value, others[name]) for name, value in first.state_dict().items())
-
-
-def weighted_cross_entropy(
-    logits: Mapping[TaskName, Tensor], truths: Mapping[TaskName, Tensor], weights: LossWeights
-) -> Tensor:
-    """The loss by its definition, one task after another; a single task counts 1."""
-    losses = []
-    for task, values in logits.items():
-        weight = getattr(weights, task) if len(logits) > 1 else 1
-        losses.append(functional.cross_entropy(values.float(), truths[task]) * weight)
-    return torch.stack(losses).sum()

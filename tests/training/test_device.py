@@ -1,17 +1,13 @@
 """Devices that are not there are refused with what is; switches last as long as a run; a CPU is
 timed for what is faster."""
 
-import contextlib
-
 import pytest
 import torch
 from torch import Tensor
 
 from benchmark.errors import DeviceError
-from benchmark.models.network import Network
 from benchmark.training import steps
 from benchmark.training.device import (
-    Device,
     choose_device,
     cpu_has_bf16,
     device_trouble,
@@ -58,22 +54,6 @@ def test_switches_hold_while_a_run_lasts_and_no_longer() -> None:
     assert not torch.are_deterministic_algorithms_enabled()
     assert not torch.backends.cudnn.deterministic
     assert torch.backends.cudnn.allow_tf32 == before
-
-
-def test_of_several_gpus_the_one_asked_for_is_the_current_one(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    current: list[str] = []
-
-    def made_current(device: torch.device) -> contextlib.AbstractContextManager[None]:
-        current.append(str(device))
-        return contextlib.nullcontext()
-
-    monkeypatch.setattr(torch.cuda, "device", made_current)
-    with Device(torch.device("cuda:1"), "bf16").arithmetic():
-        assert torch.backends.cudnn.benchmark
-    with choose_device("cpu").arithmetic():
-        assert current == ["cuda:1"]
 
 
 def test_a_lack_of_memory_and_a_lost_device_are_recognised_and_explained() -> None:
@@ -146,20 +126,3 @@ def test_a_busy_moment_does_not_decide(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.precision == "bf16"
     assert seconds is not None
     assert seconds["bf16 channels_last"] == 1.0
-
-
-def test_a_frozen_part_that_a_run_computes_once_is_timed_on_a_few_faces_twice(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    experiment, asked = an_experiment(trained=1, batch_size=24, max_epochs=7), list[int]()
-    prefix = Network.prefix
-
-    def counted(network: Network, images: Tensor) -> Tensor:
-        asked.append(len(images))
-        return prefix(network, images)
-
-    monkeypatch.setattr(Network, "prefix", counted)
-    device, network = choose_device("cpu", "auto"), a_network(experiment)
-    seconds = resolve_precision(device, network, FACES, experiment, cached=True)[1]
-    assert seconds is not None
-    assert asked == [8] * 2 * len(seconds)

@@ -99,6 +99,7 @@ def test_prefix_and_suffix_are_the_whole_forward_pass(device: Device, features: 
         with device.autocast(), torch.no_grad():
             whole, parts = network(images), network.suffix(network.prefix(images))
         assert all(torch.equal(whole[task], parts[task]) for task in whole)
+        assert {logits.dtype for logits in whole.values()} == {torch.float32}
 
 
 def test_what_was_computed_is_found_again_by_another_head(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ The recorder here does the work itself, on the CPU: all but CUDA's own part is t
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,31 +13,31 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from benchmark.data.batches import FaceBatches
 from benchmark.experiment.definition import Augmentation, Experiment, LossWeights, Recipe
 from benchmark.tasks import TASKS, TaskName, n_classes
 from benchmark.training import steps
 from benchmark.training.device import Device, Precision
-from benchmark.training.predict import Batch, ForwardPass, epoch_batches
+from benchmark.training.predict import epoch_batches
 from benchmark.training.prefix_cache import CacheSettings, PrefixRequest, open_prefix
 from benchmark.training.steps import (
     CudaCapture,
     SpeedSettings,
     TaskLoss,
     Totals,
-    TrainStep,
     clip_gradients,
 )
 from benchmark.training.trainer import TrainingFaces, TrainingState, fit, start
-from tests.training import small
 from tests.training.small import (
     CPU,
     FACES,
     a_network,
     an_experiment,
     epochs,
-    weighted_cross_entropy,
+    same_weights,
+    some_data,
 )
 
 CHANGES = Augmentation(flip=True, brightness=0.1, contrast=0.1, rotation_degrees=5)
@@ -75,9 +75,11 @@ def trained(
     experiment: Experiment, data: TrainingFaces, speed: SpeedSettings | None = None,
     device: Device = CPU,
 ) -> TrainingState:  # fmt: skip
+    """A network after its training, with what it said of it."""
     state = start(a_network(experiment), experiment.recipe, device)
     rate_tensors(state)
-    epochs(fit(state, data, experiment, 4, device, speed))
+    results = epochs(fit(state, data, experiment, 4, device, speed))
+    state.speed_report["losses"] = [result.train_loss for result in results]
     return state
 
 
@@ -86,41 +88,41 @@ def test_recorded_steps_end_in_the_weights_of_eager_ones() -> None:
         trained="all", augmentation=CHANGES, schedule="cosine", max_epochs=3, weight_decay=0.01
     )
     recorder = Recorder()
-    eager = trained(experiment, small.some_data())
-    recorded = trained(experiment, small.some_data(), SpeedSettings(capture=recorder))
-    assert small.same_weights(eager.network, recorded.network)
+    eager = trained(experiment, some_data())
+    recorded = trained(experiment, some_data(), SpeedSettings(capture=recorder))
+    assert same_weights(eager.network, recorded.network)
+    assert eager.speed_report["losses"] == recorded.speed_report["losses"], "warm-ups count nothing"
     # 43 faces: five batches of 8 are replayed in each epoch, the last of 3 goes by itself.
     assert recorder.n_replays == 3 * 5
     assert (eager.speed_report["graph"], recorded.speed_report["graph"]) == (False, True)
 
 
 def test_recorded_steps_take_cached_activations_too(tmp_path: Path) -> None:
-    experiment = an_experiment(trained=2, augmentation=Augmentation(flip=True))
+    experiment, data = an_experiment(augmentation=Augmentation(flip=True)), some_data()
     request = PrefixRequest("the pixels", experiment.recipe.augmentation)
     prefix = open_prefix(a_network(experiment), FACES, CPU, CacheSettings(tmp_path), request)
-    data = small.some_data()
-    eager = trained(experiment, data)
-    speed = SpeedSettings(capture=Recorder())
-    recorded = trained(experiment, replace(data, prefix=prefix), speed)
-    assert small.same_weights(eager.network, recorded.network)
+    eager, speed = trained(experiment, data), SpeedSettings(capture=Recorder())
+    assert same_weights(
+        eager.network, trained(experiment, replace(data, prefix=prefix), speed).network
+    )
 
 
 @pytest.mark.parametrize("is_recorded", [False, True])
 def test_a_resumed_training_ends_as_an_undisturbed_one(is_recorded: bool) -> None:
     experiment = an_experiment(trained="all", max_epochs=3, augmentation=CHANGES)
-    whole = trained(experiment, small.some_data())
+    whole = trained(experiment, some_data())
     speed = SpeedSettings(capture=Recorder() if is_recorded else None)
     stopped = start(a_network(experiment), experiment.recipe, CPU)
-    next(fit(stopped, small.some_data(), experiment, 4, CPU, speed))
+    next(fit(stopped, some_data(), experiment, 4, CPU, speed))
     checkpoint = stopped.checkpoint()
     assert isinstance(checkpoint["optimiser"]["param_groups"][0]["lr"], float)
     resumed = start(a_network(experiment, seed=8), experiment.recipe, CPU)
     rate_tensors(resumed)
     resumed.restore(checkpoint)
     assert isinstance(resumed.optimiser.param_groups[0]["lr"], Tensor)
-    rest = epochs(fit(resumed, small.some_data(), experiment, 4, CPU, speed))
+    rest = epochs(fit(resumed, some_data(), experiment, 4, CPU, speed))
     assert [result.epoch for result in rest] == [1, 2]
-    assert small.same_weights(whole.network, resumed.network)
+    assert same_weights(whole.network, resumed.network)
 
 
 def no_compiler(*_arguments: object, **_options: object) -> object:
@@ -150,18 +152,18 @@ def test_what_does_not_work_is_said_and_costs_nothing_else(
     monkeypatch: pytest.MonkeyPatch, compiler: Any, said: str
 ) -> None:
     experiment, sentences = an_experiment(trained="all"), list[str]()
-    eager = trained(experiment, small.some_data())
+    eager = trained(experiment, some_data())
     speed = SpeedSettings(capture=Recorder(broken=True), say=sentences.append)
     if compiler is not None:
         # torch's own compiler takes half a minute to find out that there is none.
         monkeypatch.setattr(torch, "compile", compiler)
         speed = SpeedSettings(compile=True, say=sentences.append)
-    after = trained(experiment, small.some_data(), speed)
+    after = trained(experiment, some_data(), speed)
     (sentence,) = sentences
     assert said in sentence
     assert "\n" not in sentence
-    assert after.speed_report == {"graph": False, "compiled": False}
-    assert small.same_weights(eager.network, after.network)
+    assert (after.speed_report["graph"], after.speed_report["compiled"]) == (False, False)
+    assert same_weights(eager.network, after.network)
 
 
 @pytest.mark.slow
@@ -173,32 +175,21 @@ def test_a_compiled_backward_pass_rounds_nothing_that_an_eager_one_does_not(
     tracing = functools.partial(torch.compile, backend="aot_eager")
     monkeypatch.setattr(torch, "compile", tracing)
     experiment, device = an_experiment(trained="all"), replace(CPU, precision=precision)
-    eager = trained(experiment, small.some_data(), device=device)
-    compiled = trained(experiment, small.some_data(), SpeedSettings(compile=True), device=device)
+    eager = trained(experiment, some_data(), device=device)
+    compiled = trained(experiment, some_data(), SpeedSettings(compile=True), device=device)
     assert compiled.speed_report["compiled"] is True
-    assert small.same_weights(eager.network, compiled.network)
+    assert same_weights(eager.network, compiled.network)
 
 
-def test_preparing_counts_and_changes_nothing() -> None:
-    """Neither weights and statistics nor Adam's moments, which stay where a recording reads."""
-    experiment = an_experiment(trained="all")
-    state = start(a_network(experiment), experiment.recipe, CPU)
-    totals = Totals(experiment.head.tasks, CPU.torch_device)
-    forward, batch = ForwardPass(state.network, FACES, CPU), Batch(torch.arange(8))
-    step = TrainStep(forward, state.optimiser, experiment.recipe, totals)
-    state.network.train()
-    step(batch)
-    moments = [value for of in step.optimiser.state.values() for value in of.values()]
-    kept = [*state.network.state_dict().values(), *moments]
-    before = [value.clone() for value in kept]
-    totals.reset()
-    made = steps.Steps(step, 8, SpeedSettings(capture=Recorder()))
-    made.prepare(batch)
-    assert (totals.n_images, totals.mean_loss()) == (0, 0.0)
-    assert all(torch.equal(a, b) for a, b in zip(kept, before, strict=True))
-    made(batch)
-    assert totals.n_images == 8
-    assert 0 < totals.mean_loss() < 20
+def weighted_cross_entropy(
+    logits: Mapping[TaskName, Tensor], truths: Mapping[TaskName, Tensor], weights: LossWeights
+) -> Tensor:
+    """The loss by its definition, one task after another; a single task counts 1."""
+    losses = []
+    for task, values in logits.items():
+        weight = getattr(weights, task) if len(logits) > 1 else 1
+        losses.append(functional.cross_entropy(values.float(), truths[task]) * weight)
+    return torch.stack(losses).sum()
 
 
 def test_tasks_are_weighted_and_a_single_one_counts_one() -> None:
