@@ -268,14 +268,11 @@ class Network(nn.Module):
 
         Autocast is off from here on: the head costs next to nothing, and rounds nothing.
         """
-        if feature_map.is_meta:  # torch 2.14 knows no autocast on the meta device
-            return self._read(feature_map)
-        with torch.autocast(feature_map.device.type, enabled=False):
-            return self._read(feature_map)
-
-    def _read(self, feature_map: Tensor) -> dict[TaskName, Tensor]:
-        features = feature_map.float().flatten(1) if self.flattened else pooled(feature_map)
-        return cast(dict[TaskName, Tensor], self.head(features))
+        # torch 2.14 knows no autocast on the meta device.
+        kind = "cpu" if feature_map.is_meta else feature_map.device.type
+        with torch.autocast(kind, enabled=False):
+            features = feature_map.float().flatten(1) if self.flattened else pooled(feature_map)
+            return cast(dict[TaskName, Tensor], self.head(features))
 
     def features(self, images: Tensor) -> Tensor:
         """Map images as `forward` takes them to the backbone's pooled output (n, n_features)."""

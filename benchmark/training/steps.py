@@ -135,12 +135,11 @@ class Totals:
         """Read the mean loss of the images counted so far."""
         return float(self._loss) / max(1, self.n_images)
 
-    def accuracies(self, counts: Mapping[TaskName, int] | None = None) -> dict[TaskName, float]:
-        """Read the accuracy per task, in [0, 1].
+    def accuracies(self, counts: Mapping[TaskName, int]) -> dict[TaskName, float]:
+        """Read the accuracy per task, in [0, 1]; NaN where no image has the task's label.
 
-        counts: of the images that have the task's label, where not all have it; NaN where none has.
+        counts: of the images that have it.
         """
-        counts = counts or dict.fromkeys(self.tasks, self.n_images)
         hits = zip(self.tasks, self._hits.tolist(), strict=True)
         return {task: n / counts[task] if counts[task] else math.nan for task, n in hits}
 
@@ -223,16 +222,15 @@ def _capture_for(forward: ForwardPass, speed: SpeedSettings) -> CudaCapture | No
 
 
 class Snapshot:
-    """What steps change, as it is now: restored after steps that were only made to warm up."""
+    """What steps change, as it is now: restored after steps that were only made to warm up.
+
+    But for the random streams, which the trainer seeds after that.
+    """
 
     def __init__(self, step: TrainStep) -> None:
         self._optimiser = step.optimiser
         kept = [*step.trained, *step.forward.network.buffers(), *self._moments()]
         self._kept = [(value, value.detach().clone()) for value in kept]
-        device = step.forward.device.torch_device
-        self._cuda = device if device.type == "cuda" else None
-        self._random = torch.get_rng_state()
-        self._cuda_random = torch.cuda.get_rng_state(self._cuda) if self._cuda else None
 
     def _moments(self) -> list[Tensor]:
         states = self._optimiser.state.values()
@@ -251,9 +249,6 @@ class Snapshot:
                 if id(value) not in known:
                     value.zero_()
         self._optimiser.zero_grad(set_to_none=True)
-        torch.set_rng_state(self._random)
-        if self._cuda is not None and self._cuda_random is not None:
-            torch.cuda.set_rng_state(self._cuda_random, self._cuda)
 
 
 class Steps:
