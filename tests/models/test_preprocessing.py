@@ -7,14 +7,8 @@ import torch
 from torch import Tensor
 
 from benchmark.errors import DataError, WeightsError
-from benchmark.models.preprocessing import (
-    CAFFE,
-    CENTRED,
-    IMAGENET,
-    UNIT,
-    InputScaling,
-    Preprocessing,
-)
+from benchmark.models import preprocessing as demands
+from benchmark.models.preprocessing import CAFFE, IMAGENET, UNIT, InputScaling, Preprocessing
 
 
 def one_colour(red: int, green: int, blue: int, image_px: int = 4) -> Tensor:
@@ -27,7 +21,7 @@ def test_a_red_picture_becomes_what_is_demanded() -> None:
         # 255 / 255 = 1; 51 / 255 = 0.2; 0
         (UNIT, (1.0, 0.2, 0.0)),
         # 255 / 127.5 - 1 = 1; 51 / 127.5 - 1 = -0.6; 0 - 1 = -1
-        (CENTRED, (1.0, -0.6, -1.0)),
+        (demands.CENTRED, (1.0, -0.6, -1.0)),
         # (1 - 0.485) / 0.229; (0.2 - 0.456) / 0.224; (0 - 0.406) / 0.225
         (IMAGENET, (2.248908, -1.142857, -1.804444)),
         # blue first: 0 - 104.006; 51 - 116.669; 255 - 122.679

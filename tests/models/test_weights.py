@@ -299,19 +299,15 @@ def test_what_is_damaged_is_found_out(h5: Path, store: Path) -> None:
     for read in (lambda: resolve(*SOURCE, store, offline=True), lambda: load(added)):
         with pytest.raises(WeightsError, match="damaged .*content's sha256"):
             read()
-    added.path.write_bytes(content)
-    renamed = added.path.rename(added.path.with_name("cnn-imagenet.safetensors"))
+    (store / "cnn-imagenet.safetensors").write_bytes(content)
     with pytest.raises(WeightsError, match="it holds squeezenet1_1-imagenet"):
-        weights.read_stored(renamed)
+        weights.read_stored(store / "cnn-imagenet.safetensors")
 
 
 def test_what_facebench_did_not_write_is_no_source(tmp_path: Path) -> None:
     foreign = tmp_path / "resnet18.a1_in1k.safetensors"
     save_file({"x": torch.zeros(1)}, foreign)
     assert verified(tmp_path) == []
-    (tmp_path / "cnn-local-mine.safetensors").write_bytes(foreign.read_bytes()[:20])
-    (state,) = verified(tmp_path)
-    assert (state.architecture, state.source, state.state) == ("cnn", "local:mine", "damaged")
     foreign.rename(tmp_path / "squeezenet1_1-imagenet.safetensors")
     with pytest.raises(WeightsError, match="allowed: a file written by facebench"):
         resolve(*SOURCE, tmp_path, offline=True)

@@ -8,14 +8,7 @@ import pandas as pd
 import torch
 
 from benchmark.data.batches import FaceBatches
-from benchmark.experiment.definition import (
-    Augmentation,
-    Backbone,
-    Experiment,
-    Head,
-    Protocol,
-    Recipe,
-)
+from benchmark.experiment import Augmentation, Backbone, Experiment, Head, Protocol, Recipe
 from benchmark.models.network import Network, build_network
 from benchmark.training.device import Device
 from benchmark.training.trainer import EpochResult, Progress, TrainingFaces

@@ -3,17 +3,10 @@ timed for what is faster."""
 
 import pytest
 import torch
-from torch import Tensor
 
 from benchmark.errors import DeviceError
 from benchmark.training import steps
-from benchmark.training.device import (
-    choose_device,
-    cpu_has_bf16,
-    device_trouble,
-    is_out_of_memory,
-)
-from benchmark.training.predict import ForwardPass
+from benchmark.training.device import choose_device, device_trouble, is_out_of_memory
 from benchmark.training.steps import resolve_precision
 from tests.training.small import FACES, a_network, an_experiment
 
@@ -82,7 +75,7 @@ def test_the_fastest_is_taken_and_remembered_and_the_network_left_alone() -> Non
     before = {name: value.clone() for name, value in network.state_dict().items()}
     chosen, seconds = resolve_precision(device, network, FACES, experiment, cached=False)
     assert seconds is not None
-    assert len(seconds) == (3 if cpu_has_bf16() else 2)
+    assert len(seconds) == (3 if steps.cpu_has_bf16() else 2)
     layout = "channels_last" if chosen.channels_last else "channels_first"
     assert steps.fastest(seconds) == f"{chosen.precision} {layout}"
     assert resolve_precision(device, network, FACES, experiment, cached=False)[1] is seconds
@@ -100,29 +93,3 @@ def test_native_bf16_is_taken_unless_it_is_clearly_slower() -> None:
     for seconds, expected in ((0.5, "bf16"), (1.2, "bf16"), (1.3, "fp32")):
         assert steps.fastest(fp32 | {"bf16 channels_last": seconds}).split()[0] == expected, seconds
     assert steps.fastest(fp32) == "fp32 channels_last"
-
-
-def test_a_busy_moment_does_not_decide(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One round of several is quiet; the others take ten times as long, bf16 most of all."""
-    quiet, rounds, now = {"bf16": 1.0, "fp32": 1.75}, list[str](), [0.0]
-    apply = ForwardPass.unchanged
-
-    def slow(forward: ForwardPass, rows: Tensor) -> Tensor:
-        precision = forward.device.precision
-        rounds.append(precision)
-        is_quiet = rounds.count(precision) == (4 if precision == "bf16" else 8)
-        busy = 30 if precision == "bf16" else 10
-        now[0] += quiet[precision] * (1 if is_quiet else busy)
-        return apply(forward, rows)
-
-    monkeypatch.setattr(ForwardPass, "unchanged", slow)
-    monkeypatch.setattr(steps.time, "perf_counter", lambda: now[0])
-    monkeypatch.setattr(steps, "ENOUGH_SECONDS", 1e9)
-    monkeypatch.setattr(steps, "cpu_has_bf16", lambda: True)
-    monkeypatch.setattr(steps, "_known", {})
-    experiment, device = an_experiment(), choose_device("cpu", "auto")
-    network = a_network(experiment)
-    found, seconds = resolve_precision(device, network, FACES, experiment, cached=False)
-    assert found.precision == "bf16"
-    assert seconds is not None
-    assert seconds["bf16 channels_last"] == 1.0

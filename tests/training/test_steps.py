@@ -22,23 +22,9 @@ from benchmark.training import steps
 from benchmark.training.device import Device, Precision
 from benchmark.training.predict import epoch_batches
 from benchmark.training.prefix_cache import CacheSettings, PrefixRequest, open_prefix
-from benchmark.training.steps import (
-    CudaCapture,
-    SpeedSettings,
-    TaskLoss,
-    Totals,
-    clip_gradients,
-)
+from benchmark.training.steps import CudaCapture, SpeedSettings, TaskLoss, clip_gradients
 from benchmark.training.trainer import TrainingFaces, TrainingState, fit, start
-from tests.training.small import (
-    CPU,
-    FACES,
-    a_network,
-    an_experiment,
-    epochs,
-    same_weights,
-    some_data,
-)
+from tests.training.small import CPU, a_network, an_experiment, epochs, same_weights, some_data
 
 CHANGES = Augmentation(flip=True, brightness=0.1, contrast=0.1, rotation_degrees=5)
 
@@ -100,7 +86,7 @@ def test_recorded_steps_end_in_the_weights_of_eager_ones() -> None:
 def test_recorded_steps_take_cached_activations_too(tmp_path: Path) -> None:
     experiment, data = an_experiment(augmentation=Augmentation(flip=True)), some_data()
     request = PrefixRequest("the pixels", experiment.recipe.augmentation)
-    prefix = open_prefix(a_network(experiment), FACES, CPU, CacheSettings(tmp_path), request)
+    prefix = open_prefix(a_network(experiment), data.faces, CPU, CacheSettings(tmp_path), request)
     eager, speed = trained(experiment, data), SpeedSettings(capture=Recorder())
     assert same_weights(
         eager.network, trained(experiment, replace(data, prefix=prefix), speed).network
@@ -267,7 +253,7 @@ def test_all_tasks_at_once_give_loss_and_hits_of_one_after_another(
 
 
 def test_batches_count_by_their_faces_and_each_epoch_begins_anew() -> None:
-    totals = Totals(("gender", "race"), torch.device("cpu"))
+    totals = steps.Totals(("gender", "race"), torch.device("cpu"))
     for _ in range(2):
         totals.reset()
         assert totals.mean_loss() == 0.0
@@ -297,7 +283,8 @@ def test_a_cuda_graph_learns_what_eager_steps_learn_from_cached_activations_too(
 ) -> None:
     # `cuda` without a number, as it is asked for; tensors there say `cuda:0`.
     device = Device(torch.device("cuda"), "fp32", exact=True)
-    faces = FaceBatches(FACES.pixels.cuda(), {k: it.cuda() for k, it in FACES.labels.items()})
+    here = some_data().faces
+    faces = FaceBatches(here.pixels.cuda(), {k: it.cuda() for k, it in here.labels.items()})
     live = TrainingFaces(faces, torch.arange(48).cuda(), torch.arange(48, 64).cuda())
     # Sums go in another order from a cache, and Adam makes whole steps of rounding by its own.
     experiment = an_experiment(
