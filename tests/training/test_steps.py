@@ -23,7 +23,7 @@ from benchmark.training.device import Device, Precision
 from benchmark.training.predict import epoch_batches
 from benchmark.training.prefix_cache import CacheSettings, PrefixRequest, open_prefix
 from benchmark.training.steps import CudaCapture, SpeedSettings, TaskLoss, clip_gradients
-from benchmark.training.trainer import TrainingFaces, TrainingState, fit, start
+from benchmark.training.trainer import EpochResult, TrainingFaces, TrainingState, fit, start
 from tests.training.small import CPU, a_network, an_experiment, epochs, same_weights, some_data
 
 CHANGES = Augmentation(flip=True, brightness=0.1, contrast=0.1, rotation_degrees=5)
@@ -99,7 +99,8 @@ def test_a_resumed_training_ends_as_an_undisturbed_one(is_recorded: bool) -> Non
     whole = trained(experiment, some_data())
     speed = SpeedSettings(capture=Recorder() if is_recorded else None)
     stopped = start(a_network(experiment), experiment.recipe, CPU)
-    next(fit(stopped, some_data(), experiment, 4, CPU, speed))
+    events = fit(stopped, some_data(), experiment, 4, CPU, speed)
+    next(event for event in events if isinstance(event, EpochResult))
     checkpoint = stopped.checkpoint()
     assert isinstance(checkpoint["optimiser"]["param_groups"][0]["lr"], float)
     resumed = start(a_network(experiment, seed=8), experiment.recipe, CPU)
