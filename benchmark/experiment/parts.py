@@ -19,6 +19,7 @@ from benchmark.experiment.architectures import NOT_OFFERED, architecture_named
 from benchmark.tasks import TASKS, TaskName
 
 Definition = TypeVar("Definition")
+_hints_of: Final = functools.cache(get_type_hints)
 Conditioning = Literal["none", "embedding", "gate", "attention"]
 CONDITIONINGS: Final = get_args(Conditioning)
 OWN_WEIGHTS: Final = re.compile(r"local:[a-z0-9_]+|run:[0-9a-f]{8,64}")
@@ -29,11 +30,6 @@ SPLITS: Final = (
     *("published-1", "test-by-file-1", "clean-test-1", "clean-val-1", "unique-1", "by-file-1"),
 )
 """Versions of the split; what each of those that leak does is in benchmark.data.replays."""
-
-
-@functools.cache
-def _hints_of(kind: Any) -> dict[str, Any]:
-    return get_type_hints(kind)
 
 
 def _check(part: Any, where: str, **intervals: str) -> None:

@@ -18,6 +18,7 @@ from timm.models._manipulate import group_parameters
 from torch import nn
 
 from benchmark.errors import ExperimentError
+from benchmark.experiment.architectures import REFUSALS
 
 TAIL_FRACTION: Final = 0.01
 """A last group with a smaller share of all parameters is no stage: a norm before the classifier."""
@@ -26,11 +27,6 @@ NOT_IMAGENET_ALONE: Final = frozenset({"ft", "jft", "swag", "ssld", "ijepa"})
 """Words of timm's tags: fine-tuned from other data, Google's and Instagram's pictures, a teacher
 with unlabelled pictures of its own, and training without labels."""
 
-NOT_BUILT: Final = (
-    AssertionError, AttributeError, ImportError, LookupError, NotImplementedError, RuntimeError,
-    TypeError, ValueError,
-)  # fmt: skip
-"""What timm's models were seen to raise, or can, where they do not support what they are asked."""
 REQUIRED: Final = ("group_matcher", "forward_features", "forward_head")
 
 
@@ -77,7 +73,7 @@ def _takes_any_size(name: str) -> bool:
 def _built(name: str, **arguments: Any) -> nn.Module:
     try:
         return timm.create_model(name, pretrained=False, num_classes=0, **arguments)
-    except NOT_BUILT as error:
+    except REFUSALS as error:
         raise _unusable(name, f"timm cannot build it without a classifier ({error})") from error
 
 
@@ -111,7 +107,7 @@ def stages_of(name: str) -> dict[str, tuple[str, ...]]:
     try:
         matcher = _by_pool(model.features) if isinstance(model, VGG) else model.group_matcher(True)
         by_depth: dict[int, list[str]] = group_parameters(model, matcher)
-    except NOT_BUILT as error:
+    except REFUSALS as error:
         raise _unusable(name, f"timm does not group its parameters ({error})") from error
     groups = [by_depth[depth] for depth in sorted(by_depth) if by_depth[depth]]
     sizes = {path: parameter.numel() for path, parameter in model.named_parameters()}

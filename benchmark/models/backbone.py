@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.errors import ExperimentError, WeightsError
-from benchmark.experiment.architectures import architecture_named
+from benchmark.experiment.architectures import REFUSALS, architecture_named
 
 
 class FeatureExtractor(nn.Module):
@@ -279,11 +279,11 @@ OPTIONS: Final[dict[str, dict[str, tuple[str, ...]]]] = {
 }
 """What weights may decide about a backbone, by architecture, with the values allowed."""
 
-NOT_TAKEN: Final = (
-    ArithmeticError, AssertionError, AttributeError, LookupError, NotImplementedError,
-    RuntimeError, TypeError, ValueError,
-)  # fmt: skip
-"""What timm's models were seen to raise, or can, on pictures of a size that they do not take."""
+
+def first_options(architecture: str) -> Mapping[str, str]:
+    """Give the options of a backbone without weights: those of its first published file, so that
+    the two experiments differ in nothing else."""
+    return {name: values[0] for name, values in OPTIONS.get(architecture, {}).items()}
 
 
 def build_backbone(architecture: str, **options: str) -> FeatureExtractor:
@@ -314,7 +314,7 @@ def feature_map_shape(architecture: str, input_px: int, **options: str) -> tuple
         try:
             _, n_features, height, width = backbone(torch.empty(1, 3, input_px, input_px)).shape
             problem = f"it gives {n_features} features instead of {backbone.n_features}"
-        except NOT_TAKEN as error:
+        except REFUSALS as error:
             n_features, problem = -1, " ".join(str(error).split()).rstrip(".")
     if n_features != backbone.n_features:
         raise ExperimentError(

@@ -23,8 +23,7 @@ from benchmark.errors import WeightsError, WeightsMissing
 from benchmark.experiment.definition import Experiment
 from benchmark.experiment.parts import Conditioning, Head
 from benchmark.models import backbone as backbones
-from benchmark.models.preprocessing import InputScaling, Preprocessing, preprocessing_for
-from benchmark.models.weight_manifest import untrained_start
+from benchmark.models.preprocessing import CENTRED, InputScaling, Preprocessing, preprocessing_for
 from benchmark.models.weights import LoadedWeights
 from benchmark.tasks import TASKS, TaskName, n_classes
 
@@ -318,7 +317,7 @@ def build_network(experiment: Experiment, weights: LoadedWeights | None, seed: i
     """
     backbone = experiment.backbone
     wanted = f"{backbone.architecture} with {backbone.weights!r} weights"
-    fed, options = untrained_start(backbone.architecture)
+    fed, options = CENTRED, backbones.first_options(backbone.architecture)
     if weights is not None:
         given = f"{weights.architecture} with {weights.source!r} weights"
         if given != wanted:

@@ -29,7 +29,7 @@ from torch import Tensor
 from benchmark.errors import WeightsError
 from benchmark.experiment.architectures import ARCHITECTURES, architecture_named
 from benchmark.files import canonical_json
-from benchmark.models.backbone import OPTIONS, VGG_CONVOLUTIONS, build_backbone, torchvisions
+from benchmark.models.backbone import VGG_CONVOLUTIONS, build_backbone, first_options, torchvisions
 from benchmark.models.weight_manifest import TensorDigest
 
 NOT_LOADABLE: Final = (
@@ -288,9 +288,8 @@ def backbone_tensors(architecture: str) -> dict[str, Tensor]:
 
     No option changes a shape.
     """
-    options = {name: values[0] for name, values in OPTIONS.get(architecture, {}).items()}
     with torch.device("meta"):
-        return build_backbone(architecture, **options).state_dict()
+        return build_backbone(architecture, **first_options(architecture)).state_dict()
 
 
 _KERAS: Final[Rules] = ((r"\.weight$", ":kernel"), (r"\.bias$", ":bias"))

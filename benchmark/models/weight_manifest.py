@@ -145,13 +145,6 @@ FILES: Final[tuple[PublishedFile, ...]] = (
 are what the study started from, and only they make a row of ours the study's."""
 
 
-def untrained_start(architecture: str) -> tuple[Preprocessing, Mapping[str, str]]:
-    """Say how the input and the options of a backbone without weights are."""
-    # Built as with weights, so that the two experiments differ in nothing else.
-    options = {"pooling": "floor"} if architecture == "squeezenet1_1" else {}
-    return fed.CENTRED, options
-
-
 def files_for(architecture: str, source: str) -> tuple[PublishedFile, ...]:
     """List the published files of a weight source, in the order in which they are tried.
 

@@ -212,15 +212,6 @@ class CudaCapture:
         return graph.replay
 
 
-def _capture_for(forward: ForwardPass, speed: SpeedSettings) -> CudaCapture | None:
-    """Give what records steps on this device; None where steps are eager."""
-    if not speed.graph:
-        return None
-    # Faces that stay in main memory are gathered by the host, which no graph can hold.
-    source = forward.faces.pixels if forward.prefix is None else forward.prefix.views[0]
-    return speed.capture or (CudaCapture() if source.device.type == "cuda" else None)
-
-
 class Snapshot:
     """What steps change, as it is now: restored after steps that were only made to warm up.
 
@@ -256,7 +247,11 @@ class Steps:
 
     def __init__(self, step: TrainStep, batch_size: int, speed: SpeedSettings) -> None:
         self._step, self._size, self._speed = step, batch_size, speed
-        self._capture, self.totals = _capture_for(step.forward, speed), step.totals
+        self.totals, prefix = step.totals, step.forward.prefix
+        # Faces that stay in main memory are gathered by the host, which no graph can hold.
+        source = step.forward.faces.pixels if prefix is None else prefix.views[0]
+        here = speed.capture or (CudaCapture() if source.device.type == "cuda" else None)
+        self._capture = here if speed.graph else None
         self.report: dict[str, Any] = {"graph": False, "compiled": False}
         self._apply: Apply | None = None
         self._fixed = Batch(torch.empty(0))

@@ -119,10 +119,6 @@ class TrainingState:
         }
         return True
 
-    def select_best(self) -> None:
-        """Put the selected epoch's weights into the network."""
-        self.network.load_state_dict(self.best_weights)
-
 
 @dataclass(frozen=True)
 class TrainingFaces:
@@ -213,7 +209,7 @@ def fit(
             val_combined=score, is_best=is_best, epoch_seconds=time.perf_counter() - started,
             images_per_second=len(order) / train_seconds, fitted_accuracy=fitted,
         )  # fmt: skip
-    state.select_best()
+    network.load_state_dict(state.best_weights)
 
 
 def _is_over(state: TrainingState, recipe: Recipe) -> bool:

@@ -18,9 +18,8 @@ from benchmark.models import backbone as backbones
 from benchmark.models.backbone import FeatureExtractor, build_backbone, feature_map_shape
 
 
-def a_backbone(architecture: str, which: int = 0) -> FeatureExtractor:
-    options = backbones.OPTIONS.get(architecture, {}).items()
-    return build_backbone(architecture, **{name: values[which] for name, values in options})
+def a_backbone(architecture: str) -> FeatureExtractor:
+    return build_backbone(architecture, **backbones.first_options(architecture))
 
 
 def test_the_stages_a_definition_knows_are_the_backbones_and_hold_all_of_it() -> None:
