@@ -8,6 +8,7 @@ import typer
 from rich.markup import escape
 
 from benchmark.cli import options, output
+from benchmark.cli.options import option
 from benchmark.cli.output import busy, out, speaking
 from benchmark.errors import WeightsError
 from benchmark.reporting.tables import NOTHING, Cell, Column, Table
@@ -18,34 +19,20 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Weights that backbones start from.")
 COLOURS = {"here": "green", "missing": "yellow", "damaged": "red"}
-# fmt: off
-Only = Annotated[str | None, typer.Option(
-    help="Only this one, with its files and addresses.",
-    autocompletion=options.complete_architecture)]
-Architecture = Annotated[str | None, typer.Option(
-    help="What it is for, where the file does not tell.",
-    autocompletion=options.complete_architecture)]
-Label = Annotated[str | None, typer.Option(help="Keep it as weights of your own: local:LABEL.")]
-Fed = Annotated[str | None, typer.Option(
-    help="How your own are fed: imagenet, caffe, vggface, unit, centred, or channels, scale, mean "
-    "and std as JSON.")]
-Replace = Annotated[bool, typer.Option(
-    "--replace", help="Change over from other weights of the same name.")]
-AnyChecksum = Annotated[bool, typer.Option(
-    "--any-checksum", help="Take a file that is not the published one.")]
-# fmt: on
 OF_FILE = ("sha256", "origin", "origin_sha256", "published", "licence", "trained_on")
 OF_PUBLISHED = ("url", "layout", "sha256", "md5", "licence", "trained_on")
 
 
 @app.command("list")
 def list_(
-    architecture: Only = None,
+    architecture: Annotated[str | None, option(
+        "Only this one, with its files and addresses.",
+        autocompletion=options.complete_architecture)] = None,
     data_dir: options.DataDir = options.DEFAULT_DATA_DIR,
     weights_dir: options.WeightsDir = None,
     quiet: options.Quiet = False,
     as_json: options.AsJson = False,
-) -> None:
+) -> None:  # fmt: skip
     """Show every weight source: licence, what it was trained on, whether it is here and sound.
 
     Files that are here are read whole and checked against their sums: exits with 1 if one is
@@ -140,16 +127,22 @@ def _plain(file: Any, names: tuple[str, ...]) -> dict[str, Any]:
 @app.command()
 def add(
     file: Annotated[Path, typer.Argument(help="A weight file: .h5, .pth, .safetensors.")],
-    architecture: Architecture = None,
-    label: Label = None,
-    preprocessing: Fed = None,
-    replace: Replace = False,
-    any_checksum: AnyChecksum = False,
+    architecture: Annotated[str | None, option(
+        "What it is for, where the file does not tell.",
+        autocompletion=options.complete_architecture)] = None,
+    label: Annotated[str | None, option("Keep it as weights of your own: local:LABEL.")] = None,
+    preprocessing: Annotated[str | None, option(
+        "How your own are fed: imagenet, caffe, vggface, unit, centred, or channels, scale, mean "
+        "and std as JSON.")] = None,
+    replace: Annotated[bool, option(
+        "Change over from other weights of the same name.", "--replace")] = False,
+    any_checksum: Annotated[bool, option(
+        "Take a file that is not the published one.", "--any-checksum")] = False,
     data_dir: options.DataDir = options.DEFAULT_DATA_DIR,
     weights_dir: options.WeightsDir = None,
     quiet: options.Quiet = False,
     as_json: options.AsJson = False,
-) -> None:
+) -> None:  # fmt: skip
     """Recognise FILE by its content, convert it, check that it fits, and keep it.
 
     Examples:

@@ -185,12 +185,9 @@ def _from_torch(path: Path) -> FileTensors:
         if _is_state_dict(inner):
             return FileTensors(inner, key, left=tuple(repr(str(it)) for it in entries if it != key))
     some = ", ".join(map(str, [*entries][:6]))
-    raise refused(
-        path,
-        f"holds no state dict but a {type(found).__name__} of more than tensors ({some})",
-        f"Save the tensors alone: {_SAVE}",
-        f"tensors by name, alone or under {', '.join(STATE_DICTS)}",
-    )
+    what = f"holds no state dict but a {type(found).__name__} of more than tensors ({some})"
+    allowed = f"tensors by name, alone or under {', '.join(STATE_DICTS)}"
+    raise refused(path, what, f"Save the tensors alone: {_SAVE}", allowed)
 
 
 def _is_state_dict(found: Any) -> TypeGuard[dict[str, Tensor]]:
@@ -232,7 +229,6 @@ def _texts(names: Any) -> list[str]:
 
 Rules = tuple[tuple[str, str], ...]
 """Regular expressions and their replacements, applied one after another."""
-OURS: Final = "facebench"
 TORCHVISION: Final = "torchvision"
 COUNTER: Final = ".num_batches_tracked"
 """Batch norm's count of steps: files older than torch 0.4.1 have none, and nothing reads it."""
@@ -329,7 +325,7 @@ PUBLISHED: Final = (
 
 def ours(architecture: str) -> Layout:
     """Give our own layout: a bare backbone, or a network with its head."""
-    return Layout(OURS, architecture, left=("head.",), spellings=((r"^trunk\.", ""),))
+    return Layout("facebench", architecture, left=("head.",), spellings=((r"^trunk\.", ""),))
 
 
 def layouts_of(architecture: str) -> tuple[Layout, ...]:
@@ -383,7 +379,7 @@ def convert(path: Path, architecture: str | None = None) -> Converted:
         fix = "Say what it is with --architecture; a new layout is added in "
         fix += "benchmark/models/weight_formats.py"
         raise refused(path, found, fix, f"weights of {architecture or ', '.join(ARCHITECTURES)}")
-    tensors, notes = fitted(layout, file.tensors, str(path)), []
+    tensors, notes = fitted(layout, file.tensors, path), []
     if file.entry or file.prefix:
         entry = f"the entry {file.entry!r}" if file.entry else "all entries"
         prefix = f", without the prefix {file.prefix!r}" if file.prefix else ""
@@ -409,7 +405,7 @@ def _inside(file: FileTensors) -> Iterator[FileTensors]:
             yield from _inside(FileTensors(tensors, file.entry, file.prefix + prefix, left))
 
 
-def fitted(layout: Layout, found: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+def fitted(layout: Layout, found: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
     """Turn a file's tensors into those of our backbone; raise WeightsError unless they fit."""
     here, misfits, tensors = layout.respelled(found), [], {}
     every = backbone_tensors(layout.architecture)
@@ -435,12 +431,9 @@ def fitted(layout: Layout, found: Mapping[str, Tensor], source: str) -> dict[str
     misfits += [f"unexpected {name}" for name in sorted(here) if not name.startswith(layout.left)]
     if misfits:
         some = [*misfits[:4], "..."] if misfits[4:] else misfits
-        raise WeightsError(
-            f"the tensors do not fit {layout.architecture}: {'; '.join(some)}",
-            allowed=f"exactly the {len(every)} tensors of the {layout.architecture} backbone",
-            source=source,
-            fix=FETCH_AGAIN,
-        )
+        what = f"holds tensors that do not fit {layout.architecture}: {'; '.join(some)}"
+        allowed = f"exactly the {len(every)} tensors of the {layout.architecture} backbone"
+        raise refused(path, what, FETCH_AGAIN, allowed)
     return tensors
 
 

@@ -111,7 +111,6 @@ def _by_timm(
         f"ImageNet-1k, timm's {tag}", preprocessing)
 
 
-
 FILES: Final[tuple[PublishedFile, ...]] = (
     # Fed as published. Faces do not tell the channel orders apart: docs/notes/channel_order.md.
     PublishedFile(

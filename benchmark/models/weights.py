@@ -194,16 +194,11 @@ def check_trusted(
 
 
 def add_file(
-    file: Path,
-    weights_dir: Path,
-    architecture: str | None = None,
-    *,
-    label: str | None = None,
-    preprocessing: Preprocessing | None = None,
-    published: tuple[PublishedFile, ...] = FILES,
-    replacing: bool = False,
+    file: Path, weights_dir: Path, architecture: str | None = None, *,
+    label: str | None = None, preprocessing: Preprocessing | None = None,
+    published: tuple[PublishedFile, ...] = FILES, replacing: bool = False,
     any_checksum: bool = False,
-) -> WeightFile:
+) -> WeightFile:  # fmt: skip
     """Convert a file and write it to the store, whole or not at all: as published, or with a label.
 
     Where the manifest has the digest of the published tensors, these tell what a file is, whatever
@@ -291,8 +286,7 @@ def _not_published(
     allowed = [it.sha256 or it.md5 or f"a file named {it.file_name}" for it in alike]
     fix = f"Fetch the published file. If this is one of your own: facebench weights add {file} "
     fix += "--label LABEL; if you trust it to be as good: add --any-checksum"
-    none = "no published file of this layout"
-    return formats.refused(file, why, fix, "; ".join(allowed) or none)
+    return formats.refused(file, why, fix, "; ".join(allowed) or "no published file of this layout")
 
 
 def _check_order(
@@ -309,8 +303,7 @@ def _check_order(
             known, theirs = read_stored(path)
         except WeightsError:
             continue  # verify says what is wrong with it
-        order = known.preprocessing.channels
-        found = order_of(tensors, theirs, order) if known.published else None
+        found = order_of(tensors, theirs, known.preprocessing.channels) if known.published else None
         if found not in (None, declared):
             why = f"is fed {declared}, but its first layer is that of {architecture} {known.source}"
             fix = f"Declare {found}; a file in another order than it was published in is not that "
@@ -318,14 +311,10 @@ def _check_order(
 
 
 def resolve(
-    architecture: str,
-    source: str,
-    weights_dir: Path,
-    *,
-    offline: bool,
+    architecture: str, source: str, weights_dir: Path, *, offline: bool,
     on_download: Callable[[str], None] | None = None,
     published: tuple[PublishedFile, ...] | None = None,
-) -> WeightFile:
+) -> WeightFile:  # fmt: skip
     """Find the weights in the store; else convert or download a published file into it.
 
     A published file that lies in `weights_dir` under its own name is converted. `on_download` is
@@ -422,7 +411,7 @@ def _read_run(record: RunRecord, source: str) -> tuple[WeightFile, dict[str, Ten
     experiment, dataset, before = about["experiment"], about["dataset"], about["weights"]
     architecture, protocol = experiment["backbone"]["architecture"], experiment["protocol"]
     found = formats.read_weight_file(path).tensors
-    tensors = formats.fitted(formats.ours(architecture), found, str(path))
+    tensors = formats.fitted(formats.ours(architecture), found, path)
     network = json.loads(formats.header_of(path)[NETWORK_HEADER])
     preprocessing = Preprocessing.from_dict(network["preprocessing"])
     own = {
