@@ -179,22 +179,6 @@ def weighted_cross_entropy(
     return torch.stack(losses).sum()
 
 
-def test_tasks_are_weighted_and_a_single_one_counts_one() -> None:
-    # Equal logits give ln(classes): 0.4 ln 5 + 0.2 ln 2 + 0.4 ln 5; weights may be whole numbers.
-    labels = {task: torch.tensor([0, 1, 0]) for task in TASKS}
-    ln5, ln2 = math.log(5), math.log(2)
-    cases: list[tuple[tuple[TaskName, ...], LossWeights, float]] = [
-        (TASKS, LossWeights(), 0.8 * ln5 + 0.2 * ln2),
-        (TASKS, LossWeights(1, 2, 3), 4 * ln5 + 2 * ln2),
-        (("gender",), LossWeights(), ln2),
-    ]
-    for tasks, weights, expected in cases:
-        logits = {task: torch.zeros(3, n_classes(task)) for task in tasks}
-        found = TaskLoss(tasks, labels, weights)(logits, torch.arange(3))
-        assert float(found.loss) == pytest.approx(expected, rel=1e-6), tasks
-        assert float(weighted_cross_entropy(logits, labels, weights)) == pytest.approx(expected)
-
-
 def test_a_missing_label_counts_for_nothing_and_each_labelled_face_alike() -> None:
     # Gender is known of 2 of 4 faces, so that each of them counts double in a task's mean.
     labels = {"gender": torch.tensor([0, -1, 1, -1]), "race": torch.tensor([0, 1, 2, 3])}
