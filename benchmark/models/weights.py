@@ -211,10 +211,8 @@ def add_file(
     if label is not None and re.fullmatch("[a-z0-9_]+", label) is None:
         raise WeightsError(f"the label is {label!r}", allowed="small letters, digits, underscores")
     if formats.header_of(file).keys() & {HEADER, NETWORK_HEADER}:
-        fix = (
-            "Copy a converted file into the weights folder as it is; weights='run:ID' starts from "
-        )
-        raise formats.refused(file, "was written by facebench", f"{fix}a run's network")
+        fix = "Copy a converted file into the weights folder; weights='run:ID' starts from a run's "
+        raise formats.refused(file, "was written by facebench", f"{fix}network")
     if architecture and architecture not in {known.architecture for known in published}:
         published = files_for(architecture, "imagenet")
     converted, sha256 = formats.convert(file, architecture), files.sha256_of(file)
