@@ -192,14 +192,9 @@ class Network(nn.Module):
     """Pictures in, logits per task out; frozen stages stay frozen and in eval mode."""
 
     def __init__(
-        self,
-        scaling: InputScaling,
-        backbone: backbones.FeatureExtractor,
-        head: nn.Module,
-        trained_stages: tuple[str, ...],
-        *,
-        flattened: bool,
-    ) -> None:
+        self, scaling: InputScaling, backbone: backbones.FeatureExtractor, head: nn.Module,
+        trained_stages: tuple[str, ...], *, flattened: bool,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.scaling = scaling
         self.trunk = backbone
