@@ -95,7 +95,10 @@ class Source:
         chosen = set(pictures)
         others = [(printable(path), problems[path]) for path in problems if path not in chosen]
         if not pictures:
-            raise DataError(f"{self.path} holds no pictures ({len(others)} other files)")
+            raise DataError(
+                f"{self.path} holds no pictures ({len(others)} other files)",
+                allowed="JPEG, PNG, BMP, GIF, TIFF or WEBP files",
+            )
         return pictures, others
 
     def contents(self, paths: set[str]) -> Iterator[tuple[str, Content]]:

@@ -33,7 +33,7 @@ from benchmark.data.archive import open_source, printable
 from benchmark.data.pictures import pillow_quiet, read_upright, reason_of
 from benchmark.data.progress import Key, OnProgress, in_parallel, keep_quiet
 from benchmark.errors import DataError
-from benchmark.files import file_lock, lock_owner, write_text
+from benchmark.files import file_lock, lock_owner, sha256_of, write_text
 
 YUNET: Final = "yunet"
 MODEL_PATTERN: Final = "*yunet*.onnx"
@@ -53,6 +53,7 @@ PICTURES_A_CORE: Final = 8
 """Pictures read ahead for each core."""
 TABLE_FILE: Final = "crops.csv"
 JOURNAL_FILE: Final = "crops.jsonl"
+JOURNAL_KEYS: Final = frozenset(("file", "rows", "crops", "sha256"))
 OUTCOMES: Final = ("cropped", "no face", "unreadable")
 BOX_COLUMNS: Final = ("left", "top", "right", "bottom")
 COLUMNS: Final = (
@@ -378,7 +379,10 @@ def crop_folder(
                 if not (
                     entry is not None
                     and (entry["sha256"], [*entry["crops"]][:1]) in ((sha256, []), (sha256, [name]))
-                    and all((target / crop).is_file() for crop in entry["crops"])
+                    and all(
+                        (target / crop).is_file() and sha256_of(target / crop) == digest
+                        for crop, digest in entry["crops"].items()
+                    )
                 ):
                     fresh[path] = sha256
                     yield path, content
@@ -413,12 +417,12 @@ def _write_lines(path: Path, entries: Sequence[dict[str, Any]]) -> None:
 
 
 def _journal(target: Path, how: dict[str, Any]) -> list[dict[str, Any]]:
-    """Give a line of every picture done, or begin a journal; a line cut short by a stop is none."""
+    """Give a line of every picture done, or begin a journal; a damaged line is none."""
     path, lines = target / JOURNAL_FILE, []
     if path.exists():
         for text in path.read_text("utf-8", "replace").splitlines():
-            with contextlib.suppress(ValueError):
-                lines.append(json.loads(text))
+            with contextlib.suppress(ValueError, TypeError):
+                lines.append(dict(json.loads(text)))
     elif target.exists() and (not target.is_dir() or any(target.iterdir())):
         allowed = "a new or empty folder, or one of earlier crops"
         raise DataError(f"{target} holds something else", allowed=allowed)
@@ -430,6 +434,7 @@ def _journal(target: Path, how: dict[str, Any]) -> list[dict[str, Any]]:
                 allowed="crops of one source, made in one way",
                 fix="Name another folder with --out, or remove this one",
             )
+    entries = [entry for entry in entries if entry.keys() >= JOURNAL_KEYS]
     _write_lines(path, [how, *entries])
     return entries
 
@@ -438,7 +443,7 @@ def _written(target: Path, name: str, file: str, result: CroppedPicture) -> dict
     """Write a picture's crops, each whole or not at all; give its line of the journal."""
     row = {"file": file, "crop": "", **result._asdict()}
     del row["crops"]
-    rows = [] if result.crops else [row]
+    rows, crops = [] if result.crops else [row], {}
     for number, face in enumerate(result.crops, start=1):
         crop = f"{name}.png" if number == 1 else f"{name}.face-{number}.png"
         path = target / crop
@@ -448,7 +453,8 @@ def _written(target: Path, name: str, file: str, result: CroppedPicture) -> dict
         temporary.replace(path)
         box = dict(zip(BOX_COLUMNS, face.box, strict=True))
         rows.append(row | box | {"crop": crop, "score": face.score})
-    return {"file": file, "rows": rows, "crops": [row["crop"] for row in rows if row["crop"]]}
+        crops[crop] = hashlib.sha256(face.image).hexdigest()
+    return {"file": file, "rows": rows, "crops": crops}
 
 
 def _crop_names(files: Sequence[str]) -> dict[str, str]:

@@ -345,7 +345,12 @@ class FaceSet:
 
         None where the faces' names give the labels, or words were not kept.
         """
-        return self._read(WORDS_FILE) if (self.folder / WORDS_FILE).is_file() else None
+        if not (self.folder / WORDS_FILE).is_file():
+            return None
+        words = self._read(WORDS_FILE)
+        if list(words.get("file", ())) != list(self.table["file"]):
+            raise _damaged(self.folder, f"{WORDS_FILE} is not of these faces")
+        return words
 
     def rejected(self) -> pd.DataFrame:
         """Every file that was rejected: file, kind, reason."""

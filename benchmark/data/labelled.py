@@ -40,10 +40,12 @@ LAYOUTS: Final = ("utkface", "fairface", "table")
 """Labels in the names of the files, in FairFace's tables beside them, in a table that is named."""
 FAIRFACE_FILES: Final = ("fairface_label_train.csv", "fairface_label_val.csv")
 MANGLED_AGES: Final = {
-    rf"(?i)^([0-9]{{4}}-)?{part}[-/. ]{part}([/.][0-9]{{4}})?( 00:00.*)?$": text
-    for text, part in (("3-9", "(0?[39]|mar|sep)"), ("10-19", "(1[09]|oct)"))
+    r"(?i)^(?=.*([a-z]|[0-9]{4}))([0-9]{4}-)?"
+    rf"({one}[-/. ]{other}|{other}[-/. ]{one})([/.][0-9]{{4}})?([ T]00:00.*)?$": text
+    for text, one, other in (("3-9", "(0?3|mar)", "(0?9|sep)"), ("10-19", "(10|oct)", "19"))
 }
-"""The dates that spreadsheets make of two of FairFace's ranges, and the ranges."""
+"""The dates that spreadsheets make of two of FairFace's ranges (a month's name or a year is in
+each: 3.9 is an age), and the ranges."""
 FAIRFACE_SHEET: Final = (
     "FairFace (Kärkkäinen, Joo, WACV 2021; github.com/joojs/fairface), licence CC BY 4.0. Faces "
     "from Flickr; age range, gender and race as annotators perceived them, several to a picture. "
@@ -174,8 +176,10 @@ def _read(tables: Sequence[LabelTable], layout: str, given: rules.Given) -> Labe
     columns = [label for label in LABELS if any(label in cells for _, cells, _ in tables)]
     rows = pd.concat([cells for _, cells, _ in tables], ignore_index=True).fillna("")
     rows = rows[["file", *columns]]
+    written = rows
     if layout == "fairface":
-        rows = rows.replace({"age": MANGLED_AGES}, regex=True)
+        rows = rows.replace(dict.fromkeys(("age", "age_group"), MANGLED_AGES), regex=True)
+    n_dates = int((rows != written).to_numpy().sum())
     rows["file"] = rows["file"].str.replace("\\", "/", regex=False).str.removeprefix("./")
     n_repeated = len(rows) - rows["file"].nunique()
     rows = rows.drop_duplicates()
@@ -215,6 +219,7 @@ def _read(tables: Sequence[LabelTable], layout: str, given: rules.Given) -> Labe
             if (entries := _entries(column, words[column], readings[column]))
         },
         "codes": codes,
+        "dates_read_back": n_dates,
         "repeated_rows": n_repeated,
         "contradicted_faces": len(contradicted),
     }
@@ -366,6 +371,8 @@ def label_gaps(faces: FaceSet) -> list[str]:
                 f"{CLASS_NAMES[task][classes.pop()]}: networks of this task alone are always "
                 "right, and are not ranked"
             )
+    if n_dates := labels.get("dates_read_back"):
+        said.append(f"{n_dates:,} dates that a spreadsheet made of ages are read as 3-9 or 10-19.")
     if n_rows := labels.get("rows_matched_by_last_parts"):
         file, name = labels["example_of_last_parts"]
         said.append(

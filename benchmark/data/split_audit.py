@@ -120,18 +120,19 @@ def _names_in(path: Path) -> tuple[str, list[str]]:
     is_csv = path.suffix.lower() in (".csv", ".tsv")
     what = "CSV" if is_csv else "text list"
     lines = [[line.strip()] for line in io.StringIO(text, newline=None) if line.strip()]
-    first = lines[0][0] if lines else ""
-    rows = _rows(text, max(",;\t|", key=first.count))
-    heads = [re.sub(r"[\s_-]", "", cell).lower() for cell in rows[0]] if rows else []
-    if known := [heads.index(heading) for heading in NAME_COLUMNS if heading in heads]:
-        names = [row[known[0]].strip() if known[0] < len(row) else "" for row in rows[1:]]
-        return f'{what}, column "{rows[0][known[0]].strip()}"', names
+    tables = [rows for delimiter in ",;\t|" if (rows := _rows(text, delimiter))]
+    tables.sort(key=lambda rows: -len(rows[0]))
+    for rows in tables:
+        heads = [re.sub(r"[\s_-]", "", cell).lower() for cell in rows[0]]
+        if known := [heads.index(heading) for heading in NAME_COLUMNS if heading in heads]:
+            names = [row[known[0]].strip() if known[0] < len(row) else "" for row in rows[1:]]
+            return f'{what}, column "{rows[0][known[0]].strip()}"', names
     # As Caffe's lists: a name, a space, a class.
-    tables = [rows] if is_csv else [rows, _rows(text, " ")]
+    tables += [] if is_csv else [_rows(text, " ")]
     table = next((of for of in tables if min(map(len, of), default=0) > 1 and _mostly(of)), None)
     if table is None and is_csv and not _mostly(lines):
         raise DataError(
-            f"{path} has no column of file names; its first line is {first[:60]!r}",
+            f"{path} has no column of file names; its first line is {lines[0][0][:60]!r}",
             allowed=f"a column {', '.join(NAME_COLUMNS[:5])}, or a list with one name a line",
         )
     names = [row[0].strip() for row in table or lines]

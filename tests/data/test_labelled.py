@@ -9,7 +9,7 @@ import pytest
 from benchmark.cli.data import _print_labels
 from benchmark.cli.output import out
 from benchmark.data.dataset import FaceSet, draw_sample
-from benchmark.data.labelled import findings, gaps
+from benchmark.data.labelled import findings, gaps, label_gaps
 from benchmark.data.labels import parse_map
 from benchmark.data.prepare import audit, prepare
 from benchmark.data.splits import parts_of
@@ -48,6 +48,9 @@ def test_a_folder_or_archive_with_a_table_is_a_data_set_whose_audit_finds_nothin
     words = faces.words()
     assert words is not None
     assert words.set_index("file").loc["p4.jpg"].tolist() == ["29", "male", "Latino_Hispanic"]
+    words[:-1].to_csv(faces.folder / "words.csv", index=False)
+    with pytest.raises(DataError, match="words.csv is not of these faces"):
+        faces.words()
     archive = zip_of(tmp_path / "photos.zip", {f"deep/p{i}.jpg": jpeg(i) for i in range(40)})
     zipped = prepared(archive, ROWS, name="zipped")
     assert zipped.split_digest == faces.split_digest
@@ -182,15 +185,16 @@ def test_codes_of_another_scheme_are_findings_with_the_map_that_reads_them(tmp_p
 def test_a_spreadsheets_dates_are_read_back_in_fairfaces_layout_alone(tmp_path: Path) -> None:
     # As English spreadsheets of America and of Britain show 3-9 and 10-19, and as they write dates.
     young = ("9-Mar", "03-Sep", "Mar-09", "3/9/2026", "09.03.2026", "2026-03-09 00:00:00", "3-9")
-    dates = [*young, "Oct-19", "19-Oct", "2026-10-19", "10/19/2026"]
+    dates = [*young, "Oct-19", "19-Oct", "2026-10-19", "10/19/2026", "3.9"]  # the last is an age
     rows = [f"p{i}.jpg,{cell},male" for i, cell in enumerate(dates)]
     rows += [f"p{i}.jpg,20-29,male" for i in range(len(dates), 24)]
     source = photos(tmp_path, 24)
     faces = prepared(source, rows, "file,age,gender", layout="fairface")
     ages = {entry["word"]: entry["rows"] for entry in faces.manifest["labels"]["mapping"]["age"]}
-    assert ages == {"3-9": len(young), "10-19": 4, "20-29": 13}
-    assert (faces.table["age_group"] == 0).sum() == len(young)
+    assert ages == {"3-9": len(young), "10-19": 4, "20-29": 12}
+    assert (faces.table["age_group"] == 0).sum() == len(young) + 1
     assert findings(faces.manifest["labels"], 0) == []
+    assert any(said.startswith("10 dates that a spreadsheet") for said in label_gaps(faces))
     plain = prepared(source, rows, "file,age,gender", name="plain")
     assert "10 words of the labels are not known" in findings(plain.manifest["labels"], 0)[0]
 

@@ -140,6 +140,8 @@ def test_names_are_found_in_every_kind_of_list(tmp_path: Path) -> None:
         ("a.tsv", "image\tname\na.jpg\tAnn\nb.jpg\tBen\n", 'CSV, column "image"'),
         ("a.csv", ",filename\n0,a.jpg\n1,b.jpg\n", 'CSV, column "filename"'),
         ("a.csv", "a.jpg|1\nb.jpg|2\n", "CSV, first column"),
+        ("a.csv", "a.jpg;1,5\nb.jpg;2,5\n", "CSV, first column"),
+        ("a.csv", "file;age, in years, of it\na.jpg;1\nb.jpg;2\n", 'CSV, column "file"'),
         ("a.csv", 'face,note\r\n"a.jpg","old, ""torn"""\r\nb.jpg,\r\n', "CSV, first column"),
         ("a.csv", "a.jpg\nb.jpg\n", "CSV"),
         ("a.txt", "a.jpg\r\n\r\n b.jpg \r\n", "text list"),
