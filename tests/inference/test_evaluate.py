@@ -94,10 +94,6 @@ def test_every_task_is_scored_by_the_data_sets_own_words(
     # A face without an age group has a gender all the same.
     ages = found[(found["column"] == "age") & (found["word"] == "20-29")]
     assert set(ages["task"]) == {"gender", "race"}
-    # A sample keeps the words of its faces.
-    sample = draw_sample(on_fairface.faces, 110, "fairface-110")
-    here, there = (it.words().set_index("file") for it in (sample, on_fairface.faces))  # type: ignore[union-attr]
-    pd.testing.assert_frame_equal(here, there.loc[sample.table["file"]])
 
 
 def test_each_task_is_read_on_the_faces_labelled_with_it_and_kept(

@@ -8,13 +8,12 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from benchmark.errors import RunError
 from benchmark.experiment.definition import Backbone, Experiment, Head, Recipe
 from benchmark.experiment.parts import Conditioning
 from benchmark.inference import export as exporting
-from benchmark.inference.export import Portable, export, random_pictures, resizing_matrix
+from benchmark.inference.export import Portable, export, random_pictures
 from benchmark.inference.load import TrainedNetwork, load_trained, trained_run
 from benchmark.models.network import build_network
 from benchmark.models.preprocessing import CAFFE, InputScaling
@@ -94,14 +93,6 @@ def test_every_head_bgr_input_and_another_input_size_are_portable(
         for task, values in zip(head.tasks, portable(IMAGES), strict=True):
             np.testing.assert_allclose(values, expected[task].softmax(1), atol=1e-5)
             assert values.max() < 0.99, "a saturated answer would hide a difference"
-
-
-def test_resizing_by_a_matrix_is_torchs_antialiased_resizing() -> None:
-    picture = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 255
-    for after in (16, 32, 50):
-        matrix, size = resizing_matrix(32, after), (after, after)
-        expected = nn.functional.interpolate(picture, size, mode="bilinear", antialias=True)
-        assert torch.allclose(matrix @ picture @ matrix.T, expected, atol=1e-3), after
 
 
 @pytest.mark.parametrize("damage", [lambda it: np.roll(it, 1, axis=1), lambda it: it * np.nan])

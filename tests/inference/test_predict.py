@@ -10,17 +10,15 @@ import pytest
 from PIL import Image
 
 import benchmark
-from benchmark.data.crop import CropOptions
 from benchmark.data.dataset import FaceSet
 from benchmark.errors import RunError
 from benchmark.evaluation.calibration import tempered
 from benchmark.evaluation.predictions import probability_columns, read_predictions
 from benchmark.inference.load import trained_run
-from benchmark.inference.predict import Cropping, Predictor, predict
+from benchmark.inference.predict import Predictor, predict
 from benchmark.record import all_records
 from benchmark.tasks import CLASS_NAMES, TASKS
 from benchmark.training.device import choose_device
-from tests.data.detectors import WHITE, scene
 from tests.data.sources import encoded, folder_of, picture
 from tests.data.test_pictures import png_header
 
@@ -114,14 +112,3 @@ def test_pictures_without_an_answer_have_a_row_that_says_why(
     assert by_name["gone.jpg"]["reason"] == "the file does not exist"
     for name in good:
         assert (by_name[name]["face"], by_name[name]["reason"]) == (1, "")
-
-
-def test_faces_are_found_first_where_it_is_asked_for(answers: Answers, tmp_path: Path) -> None:
-    two, none = scene((5, 10, 35, 70), (50, 30, 66, 50)), scene()
-    folder = folder_of(tmp_path, {"a.png": encoded(two, "PNG"), "b.png": encoded(none, "PNG")})
-    found = answers(folder, crop=Cropping(CropOptions(faces="all"), WHITE))
-    assert found["face"].tolist() == [1, 2, 0]
-    assert found["reason"].tolist() == ["", "", "no face found"]
-    assert found["left"].tolist()[:2] == [5, 50]
-    assert found["faces_seen"].tolist() == [2, 2, 0]
-    assert found["race_p0"].notna().tolist() == [True, True, False]

@@ -139,10 +139,8 @@ def history(experiment: Experiment, seed: int) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def evidence_of(
-    runs: RunBuilder, *suites: str, in_mlflow: bool = True, library: Library | None = None
-) -> Evidence:
-    """Read a store as `facebench report` does; `in_mlflow`: as if every run were there."""
+def evidence_of(runs: RunBuilder, *suites: str, library: Library | None = None) -> Evidence:
+    """Read a store as `facebench report` does where every run is in MLflow."""
     if library is None:
         read = tuple(read_run(record) for record in runs.records())
         library = Library(read, registry.experiments(), registry.suites())
@@ -153,8 +151,7 @@ def evidence_of(
     records = [run.record for run in library.runs]
     board = build(records, experiments, dataset, suite=" and ".join(suites) or None)
     known = {run.record.identity[:12]: ("1", run.record.identity[:32]) for run in library.runs}
-    links = RunLinks("http://127.0.0.1:5000", known) if in_mlflow else RunLinks()
-    return Evidence(library, board, suites, links)
+    return Evidence(library, board, suites, RunLinks("http://127.0.0.1:5000", known))
 
 
 def page_of(evidence: Evidence) -> str:

@@ -6,36 +6,20 @@ import dataclasses
 import io
 import json
 import re
-from typing import Any
 
 import pytest
 
 from benchmark import registry
-from benchmark.comparison import wording as words
 from benchmark.comparison.leaderboard import Leaderboard
-from benchmark.comparison.rows import Row, TaskScore
+from benchmark.comparison.rows import Row
 from benchmark.errors import BenchmarkError
 from benchmark.experiment.definition import StudyRow
-from benchmark.reporting.board_tables import board_table, differences_table, latex, markdown, page
+from benchmark.reporting.board_tables import board_table, latex, markdown, page
 from benchmark.reporting.columns import FIELDS, as_data, csv_text, json_text, narrowed, study_table
 from tests.reporting.boards import NASTY, a_board, a_row, outcome
 from tests.results.conftest import an_experiment
 
 BOARD = a_board(Row("reference", "majority class"), a_row(), Row("missing", NASTY))
-
-
-@pytest.mark.parametrize(
-    ("write", "written"),
-    [
-        (words.count_text, {None: "–", 12: "12", 12_345: "12.3 k", 14_800_000: "14.8 M"}),
-        (words.duration_text, {None: "–", 48.4: "48 s", 99.6: "1.7 min", 596.9: "9.9 min"}),
-        (words.duration_text, {597.1: "10 min", 5_971.0: "1.7 h"}),
-        (words.memory_text, {None: "–", 812.3: "812 MiB", 3482: "3.4 GiB"}),
-        (words.accuracy_text, {None: "–", TaskScore(0.712, 0.694, 0.73, 0.65): "71.2 (69.4–73.0)"}),
-    ],
-)
-def test_values_are_written_as_people_read_them(write: Any, written: dict[Any, str]) -> None:
-    assert {value: write(value) for value in written} == written
 
 
 def test_every_number_and_link_of_a_row_is_in_the_page_which_needs_nothing_else() -> None:
@@ -74,16 +58,6 @@ def test_what_must_be_known_of_a_row_stands_in_it() -> None:
     for text in (page, markdown, latex):
         assert "LEAKY mtl-cnn" in text(a_board(a_row(leaky=True))).replace("\\_", "_")
     assert "LEAKY" not in page(a_board(a_row(study=None)))
-
-
-def test_a_difference_is_told_with_its_ends_and_what_it_is_to() -> None:
-    table = differences_table(BOARD.tables)
-    assert [row.cells[0].whole for row in table.rows] == [
-        "mtl-cnn-none-full-a (to its STL counterpart)",
-        "mtl-cnn-none-full-a (to mtl-cnn-none-full-b)",
-    ]
-    assert "+3.1* (+1.1 to +5.1, p 0.0040)" in [cell.whole for cell in table.rows[0].cells]
-    assert differences_table(a_board(a_row(comparisons=())).tables).rows == ()
 
 
 def test_csv_and_json_have_every_column_and_what_is_missing_is_empty() -> None:

@@ -81,17 +81,12 @@ def test_cost_names_the_networks_that_no_cheaper_one_beats(
     assert f"the Pareto front of {len(ranked)} networks" in sentence
 
 
-def test_a_link_leads_to_one_run_to_several_or_to_a_folder(drawn_runs: RunBuilder) -> None:
+def test_a_link_leads_to_one_run_or_to_several_in_mlflow() -> None:
     ids = [f"{number:012x}" for number in range(2)]
     links = RunLinks("http://here:5000", {ids[0]: ("7", "run0"), ids[1]: ("7", "run1")})
     assert links.of(ids[:1]) == "http://here:5000/#/experiments/7/runs/run0"
     assert "/#/compare-runs?runs=%5B%22run0%22%2C%22run1%22%5D" in links.of(ids)
     assert links.of([*ids[:1], "unknown"]) == RunLinks().of(ids) == ""
-    fill(drawn_runs, QUICK[:1], n=80)
-    (record,) = drawn_runs.records()
-    text = page_of(evidence_of(drawn_runs, in_mlflow=False))
-    assert f'href="../work/{record.identity}/"' in text
-    assert "/#/" not in text
 
 
 def test_leaky_is_written_on_all_that_a_leak_has_touched(

@@ -161,11 +161,8 @@ def test_a_card_reaches_mlflow_only_where_the_run_is(runs_dir: Path) -> None:
     run_id = mirrored(runs_dir).info.run_id
     (record.folder / "card.md").write_text("# A better card")
     assert mirror_again(RunRecord(record.folder), runs_dir) is True
-    client = open_store(runs_dir)
-    assert [item.path for item in client.list_artifacts(run_id, "card")] == ["card/card.md"]
-    (runs_dir / "mlflow.db").unlink()
-    assert mirror_again(record, runs_dir) is False
-    assert not (runs_dir / "mlflow.db").exists()
+    (card,) = open_store(runs_dir).list_artifacts(run_id, "card")
+    assert card.path == "card/card.md"
 
 
 def test_a_run_of_an_older_layout_is_left_out_and_the_others_are_imported(runs_dir: Path) -> None:
