@@ -2,18 +2,11 @@
 
 from typing import Any
 
+from benchmark.comparison import rows
 from benchmark.comparison.leaderboard import BoardTable, Leaderboard
 from benchmark.comparison.library import Setting
 from benchmark.comparison.pairs import ROW_FAMILY_OF
-from benchmark.comparison.rows import (
-    CombinedScore,
-    GroupGap,
-    Row,
-    RowComparison,
-    RowQuestion,
-    TaskScore,
-    WorstGroup,
-)
+from benchmark.comparison.rows import Row, RowComparison, RowQuestion, TaskScore, WorstGroup
 from benchmark.comparison.statistics import Difference, Judged
 from benchmark.experiment.definition import Protocol, StudyRow
 from benchmark.tasks import TASKS, TaskName
@@ -44,9 +37,9 @@ def a_row(name: str = "mtl-cnn-none-full-a", accuracy: float = 0.7, **changes: A
         "scores": {
             task: TaskScore(accuracy, low, high, accuracy - 0.05, 0.01, 0.02) for task in TASKS
         },
-        "combined": CombinedScore(accuracy, low, high, 0.01),
+        "combined": rows.CombinedScore(accuracy, low, high, 0.01),
         "worst": WorstGroup("age_group", "gender_race", "female Others", 57, 0.561, 0.433, 0.682),
-        "gap": GroupGap("age_group", "gender_race", 0.15, 0.05, 0.25, 0.08),
+        "gap": rows.GroupGap("age_group", "gender_race", 0.15, 0.05, 0.25, 0.08),
         "comparisons": (
             outcome("counterpart", "gender", 0.031, 0.004),
             outcome("defined", "race", -0.012, 0.3, other="mtl-cnn-none-full-b"),
@@ -60,7 +53,7 @@ def a_row(name: str = "mtl-cnn-none-full-a", accuracy: float = 0.7, **changes: A
     return Row("done", name, **(values | changes))
 
 
-def a_board(*rows: Row) -> Leaderboard:
+def a_board(*members: Row) -> Leaderboard:
     """Put rows in one table of multi-task networks."""
-    tables, notes = (BoardTable(SETTING, "mtl", rows),), ("A note with <b>tags</b> & signs.",)
+    tables, notes = (BoardTable(SETTING, "mtl", members),), ("A note with <b>tags</b> & signs.",)
     return Leaderboard("utkface-100", None, False, tables, notes, limits=("A limit.",))
