@@ -24,35 +24,23 @@ from benchmark.models.preprocessing import CAFFE, CENTRED, UNIT
 from benchmark.models.weights import LoadedWeights
 from benchmark.tasks import TASKS, n_classes
 from benchmark.training.trainer import fit, start
-from tests.training.small import CPU, epochs, some_data
+from tests.training.small import CPU, FACES, epochs, some_data
 
 OTHERS_OF_TIMM = {
-    "resnet18": 32,
-    "vgg16_bn": 32,
-    "mobilenetv3_small_100": 32,
-    "regnety_002": 32,
-    "swin_tiny_patch4_window7_224": 224,
-    "deit_tiny_distilled_patch16_224": 32,
-}
+    "resnet18": 32, "vgg16_bn": 32, "mobilenetv3_small_100": 32, "regnety_002": 32,
+    "swin_tiny_patch4_window7_224": 224, "deit_tiny_distilled_patch16_224": 32,
+}  # fmt: skip
 """Named in no definition of ours, each a family of its own; and a size that it takes, in pixels."""
+PICTURES = FACES.images(torch.arange(2))
 
 
 def experiment(
-    architecture: str = "cnn",
-    depth: int | str = "all",
-    *,
-    head: Head | None = None,
-    **backbone: Any,
+    architecture: str = "cnn", depth: int | str = "all", *, head: Head | None = None, **more: Any
 ) -> Experiment:
     return Experiment(
-        "any", "Does it work?", Backbone(architecture, trainable_stages=depth, **backbone),  # type: ignore[arg-type]
+        "any", "Does it work?", Backbone(architecture, trainable_stages=depth, **more),  # type: ignore[arg-type]
         head or Head(hidden_units=8), Recipe(1e-2, max_epochs=2, steps_per_epoch=1), ad_hoc=True,
     )  # fmt: skip
-
-
-def faces(n: int = 2, image_px: int = 32) -> Tensor:
-    generator = torch.Generator().manual_seed(5)
-    return torch.randint(0, 256, (n, 3, image_px, image_px), generator=generator, dtype=torch.uint8)
 
 
 def stages_that_require_gradients(backbone: FeatureExtractor) -> set[str]:
@@ -65,21 +53,11 @@ def stages_that_require_gradients(backbone: FeatureExtractor) -> set[str]:
     return found
 
 
-def snapshot(backbone: FeatureExtractor) -> dict[str, dict[str, Tensor]]:
-    """Copy every stage's parameters and running statistics."""
-    return {
-        name: {key: value.clone() for key, value in stage.state_dict().items()}
-        for name, stage in backbone.stages.items()
-    }
-
-
-def changed_stages(backbone: FeatureExtractor, before: dict[str, dict[str, Tensor]]) -> set[str]:
-    """Name the stages of which a parameter or a running statistic differs in any bit."""
-    return {
-        name
-        for name, values in snapshot(backbone).items()
-        if any(not torch.equal(before[name][key], value) for key, value in values.items())
-    }
+def snapshot(backbone: FeatureExtractor) -> dict[tuple[str, str], Tensor]:
+    """Copy every stage's parameters and running statistics, by stage and name."""
+    stages = backbone.stages.items()
+    return {(name, key): value.clone() for name, stage in stages
+            for key, value in stage.state_dict().items()}  # fmt: skip
 
 
 def on_meta(defined: Experiment) -> Network:
@@ -125,7 +103,9 @@ def test_a_step_changes_exactly_the_declared_stages() -> None:
             # Two epochs of a step: evaluation lies between them.
             epochs(fit(start(network, defined.recipe, CPU), some_data(), defined, 0, CPU))
             here = (architecture, depth)
-            assert changed_stages(network.backbone, before) == declared, here
+            after = snapshot(network.backbone)
+            changed = {key[0] for key in after if not torch.equal(after[key], before[key])}
+            assert changed == declared, here
             assert all(item.grad is not None for item in network.head.parameters()), here
 
 
@@ -273,14 +253,14 @@ def test_a_backbone_starts_from_its_weights_fed_as_the_protocol_says() -> None:
 def test_features_are_pooled_or_flattened() -> None:
     network = build_network(experiment(input_px=48), None, seed=0).eval()
     with torch.inference_mode():
-        features = network.features(faces())
-        wanted = network.backbone(network.scaling(faces())).mean(dim=(2, 3))
+        features = network.features(PICTURES)
+        wanted = network.backbone(network.scaling(PICTURES)).mean(dim=(2, 3))
     assert torch.allclose(features, wanted)
     head = Head(hidden_units=8, features="flattened")
     defined = experiment("squeezenet1_1", head=head, weights="imagenet")
     network = build_network(defined, some_weights(), seed=0)
     assert network.head.race.hidden.in_features == 36 * 512
-    assert network(faces(2))["race"].shape == (2, 5)
+    assert network(PICTURES)["race"].shape == (2, 5)
 
 
 def test_multiply_adds_are_those_worked_by_hand_and_faces_are_resized_first() -> None:
@@ -337,7 +317,7 @@ def test_a_trained_network_is_rebuilt_without_its_weight_source() -> None:
     network = build_network(defined, some_weights("floor"), seed=3)
     rebuilt = networks.rebuild_network(defined, network.describe(), network.state_dict())
     with torch.inference_mode():
-        wanted, found = network.eval()(faces()), rebuilt.eval()(faces())
+        wanted, found = network.eval()(PICTURES), rebuilt.eval()(PICTURES)
     assert all(torch.equal(wanted[task], found[task]) for task in TASKS)
     assert rebuilt.describe() == network.describe()
     other = dataclasses.replace(defined, head=Head(hidden_units=9))
