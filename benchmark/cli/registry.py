@@ -35,9 +35,9 @@ LEAKY = (
 
 def list_(
     suite: options.OneSuite = None,
-    architecture: Annotated[str | None, typer.Option(help="Only this architecture.")] = None,
-    weights: Annotated[str | None, typer.Option(help="Only this weight source.")] = None,
-    task: Annotated[str | None, typer.Option(help="age_group, gender, race or mtl.")] = None,
+    architecture: Annotated[str | None, options.option("Only this architecture.")] = None,
+    weights: Annotated[str | None, options.option("Only this weight source.")] = None,
+    task: Annotated[str | None, options.option("age_group, gender, race or mtl.")] = None,
     runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
     as_json: options.AsJson = False,
 ) -> None:

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from benchmark.data.dataset import FaceSet
     from benchmark.runs.plan import Settings
 
-
 of_cluster = functools.partial(option, rich_help_panel="Cluster options")
 
 
@@ -61,11 +60,9 @@ class Execution:
     def cluster(self) -> "ClusterOptions | None":
         """Check the options of `--on`; None where runs are computed in this process."""
         if self.on is None:
-            asked = {
-                "--gpus-per-run": self.gpus_per_run is not None, "--shared-runs": self.shared_runs,
-            }  # fmt: skip
-            if named := [name for name, is_given in asked.items() if is_given]:
-                raise ExperimentError(f"{' and '.join(named)} without --on", fix="Add --on ray")
+            if self.gpus_per_run is not None or self.shared_runs:
+                named = "--shared-runs" if self.shared_runs else "--gpus-per-run"
+                raise ExperimentError(f"{named} without --on", fix="Add --on ray")
             return None
         from benchmark.cluster.connection import ClusterOptions
 

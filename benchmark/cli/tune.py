@@ -90,9 +90,7 @@ def tune(
         require(not set(known) & set(refit_seeds), f"--seeds is {seeds}", allowed=allowed)
         with output.busy("opening the data set"):
             faces = choose_dataset(where.data_dir, where.dataset)
-        require(
-            jobs == 1 or cluster is None, f"--jobs is {jobs} with --on", allowed="one of the two"
-        )
+        require(jobs == 1 or not cluster, f"--jobs is {jobs} with --on", allowed="one of the two")
         asked = StudyOptions(changes, only, row or [], sampler, sampler_seed, pruner)
         studies, folder = list[dict[str, Any]](), where.runs_dir / "studies"
         answer.data = {"dataset": faces.name, "studies": studies}
