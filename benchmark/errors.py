@@ -66,7 +66,7 @@ class TrackingError(RunError):
     """Raised when the MLflow store cannot be used."""
 
 
-def some(names: Sequence[str], most: int, between: str = ", ") -> str:
+def and_more(names: Sequence[str], most: int, between: str = ", ") -> str:
     """List the first names, and how many more there are."""
     more = len(names) - most
     return between.join(names[:most]) + (f" and {more:,} more" if more > 0 else "")

@@ -15,7 +15,7 @@ from benchmark.cli import options
 from benchmark.cli.data import DetectorModel, DetectorName, Faces
 from benchmark.cli.options import option
 from benchmark.cli.output import ExitCode, busy, out, print_table, speaking, watching
-from benchmark.errors import BenchmarkError, DataError, RunError, some
+from benchmark.errors import BenchmarkError, DataError, RunError, and_more
 from benchmark.files import check_outputs, sha256_of
 from benchmark.record import finished_runs
 from benchmark.reporting.tables import NOTHING, Cell, Column, Table
@@ -135,7 +135,7 @@ def _not_pictures(images: Sequence[Path]) -> Iterator[str]:
         if it.is_symlink() and it.is_dir() or not (it.is_dir() or is_picture_name(it.as_posix()))
     )
     if others:
-        names = some(others, SHOWN_OTHERS)
+        names = and_more(others, SHOWN_OTHERS)
         yield f"{len(others):,} files are no pictures by their names and were not read: {names}"
 
 

@@ -22,7 +22,7 @@ from benchmark.data.dataset import FaceSet
 from benchmark.data.labelled import gaps
 from benchmark.data.labels import LABELS
 from benchmark.data.splits import Rows
-from benchmark.errors import BenchmarkError, DataError, RunError
+from benchmark.errors import BenchmarkError, DataError, RunError, and_more
 from benchmark.evaluation import artifacts, predictions
 from benchmark.evaluation.figures import Caption, write_test_figures
 from benchmark.evaluation.intervals import wilson
@@ -255,8 +255,7 @@ def _notes(
             n_left = {it: f"{n:,} faces" for it, n in counts.items() if it in n_left}
         pairs = "; ".join(f"{', '.join(theirs)} as {ours}" for ours, theirs in read.items())
         without = [f"{word} ({n})" for word, n in n_left.items() if word]
-        more = f" and {len(without) - SHOWN_WORDS:,} more" if len(without) > SHOWN_WORDS else ""
-        left = f" Without a class here, and left out: {', '.join(without[:SHOWN_WORDS])}{more}."
+        left = f" Without a class here, and left out: {and_more(without, SHOWN_WORDS)}."
         yield f"{column.replace('_', ' ')} is compared as: {pairs}.{left if without else ''}"
     if labels:
         lacks = {label: int((evaluated[label] == MISSING).sum()) for label in LABELS}

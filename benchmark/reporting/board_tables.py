@@ -11,6 +11,7 @@ from benchmark.comparison.library import Setting, counted
 from benchmark.comparison.rows import Row
 from benchmark.comparison.statistics import Judged
 from benchmark.comparison.wording import percent, span, with_sd
+from benchmark.errors import and_more
 from benchmark.reporting import tables as forms
 from benchmark.reporting.columns import READING as STUDY_READING
 from benchmark.reporting.columns import study_table
@@ -190,8 +191,7 @@ def not_run(board: Leaderboard) -> Iterator[str]:
 
 def listed(names: Sequence[str]) -> str:
     """List the first names, and count the others."""
-    more = len(names) - MOST_NAMES
-    return ", ".join(names[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
+    return and_more(names, MOST_NAMES)
 
 
 def markdown(board: Leaderboard) -> str:
