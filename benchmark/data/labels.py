@@ -72,7 +72,7 @@ MALE_FIRST: Final = _codes("male female")
 SCHEMES: Final[dict[str, dict[str, dict[str, str]]]] = {
     "UTKFace": {task: _codes(" ".join(names)) for task, names in CLASS_NAMES.items()},
     "IMDB-WIKI": {"gender": _codes("female male")},
-    "ISO 5218": {"gender": {"1": "male", "2": "female", "0": ""}},
+    "ISO 5218": {"gender": {"1": "male", "2": "female", "0": "", "9": ""}},
     "CelebA (its column Male)": {"gender": {"1": "male", "-1": "female"}},
     "RAF-DB": {
         "age_group": _codes("0-3 4-19 20-39 40-69 70+"),
@@ -258,8 +258,9 @@ def read_column(
     proposed = [f"{', '.join(names)}: {options}" for options, names in schemes.items()]
     proposed = proposed or [f"no scheme that is known; --map {task}:NUMBER=CLASS for each"]
     if column == "age" or "UTKFace" in meant:
-        heading = "age_years" if column == "age" else f"{column}_utkface"
-        proposed.append(f"what is meant as here is read in a column named {heading}")
+        years, ours = ("years", "age_years"), ("UTKFace's", f"{column}_utkface")
+        meaning, heading = years if column == "age" else ours
+        proposed.append(f"{meaning} are read in a column named {heading}")
     found = f"The {what} of {column} ({', '.join(codes[:12])}) are not read"
     return readings, f"{found}, because they may be of another scheme: {'; '.join(proposed)}"
 

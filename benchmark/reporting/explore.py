@@ -4,7 +4,7 @@ Shares are of the faces that have the label in question. The page is templates/e
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Final
@@ -245,18 +245,21 @@ def figures_of(explored: Explored) -> dict[str, Figure]:
         found["heaping"] = _heaping_figure(heaping)
     by = [counts(task, "age_group").unstack() for task in TASKS[1:] if task in known]
     if "age_group" in known and by:
-        found["age_groups"] = _age_groups_figure(pd.concat(by))
+        found["age_groups"] = _shares_figure([("age_group", pd.concat(by))])
     if counts("gender", "race").any():
         found["gender_race"] = donut_figure(explored)
     if {"age", "race"} <= known:
         found["ages_by_race"] = _ages_by_race_figure(explored)
+    if "part" in known:
+        by_part = [(task, counts("part", task).unstack()) for task in TASKS if task in known]
+        found["parts"] = _shares_figure(by_part)
     return found
 
 
-def _figure(height: float, n: int = 1, *, grid: str = "y", **labels: Any) -> tuple[Figure, Any]:
-    """Make a figure of n panels beside each other; labels: as Axes.set takes them."""
+def _figure(height: float, *shape: int, grid: str = "y", **labels: Any) -> tuple[Figure, Any]:
+    """Make a figure of (rows, columns) panels, one if left out; labels: as Axes.set takes them."""
     figure = Figure(figsize=(9.0, height))
-    panels = figure.subplots(1, n, squeeze=False)[0]
+    panels = figure.subplots(*shape, squeeze=False).ravel()
     for axes in panels:
         axes.set(**labels)
         finish(axes, grid=grid)
@@ -266,7 +269,7 @@ def _figure(height: float, n: int = 1, *, grid: str = "y", **labels: Any) -> tup
 def who_figure(explored: Explored) -> Figure:
     """Draw the counts of gender, race and age group beside each other."""
     tasks = [task for task in (*TASKS[1:], TASKS[0]) if task in explored.known]
-    figure, panels = _figure(2.6, max(len(tasks), 1), grid="", xticks=[])
+    figure, panels = _figure(2.6, 1, max(len(tasks), 1), grid="", xticks=[])
     for axes, task in zip(panels, tasks, strict=False):
         counts = explored.counts(task)
         bars = axes.barh(list(counts.index), counts, color=PALETTES[task], height=0.72)
@@ -338,20 +341,22 @@ def _ages_by_race_figure(explored: Explored) -> Figure:
     return figure
 
 
-def _age_groups_figure(counts: pd.DataFrame) -> Figure:
-    """Draw the shares of age groups as a bar for each row: a gender or a race."""
-    figure, (axes,) = _figure(0.8 + 0.42 * len(counts), grid="", xlim=(0, 1))
-    totals = counts.sum(axis=1)
-    shares = counts.div(totals.clip(lower=1), axis=0)
-    starts = shares.cumsum(axis=1) - shares
-    rows = [f"{name}  ({n:,})" for name, n in totals.items()]
-    for name, colour in zip(counts, PALETTES["age_group"], strict=True):
-        bars = axes.barh(rows, shares[name], left=starts[name], color=colour,
-                         height=0.78, label=name, edgecolor=PAPER, linewidth=1)  # fmt: skip
-        texts = [f"{100 * part:.0f}" if part >= 0.03 else "" for part in shares[name]]
-        axes.bar_label(bars, texts, label_type="center", size=10, color=ON_COLOUR)
-    axes.invert_yaxis()
-    axes.xaxis.set_major_formatter(percent_ticks())
-    axes.legend(ncols=counts.shape[1], labelcolor=INK, loc="lower left",
-                bbox_to_anchor=(0, 1), borderaxespad=0.1)  # fmt: skip
+def _shares_figure(tables: Sequence[tuple[str, pd.DataFrame]]) -> Figure:
+    """Draw a panel for each task and its counts: a bar of the classes' shares for each row."""
+    height = sum(0.8 + 0.42 * len(counts) for _, counts in tables)
+    figure, panels = _figure(height, len(tables), 1, grid="", xlim=(0, 1))
+    for axes, (task, counts) in zip(panels, tables, strict=True):
+        totals = counts.sum(axis=1)
+        shares = counts.div(totals.clip(lower=1), axis=0)
+        starts = shares.cumsum(axis=1) - shares
+        rows = [f"{name}  ({n:,})" for name, n in totals.items()]
+        for name, colour in zip(counts, PALETTES[task], strict=True):
+            bars = axes.barh(rows, shares[name], left=starts[name], color=colour,
+                             height=0.78, label=name, edgecolor=PAPER, linewidth=1)  # fmt: skip
+            texts = [f"{100 * part:.0f}" if part >= 0.03 else "" for part in shares[name]]
+            axes.bar_label(bars, texts, label_type="center", size=10, color=ON_COLOUR)
+        axes.invert_yaxis()
+        axes.xaxis.set_major_formatter(percent_ticks())
+        axes.legend(ncols=counts.shape[1], labelcolor=INK, loc="lower left",
+                    bbox_to_anchor=(0, 1), borderaxespad=0.1)  # fmt: skip
     return figure

@@ -112,6 +112,7 @@ def test_numbers_of_other_schemes_are_not_read_and_their_map_is_proposed() -> No
         ("age_group", ["25", "31"], ("--map age_group:NUMBER=CLASS",)),
         ("age", "012345678", ("FairFace", "age_years")),
         ("gender", "12", ("ISO 5218: --map gender:1=male --map gender:2=female",)),
+        ("gender", "0129", ("ISO 5218: --map gender:0=none --map gender:1=male",)),
         ("gender", "01", ("IMDB-WIKI: --map gender:0=female", "gender_utkface")),
         ("gender", "01", ("UTKFace, RAF-DB, FairFace, Adience: --map gender:0=male",)),
         ("race", "01234", ("FairFace: --map", "UTKFace: --map")),
@@ -173,7 +174,12 @@ def test_the_documented_list_of_what_is_read_is_true() -> None:
     section = text.split("### What is read, and what is refused")[1].split("\n### ")[0]
     pictures = section.split("by their names: ")[1].split(". Of these")[0]
     assert set(re.findall(r"`(\.\w+)`", pictures)) == rules.PICTURE_SUFFIXES
-    assert all(scheme.partition(" (")[0] in section for scheme in rules.SCHEMES)
+    for cell, said in re.findall(r"(?m)^\| (\w+ [-\w, ]+) \| (.*) \|$", section)[1:]:
+        (column, _, words), (schemes, _, verdict) = cell.partition(" "), said.partition(": ")
+        readings, not_read = rules.read_column(column, words.split(", "), {})
+        found = ", ".join(re.findall("[:;] ([^:;]+): --map", not_read)).split(", ")
+        assert not not_read or sorted(found) == sorted(schemes.split(", ")), cell
+        assert (MISSING in {read.label for read in readings.values()}) == (verdict == "not read")
     for line in re.findall(r"(?m)^\| (`.*) \|$", section):
         cell, group = line.split(" | ")
         label = rules.read_label("age", cell.strip("`"), {}).label

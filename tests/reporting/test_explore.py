@@ -122,7 +122,7 @@ def test_what_is_not_labelled_is_in_no_class_and_its_sections_are_left_out(tmp_p
     found = Explored(faces)
     assert found.counts("race").tolist() == [20, 0, 0, 0, 0]
     assert (found.numbers["without"]["race"], found.numbers["heaping"]) == (20, None)
-    assert list(figures_of(found)) == ["who", "gender_race"]
+    assert list(figures_of(found)) == ["who", "gender_race", "parts"]
     shown = unescape(write_exploration(found, tmp_path / "page")[0].read_text(encoding="utf-8"))
     assert "40 of 40 faces (100.0 %) have no age group" in shown
     assert "20 of 40 faces (50.0 %) have no race" in shown
@@ -139,5 +139,5 @@ def test_the_page_needs_nothing_and_a_bar_says_its_count(tmp_path: Path) -> None
     assert not re.search(r"<img|<image|@import|src=|data:image/(png|jpe?g|webp)", text)
     ids = re.findall(r'\bid="([^"]+)"', text)
     assert len(ids) == len(set(ids))
-    names = ["who", "ages", "heaping", "age_groups", "gender_race", "ages_by_race"]
+    names = ["who", "ages", "heaping", "age_groups", "gender_race", "ages_by_race", "parts"]
     assert [path.name for path in pictures] == [f"{name}.png" for name in names]
