@@ -258,9 +258,9 @@ def read_column(
     proposed = [f"{', '.join(names)}: {options}" for options, names in schemes.items()]
     proposed = proposed or [f"no scheme that is known; --map {task}:NUMBER=CLASS for each"]
     if column == "age" or "UTKFace" in meant:
-        years, ours = ("years", "age_years"), ("UTKFace's", f"{column}_utkface")
-        meaning, heading = years if column == "age" else ours
-        proposed.append(f"{meaning} are read in a column named {heading}")
+        own = "years" if column == "age" else "UTKFace's"
+        heading = "age_years" if column == "age" else f"{column}_utkface"
+        proposed.append(f"{own} are read in a column named {heading}")
     found = f"The {what} of {column} ({', '.join(codes[:12])}) are not read"
     return readings, f"{found}, because they may be of another scheme: {'; '.join(proposed)}"
 
