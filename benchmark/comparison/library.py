@@ -128,7 +128,7 @@ def read_run(record: RunRecord) -> Run:
             ad_hoc=bool(about["ad_hoc"]),
             leaky=bool(about["leaky"]),
         )
-    except (KeyError, TypeError, ValueError, ExperimentError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, ExperimentError) as error:
         raise RunError(
             f"experiment.json of run {record.identity[:12]} is not understood "
             f"({type(error).__name__}: {error})",

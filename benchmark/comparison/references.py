@@ -245,7 +245,7 @@ class References:
                     fitted = self._fit(faces, parts, tasks if partly else TASKS, on, reader())
                     stored.write_predictions(folder / PREDICTIONS_FILE, fitted)
                     write_json(folder / ABOUT_FILE, content)
-        kept: list[tuple[str, pd.DataFrame]] = []
+        kept: list[tuple[str, Row]] = []
         for path in sorted((self.runs_dir / "references").glob(f"*/{ABOUT_FILE}")):
             # What cannot be read is passed over.
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError, BenchmarkError):
@@ -253,9 +253,10 @@ class References:
                 fits = about["schema"] == SCHEMA and about["setting"] == _as_content(setting)
                 if fits and about.get("tasks", list(tasks)) == list(tasks):
                     predictions = stored.read_predictions(path.parent / PREDICTIONS_FILE)
-                    kept.append((str(about["on"]), predictions))
+                    on = str(about["on"])
+                    kept.append((on, logistic_row(on, predictions, tasks)))
         kept.sort(key=lambda item: (item[0] != ON_PIXELS, item[0]))
-        rows += [logistic_row(on, predictions, tasks) for on, predictions in kept]
+        rows += [row for _, row in kept]
         return [row for row in rows if row is not None]
 
     def _readers(

@@ -180,17 +180,16 @@ def curves_figure(
         (9.4, 3.4), caption.under("Loss and validation accuracy by epoch"), columns=2, gap=(0.9, 0)
     )
     loss, accuracy = grid[0]
+    epochs = history.get("epoch", history.index + 1)
     losses = [str(name) for name in history.columns if str(name).endswith("/loss")]
     for name, (colour, dash) in zip(losses, LOSS_STYLES, strict=False):
         label = {"train/loss": "training", "val/loss": "validation"}.get(name, name)
-        loss.plot(
-            history["epoch"], history[name], dash, color=colour, marker="o", ms=4, label=label
-        )
+        loss.plot(epochs, history[name], dash, color=colour, marker="o", ms=4, label=label)
     for key, colour in COLOURS.items():
         name = "val/combined" if key == "combined" else f"val/{key}/accuracy"
         if name in history:
             accuracy.plot(
-                history["epoch"], history[name], "--" if key == "combined" else "-", color=colour,
+                epochs, history[name], "--" if key == "combined" else "-", color=colour,
                 marker=MARKERS[key], ms=5, label=key.replace("_", " "),
             )  # fmt: skip
     loss.set_ylabel("loss", size=11)

@@ -104,10 +104,12 @@ def test_what_cannot_be_trusted_or_understood_is_refused(runs: RunBuilder) -> No
     refused("hold too little", [read_run(made.RunRecord(ours[2].record.folder))])
     record = runs.begun(MTL, seed=9)
     content = json.loads((record.folder / "experiment.json").read_text())
-    content["experiment"]["protocol"]["moon"] = "full"
-    write_json(record.folder / "experiment.json", content)
-    with pytest.raises(RunError, match="is not understood"):
-        read_run(record)
+    protocol = content["experiment"]["protocol"] | {"moon": "full"}
+    odd = {"weights": "text"}, {"experiment": content["experiment"] | {"protocol": protocol}}
+    for changes in odd:
+        write_json(record.folder / "experiment.json", content | changes)
+        with pytest.raises(RunError, match="is not understood"):
+            read_run(made.RunRecord(record.folder))
 
 
 def done(
