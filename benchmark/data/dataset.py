@@ -1,12 +1,10 @@
 """Prepared data sets on disk: written whole or not at all, opened, checked, chosen and sampled.
 
-    faces.npy       (n, px, px, 3) uint8 RGB; row i belongs to row i of the table
-    table.csv       one row per usable face, by file name: labels, cluster, part, fold
-    quarantine.csv  every file that was rejected: file, kind, reason
-    words.csv       where a table gave the labels: its words, as they stood there
-    manifest.json   source, digests, versions, counts, data sheet; written last
-
-How an archive's pictures become pixels is for benchmark.data.prepare.
+faces.npy       (n, px, px, 3) uint8 RGB; row i belongs to row i of the table
+table.csv       one row per usable face, by file name: labels, cluster, part, fold
+quarantine.csv  every file that was rejected: file, kind, reason
+words.csv       where a table gave the labels: its words, as they stood there
+manifest.json   source, digests, versions, counts, data sheet; written last
 """
 
 import contextlib
@@ -57,6 +55,8 @@ NAME_KIND, PICTURE_KIND, OTHER_KIND, ROW_KIND = "name", "picture", "other", "row
 be used; not a picture by its name, and not counted as one; a row of the table of labels that names
 no picture, or several."""
 
+Rejected = Iterable[tuple[str, str, str]]
+"""Rows of REJECTED_COLUMNS."""
 TEXT_COLUMNS: Final = ("file", "sha256", "part", "no_place_reason", "mode")
 PLACEMENT_COLUMNS: Final = (
     *("cluster", "is_copy", "label_conflict", "part", "fold", "no_place_reason"),
@@ -125,16 +125,15 @@ def finish_dataset(
     pictures: Sequence[Picture],
     about: dict[str, Any],
     *,
-    rejected: Iterable[tuple[str, str, str]] = (),
+    rejected: Rejected = (),
     placement: Placement | None = None,
     on_progress: OnProgress = keep_quiet,
 ) -> None:
     """Find duplicates, split, and write every file but faces.npy, which is there already.
 
     labels: columns file and LABELS, by file name, as `pictures` and the pixels are. about: name,
-    drawn, image_px, source, source_sha256, and `labels` where a table gave them. rejected: rows of
-    REJECTED_COLUMNS. Raises DataError if the split leaks, which only one that was taken from
-    elsewhere can.
+    drawn, image_px, source, source_sha256, and `labels` where a table gave them. Raises
+    DataError if the split leaks, which only one that was taken from elsewhere can.
     """
     known = {name: [getattr(picture, name) for picture in pictures] for name in PICTURE_COLUMNS}
     table = labels.assign(**known)
@@ -166,10 +165,7 @@ def finish_dataset(
 
 
 def write_files(
-    folder: Path,
-    table: pd.DataFrame,
-    rejected: Iterable[tuple[str, str, str]],
-    manifest: dict[str, Any],
+    folder: Path, table: pd.DataFrame, rejected: Rejected, manifest: dict[str, Any]
 ) -> None:
     """Write a placed table, what was rejected and, completed by digest and counts, the manifest."""
     splits.check_no_overlap(table, splits.part_rows(table))
@@ -376,10 +372,9 @@ def open_faces(folder: Path) -> FaceSet:
     """Open a prepared data set; raise DataError if it is damaged or of another schema."""
     manifest = read_manifest(folder / MANIFEST_FILE)
     table = read_table(folder / TABLE_FILE)
-    n_faces, image_px = len(table), manifest["image_px"]
-    shape = pixels_of.open_pixels(folder / PIXELS_FILE).shape
-    if shape != (n_faces, image_px, image_px, 3):
-        raise _damaged(folder, f"its pixels are of shape {shape} and its table has {n_faces} rows")
+    shape, px = pixels_of.open_pixels(folder / PIXELS_FILE).shape, manifest["image_px"]
+    if shape != (len(table), px, px, 3):
+        raise _damaged(folder, f"its pixels are {shape}, and its table has {len(table)} rows")
     if splits.split_digest(table) != manifest["split_digest"]:
         raise _damaged(folder, f"{TABLE_FILE} was changed after it was prepared")
     return FaceSet(folder, manifest, table)
@@ -413,12 +408,7 @@ def prepared_datasets(data_dir: Path) -> list[FaceSet]:
 
 
 def store_faces(
-    images: NDArray[np.uint8],
-    labels: pd.DataFrame,
-    *,
-    name: str,
-    data_dir: Path,
-    drawn: bool = True,
+    images: Pixels, labels: pd.DataFrame, *, name: str, data_dir: Path, drawn: bool = True
 ) -> FaceSet:
     """Store pictures that are in memory as a data set; clusters and split by the usual code.
 
