@@ -164,7 +164,8 @@ def _print_predictions(
     print_table(Table.of((Column("picture"), *headings), rows))
     n_faces = int((table["face"] > 0).sum())
     how = "calibrated" if calibrated else "as the network gave them"
-    said = f"{n_faces:,} faces, probabilities {how}; {escape(network.title)}"
+    faces = "1 face" if n_faces == 1 else f"{n_faces:,} faces"
+    said = f"{faces}, probabilities {how}; {escape(network.title)}"
     out.print(f"{said}\nLabels are {PERCEIVED}.", style="dim")
 
 
