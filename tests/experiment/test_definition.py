@@ -217,3 +217,10 @@ def test_what_steers_a_training_changes_its_identity(changes: dict[str, Any]) ->
 def test_words_change_nothing() -> None:
     reworded = dataclasses.replace(CNN, asks="Really?", compare_with=DEPTH.name)
     assert identity_of(reworded, WITHOUT_WEIGHTS, 0) == identity_of(CNN, WITHOUT_WEIGHTS, 0)
+
+
+def test_two_rows_made_alike_on_the_command_line_stay_two_runs() -> None:
+    plan = [registry.experiment(f"mtl-vgg16-{source}-block5") for source in ("imagenet", "vggface")]
+    alike = [item.adjusted({"backbone.weights": "none"}) for item in plan]
+    first, second = (identity_of(item, WITHOUT_WEIGHTS, 0) for item in alike)
+    assert first != second
