@@ -13,6 +13,13 @@ BenchmarkError
 """
 
 from collections.abc import Sequence
+from typing import Final
+
+TIMM_REFUSALS: Final = (
+    ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NotImplementedError,
+    RuntimeError, TypeError, ValueError,
+)  # fmt: skip
+"""What timm's models were seen to raise, or can, where they do not support what they are asked."""
 
 
 class BenchmarkError(Exception):

@@ -81,13 +81,6 @@ NOT_OFFERED: Final = {
 """Weight sources that a person may look for, and why no architecture has them."""
 
 
-REFUSALS: Final = (
-    ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NotImplementedError,
-    RuntimeError, TypeError, ValueError,
-)  # fmt: skip
-"""What timm's models were seen to raise, or can, where they do not support what they are asked."""
-
-
 def architecture_named(name: str) -> Architecture:
     """Look an architecture up, here and then in timm; raise ExperimentError for an unknown one."""
     return ARCHITECTURES[name] if name in ARCHITECTURES else _from_timm(name)

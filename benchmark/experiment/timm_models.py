@@ -17,8 +17,7 @@ from timm.models import VGG, get_arch_pretrained_cfgs
 from timm.models._manipulate import group_parameters
 from torch import nn
 
-from benchmark.errors import ExperimentError
-from benchmark.experiment.architectures import REFUSALS
+from benchmark.errors import TIMM_REFUSALS, ExperimentError
 
 TAIL_FRACTION: Final = 0.01
 """A last group with a smaller share of all parameters is no stage: a norm before the classifier."""
@@ -73,7 +72,7 @@ def _takes_any_size(name: str) -> bool:
 def _built(name: str, **arguments: Any) -> nn.Module:
     try:
         return timm.create_model(name, pretrained=False, num_classes=0, **arguments)
-    except REFUSALS as error:
+    except TIMM_REFUSALS as error:
         raise _unusable(name, f"timm cannot build it without a classifier ({error})") from error
 
 
@@ -107,7 +106,7 @@ def stages_of(name: str) -> dict[str, tuple[str, ...]]:
     try:
         matcher = _by_pool(model.features) if isinstance(model, VGG) else model.group_matcher(True)
         by_depth: dict[int, list[str]] = group_parameters(model, matcher)
-    except REFUSALS as error:
+    except TIMM_REFUSALS as error:
         raise _unusable(name, f"timm does not group its parameters ({error})") from error
     groups = [by_depth[depth] for depth in sorted(by_depth) if by_depth[depth]]
     sizes = {path: parameter.numel() for path, parameter in model.named_parameters()}

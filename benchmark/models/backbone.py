@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import torch
 from torch import Tensor, nn
 
-from benchmark.errors import ExperimentError, WeightsError
-from benchmark.experiment.architectures import REFUSALS, architecture_named
+from benchmark.errors import TIMM_REFUSALS, ExperimentError, WeightsError
+from benchmark.experiment.architectures import architecture_named
 
 
 class FeatureExtractor(nn.Module):
@@ -314,7 +314,7 @@ def feature_map_shape(architecture: str, input_px: int, **options: str) -> tuple
         try:
             _, n_features, height, width = backbone(torch.empty(1, 3, input_px, input_px)).shape
             problem = f"it gives {n_features} features instead of {backbone.n_features}"
-        except REFUSALS as error:
+        except TIMM_REFUSALS as error:
             n_features, problem = -1, " ".join(str(error).split()).rstrip(".")
     if n_features != backbone.n_features:
         raise ExperimentError(
