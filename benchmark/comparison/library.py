@@ -108,6 +108,7 @@ def read_run(record: RunRecord) -> Run:
     about = record.about
     try:
         dataset, definition = about["dataset"], about["experiment"]
+        sha256 = (about.get("weights") or {}).get("sha256")
         _ = (record.family, record.seed)
         return Run(
             record,
@@ -124,7 +125,7 @@ def read_run(record: RunRecord) -> Run:
             definition_key(definition),
             name=str(definition["name"]),
             trainer_version=int(about.get("trainer_version", 0)),
-            weights_sha256=(about.get("weights") or {}).get("sha256"),
+            weights_sha256=None if sha256 is None else str(sha256),
             ad_hoc=bool(about["ad_hoc"]),
             leaky=bool(about["leaky"]),
         )

@@ -281,7 +281,7 @@ def _lowest_subgroups(evidence: Evidence, question: Question) -> Answer:
             beyond.append(f"{task} by {by} ({gap['gap']:.1f} pp, {gap['worst']} lowest)")
     said = (
         "Gaps significantly beyond those of a random assignment, after correction: "
-        f"{joined(beyond) or 'none'}, of {len(gaps)}."
+        f"{joined(beyond) or 'none'}, of {len(gaps)} between subgroups of 30 faces or more."
     )
     headings = ("task", "subgroups by", "lowest", "highest", "gap, pp", "permuted, pp", "p, Holm")
     title = f"{best.name}: gap between the lowest and the highest subgroup"
