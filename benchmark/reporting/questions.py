@@ -25,7 +25,7 @@ from benchmark.experiment.architectures import architecture_named
 from benchmark.reporting import figures
 from benchmark.reporting.board_tables import listed
 from benchmark.reporting.comparison_tables import pairs_table, study_tables
-from benchmark.reporting.evidence import Evidence, judged, siblings, stored_tables
+from benchmark.reporting.evidence import Evidence, judged, sibling_pairs, siblings, stored_tables
 from benchmark.reporting.figures import PageFigure
 from benchmark.reporting.tables import NOTHING, Cell, Column, Table
 from benchmark.tasks import TASK_TITLES, TASKS, TaskName
@@ -89,10 +89,10 @@ def _unanswered(question: Question, why: str, *commands: str) -> Answer:
     return Answer(question, (said,), commands=commands, answered=False)
 
 
-def _command(evidence: Evidence, suite: str = "") -> str:
-    """Write the command that makes a suite's runs; of the first that was asked for if left out."""
-    suite = suite or next(iter(evidence.suites), "quick")
-    return f"facebench run --suite {suite} {SEEDS} --dataset {evidence.dataset}"
+def _command(evidence: Evidence, suite: str = "", names: str = "") -> str:
+    """Write the command that makes runs: those named, or a suite's; else the first asked for."""
+    what = names or f"--suite {suite or next(iter(evidence.suites), 'quick')}"
+    return f"facebench run {what} {SEEDS} --dataset {evidence.dataset}"
 
 
 def _pairs_of(title: str, lines: Sequence[TaskComparison]) -> Table:
@@ -187,7 +187,10 @@ def _pairs(evidence: Evidence, question: Question) -> Answer:
     if not found.lines:
         alike = "an MTL network and its counterpart" if is_mtl else "two that differ in this alone"
         why = f"of {alike}, both must be finished on the same faces."
-        return _unanswered(question, why, _command(evidence, *question.suites))
+        # A pair of what the report shows; else a suite that has one.
+        pairs = [] if is_mtl else sibling_pairs(evidence, family)[:1]
+        names = " ".join(item.name for pair in pairs for item in pair)
+        return _unanswered(question, why, _command(evidence, "".join(question.suites), names))
     better = "MTL" if is_mtl else "the named network"
     sentences = words.sentences(found.lines, of_mtl=True) if is_mtl else [_tally(found.lines)]
     marks: dict[TaskName, list[Mark]] = {task: [] for task in TASKS}

@@ -113,6 +113,9 @@ def test_few_runs_answer_little_and_say_what_would_answer_more(drawn_runs: RunBu
     asked = answers(few)
     assert [slug for slug, item in asked.items() if item.answered] == ["best", "subgroups"]
     assert all(item.commands for item in asked.values() if not item.answered)
+    start = "mtl-squeezenet1_1-imagenet-frozen-short mtl-squeezenet1_1-imagenet-"
+    assert asked["depth"].commands[0].startswith(f"facebench run {start}"), "a pair of the report"
+    assert asked["weights"].commands[0].startswith("facebench run --suite controls --seeds")
     words = words_of(page_of(few))
     for text in (
         *("Not answered by these runs", "race-cnn-none-full-short (not run)", "2 unfinished"),
