@@ -70,6 +70,7 @@ results: setup ## Compute the published numbers again from the predictions in do
 	$(BIN)/facebench verify $(FROM)
 	$(BIN)/facebench leak --suite headline --dataset utkface-100 $(FROM)
 	$(BIN)/facebench leak --suite leak --dataset utkface-100-4000 $(FROM)
+	$(BIN)/facebench subsets --suite subsets_vgg16_imagenet --dataset utkface-100 $(FROM)
 	$(BIN)/facebench leaderboard --dataset utkface-100 --from-predictions $(FROM)
 	$(BIN)/facebench leaderboard --suite study --dataset utkface-100 --from-predictions $(FROM)
 
