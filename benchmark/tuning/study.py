@@ -22,7 +22,12 @@ from typing import Any, Final, Literal, TypeVar
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import (
+    InterfaceError,
+    OperationalError,
+    PendingRollbackError,
+    SQLAlchemyError,
+)
 
 from benchmark.data.dataset import FaceSet
 from benchmark.errors import RunError, StorageLost, require
@@ -163,7 +168,8 @@ def storage_errors(address: str) -> Iterator[None]:
         inner = error.__cause__ or error
         text = str(getattr(inner, "orig", None) or inner).strip() or repr(inner)
         fix = "Wait until no other program holds it, make it writable, or name another"
-        of_connection = (OperationalError, InterfaceError)
+        # The last is raised where a connection broke within a transaction, when it is ended.
+        of_connection = (OperationalError, InterfaceError, PendingRollbackError)
         is_away = any(isinstance(one, of_connection) for one in (error, inner))
         is_away = is_away and not address.startswith("sqlite")
         if is_away:

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import hashlib
+import itertools
 import math
 import multiprocessing
 import random
@@ -16,7 +17,7 @@ from typing import Any
 
 import optuna
 import pytest
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, PendingRollbackError
 
 from benchmark.data.dataset import FaceSet
 from benchmark.errors import RunError, StorageLost
@@ -226,12 +227,13 @@ def cut_off(patch: pytest.MonkeyPatch, queue: TrialQueue, is_cut: Any) -> None:
     queue.address = "postgresql://me:secret@host/db"
     studies._answering.add(queue.address)
     patch.setattr(studies, "ASK_AGAIN_SECONDS", 0.0)
+    broken = OperationalError("", {}, Exception("terminating connection"))
+    causes = itertools.cycle([broken, PendingRollbackError("reconnect when rolled back")])
 
     def write(real: Any, *given: Any, **named: Any) -> Any:
         answer = real(*given, **named) if (fate := is_cut()) != "before" else None
         if fate:
-            cause = OperationalError("", {}, Exception("terminating connection"))
-            raise optuna.exceptions.StorageInternalError from cause
+            raise optuna.exceptions.StorageInternalError from next(causes)
         return answer
 
     for name in WRITES:
