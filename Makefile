@@ -66,7 +66,7 @@ RESULTS := results
 FROM := --runs-dir $(RESULTS) --data-dir $(RESULTS)/data
 results: setup ## Compute the published numbers again from the predictions in docs/results
 	mkdir -p $(RESULTS)/data
-	for archive in docs/results/*.tar.xz; do $(BIN)/python -m tarfile -e $$archive $(RESULTS); done
+	$(BIN)/python docs/measurements/pack_results.py --unpack $(RESULTS) docs/results/*.tar.xz
 	$(BIN)/facebench verify $(FROM)
 	$(BIN)/facebench leak --suite headline --dataset utkface-100 $(FROM)
 	$(BIN)/facebench leak --suite leak --dataset utkface-100-4000 $(FROM)
