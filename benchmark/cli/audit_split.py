@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TextIO
 
 import typer
 
-from benchmark.cli.options import AsJson, Overwrite
-from benchmark.cli.output import out, print_table, speaking, watching
+from benchmark.cli.options import Answer, Overwrite
+from benchmark.cli.output import out, print_table, watching
 from benchmark.errors import DataError
 from benchmark.files import check_outputs, replacing
 from benchmark.reporting.tables import NOTHING, Column, Table
@@ -41,12 +41,12 @@ CsvFile = Annotated[Path | None, typer.Option(
 
 
 def audit_split(
+    answer: Answer,
     train: Train,
     parts: Parts,
     images: Images = None,
     csv_file: CsvFile = None,
     overwrite: Overwrite = False,
-    as_json: AsJson = False,
 ) -> None:
     """Say what the parts of a split share by name, bytes or near-duplicate.
 
@@ -62,27 +62,26 @@ def audit_split(
     """
     from benchmark.data import split_audit
 
-    with speaking("audit-split", as_json=as_json) as answer:
-        with contextlib.ExitStack() as stack:
-            on_pairs = None
-            if csv_file is not None:
-                check_outputs([csv_file], overwrite=overwrite, inputs=[train, *parts, images])
-                path = stack.enter_context(replacing(csv_file))
-                stream = path.open("w", encoding="utf-8", errors="backslashreplace", newline="")
-                stack.enter_context(stream)
-                on_pairs = functools.partial(_append, stream)
-                stream.write(",".join(split_audit.PAIR_COLUMNS) + "\n")
-            watch = stack.enter_context(watching())
-            audit = split_audit.audit_split([train, *parts], images, watch, on_pairs)
-        answer.data = audit
-        answer.errors = list(_findings(audit))
-        answer.warnings = list(_warnings(audit))
-        for table in _tables(audit):
-            print_table(table)
-        verdict = audit["verdict"]
-        if verdict == "clean" and any(part["without_a_picture"] for part in audit["parts"]):
-            verdict = "clean by name"
-        out.print(VERDICTS[verdict])
+    with contextlib.ExitStack() as stack:
+        on_pairs = None
+        if csv_file is not None:
+            check_outputs([csv_file], overwrite=overwrite, inputs=[train, *parts, images])
+            path = stack.enter_context(replacing(csv_file))
+            stream = path.open("w", encoding="utf-8", errors="backslashreplace", newline="")
+            stack.enter_context(stream)
+            on_pairs = functools.partial(_append, stream)
+            stream.write(",".join(split_audit.PAIR_COLUMNS) + "\n")
+        watch = stack.enter_context(watching())
+        audit = split_audit.audit_split([train, *parts], images, watch, on_pairs)
+    answer.data = audit
+    answer.errors = list(_findings(audit))
+    answer.warnings = list(_warnings(audit))
+    for table in _tables(audit):
+        print_table(table)
+    verdict = audit["verdict"]
+    if verdict == "clean" and any(part["without_a_picture"] for part in audit["parts"]):
+        verdict = "clean by name"
+    out.print(VERDICTS[verdict])
 
 
 def _append(stream: TextIO, pairs: "pd.DataFrame") -> None:

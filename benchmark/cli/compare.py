@@ -9,7 +9,7 @@ from rich.text import Text
 from benchmark import registry
 from benchmark.cli import options
 from benchmark.cli.options import option
-from benchmark.cli.output import busy, out, print_points, print_table, speaking, tell
+from benchmark.cli.output import CommandResult, busy, out, print_points, print_table, tell
 from benchmark.errors import ExperimentError
 from benchmark.files import write_text
 from benchmark.reporting import tables as forms
@@ -34,6 +34,7 @@ Dataset = Annotated[
 
 
 def compare(
+    answer: options.Answer,
     what: Annotated[list[str], typer.Argument(
         metavar="RUN...", autocompletion=options.complete_run,
         help="A run's id (8 digits or more), an experiment (all its finished seeds) or a suite "
@@ -45,7 +46,6 @@ def compare(
     dataset: Dataset = None,
     runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
     data_dir: options.DataDir = options.DEFAULT_DATA_DIR,
-    as_json: options.AsJson = False,
 ) -> None:  # fmt: skip
     """Tell whether one network predicts better than another, and by how much.
 
@@ -58,19 +58,18 @@ def compare(
       facebench compare quick --task age_group
       facebench compare 1123730c00 3c32f0f3cf --json
     """
-    with speaking("compare", as_json=as_json) as answer:
-        from benchmark.comparison.pairs import compare as compared
-        from benchmark.reporting.comparison_tables import as_data
+    from benchmark.comparison.pairs import compare as compared
+    from benchmark.reporting.comparison_tables import as_data
 
-        for name in task or ():
-            if name not in TASKS:
-                raise ExperimentError(f"unknown task {name!r}", allowed=", ".join(TASKS))
-        tasks = [name for name in TASKS if not task or name in task]
-        library = options.open_library(runs_dir, data_dir, answer)
-        with busy("comparing"):
-            found = compared(library, what, dataset=dataset, tasks=tasks, all_pairs=all_pairs)
-        answer.data = as_data(found)
-        _print(found)
+    for name in task or ():
+        if name not in TASKS:
+            raise ExperimentError(f"unknown task {name!r}", allowed=", ".join(TASKS))
+    tasks = [name for name in TASKS if not task or name in task]
+    library = options.open_library(runs_dir, data_dir, answer)
+    with busy("comparing"):
+        found = compared(library, what, dataset=dataset, tasks=tasks, all_pairs=all_pairs)
+    answer.data = as_data(found)
+    _print(found)
 
 
 def _print(found: "Comparison") -> None:
@@ -99,13 +98,13 @@ def _print(found: "Comparison") -> None:
 
 
 def leak(
+    answer: options.Answer,
     suite: Annotated[str | None, option(
         "A suite of run groups that end as `leak`'s do; headline, leak and leak_vgg16 if left "
         "out.", autocompletion=options.complete_suite)] = None,
     dataset: Dataset = None,
     runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
     data_dir: options.DataDir = options.DEFAULT_DATA_DIR,
-    as_json: options.AsJson = False,
 ) -> None:  # fmt: skip
     """Take a leaky score apart: what it is on faces never met, and what each condition is worth.
 
@@ -117,17 +116,17 @@ def leak(
       facebench leak
       facebench leak --suite headline --dataset utkface-100 --json
     """
-    _study("leak", suite, dataset, runs_dir, data_dir, as_json)
+    _study(answer, "leak", suite, dataset, runs_dir, data_dir)
 
 
 def subsets(
+    answer: options.Answer,
     suite: Annotated[str, option(
         "A suite of subsets in three run groups.",
         autocompletion=options.complete_suite)] = "subsets",
     dataset: Dataset = None,
     runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
     data_dir: options.DataDir = options.DEFAULT_DATA_DIR,
-    as_json: options.AsJson = False,
 ) -> None:  # fmt: skip
     """Say whether specialists predict the age group of a subset better than one network of all.
 
@@ -139,49 +138,48 @@ def subsets(
       facebench subsets
       facebench subsets --dataset drawn --json
     """
-    _study("subsets", suite, dataset, runs_dir, data_dir, as_json)
+    _study(answer, "subsets", suite, dataset, runs_dir, data_dir)
 
 
 def _study(
-    command: str, suite: str | None, asked: str | None, runs_dir: Path, data_dir: Path,
-    as_json: bool,
+    answer: CommandResult, command: str, suite: str | None, asked: str | None,
+    runs_dir: Path, data_dir: Path,
 ) -> None:  # fmt: skip
     """Study a suite's runs on one data set; write tables and figures, and print the page."""
-    with speaking(command, as_json=as_json) as answer:
-        from benchmark.comparison import leak_study, library, subset_study
-        from benchmark.comparison.wording import limitations
-        from benchmark.evaluation.figures import write_png
-        from benchmark.reporting.comparison_tables import study_tables
-        from benchmark.reporting.figures import study_figure
+    from benchmark.comparison import leak_study, library, subset_study
+    from benchmark.comparison.wording import limitations
+    from benchmark.evaluation.figures import write_png
+    from benchmark.reporting.comparison_tables import study_tables
+    from benchmark.reporting.figures import study_figure
 
-        suites = (suite,) if suite else leak_study.LEAK_SUITES
-        experiments = [item for name in suites for item in registry.experiments_of(name)]
-        named = command if command in suites else suites[0]
-        runs = options.open_library(runs_dir, data_dir, answer, suite=named)
-        dataset = library.choose_dataset(runs, suites, asked)
-        study_of = leak_study.leak_study if command == "leak" else subset_study.subset_study
-        page_of = leak_study.leak_page if command == "leak" else subset_study.subset_page
-        with busy("comparing"):
-            page = page_of(study_of(runs, experiments, dataset))
-        limits = limitations(run for run in runs.runs if run.setting.dataset == dataset)
-        heading = f"{'SYNTHETIC FACES · ' * page.data['drawn']}{page.title}"
-        tables = study_tables(page)
-        lines = [f"# {heading}", "", *(f"- {text}" for text in page.sentences), ""]
-        notes = (*page.notes, *limits)
-        lines += [*map(forms.markdown, tables), *(f"- {text}" for text in notes), ""]
-        stem = runs_dir / "leaderboards" / f"{suite or command}-{dataset}"
-        files = [f"{stem}.md"]
-        write_text(Path(files[0]), "\n".join(lines))
-        for picture in page.pictures:
-            files.append(f"{stem}{'-' * bool(picture.name)}{picture.name}.png")
-            write_png(Path(files[-1]), study_figure(picture, dataset, drawn=page.data["drawn"]))
-        answer.data = page.data | {"sentences": list(page.sentences), "files": files}
-        out.print(Text(heading, style="bold"))
-        for table in tables:
-            out.print()
-            print_table(table)
-        parts = ("The answer", "How to read it", "Limitations")
-        for title, texts in zip(parts, (page.sentences, page.notes, limits), strict=True):
-            out.print(Text(f"\n{title}", style="bold"))
-            print_points(texts)
-        tell(f"\nWritten: {', '.join(files)}")
+    suites = (suite,) if suite else leak_study.LEAK_SUITES
+    experiments = [item for name in suites for item in registry.experiments_of(name)]
+    named = command if command in suites else suites[0]
+    runs = options.open_library(runs_dir, data_dir, answer, suite=named)
+    dataset = library.choose_dataset(runs, suites, asked)
+    study_of = leak_study.leak_study if command == "leak" else subset_study.subset_study
+    page_of = leak_study.leak_page if command == "leak" else subset_study.subset_page
+    with busy("comparing"):
+        page = page_of(study_of(runs, experiments, dataset))
+    limits = limitations(run for run in runs.runs if run.setting.dataset == dataset)
+    heading = f"{'SYNTHETIC FACES · ' * page.data['drawn']}{page.title}"
+    tables = study_tables(page)
+    lines = [f"# {heading}", "", *(f"- {text}" for text in page.sentences), ""]
+    notes = (*page.notes, *limits)
+    lines += [*map(forms.markdown, tables), *(f"- {text}" for text in notes), ""]
+    stem = runs_dir / "leaderboards" / f"{suite or command}-{dataset}"
+    files = [f"{stem}.md"]
+    write_text(Path(files[0]), "\n".join(lines))
+    for picture in page.pictures:
+        files.append(f"{stem}{'-' * bool(picture.name)}{picture.name}.png")
+        write_png(Path(files[-1]), study_figure(picture, dataset, drawn=page.data["drawn"]))
+    answer.data = page.data | {"sentences": list(page.sentences), "files": files}
+    out.print(Text(heading, style="bold"))
+    for table in tables:
+        out.print()
+        print_table(table)
+    parts = ("The answer", "How to read it", "Limitations")
+    for title, texts in zip(parts, (page.sentences, page.notes, limits), strict=True):
+        out.print(Text(f"\n{title}", style="bold"))
+        print_points(texts)
+    tell(f"\nWritten: {', '.join(files)}")

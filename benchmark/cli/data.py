@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from benchmark.cli import output
-from benchmark.cli.options import DEFAULT_DATA_DIR, AsJson, DataDir, DatasetName, WeightsDir
+from benchmark.cli.options import DEFAULT_DATA_DIR, Answer, DataDir, DatasetName, WeightsDir
 from benchmark.cli.output import err, out, print_table
 from benchmark.errors import DataError
 from benchmark.reporting.tables import NOTHING, Cell, Column, Table
@@ -68,11 +68,9 @@ DetectorModel = Annotated[Path | None, _cropping(
     "--detector-model", envvar="FACEBENCH_DETECTOR_MODEL")]
 # fmt: on
 
-app = typer.Typer(no_args_is_help=True, help="Prepare and audit data sets of faces.")
 
-
-@app.command()
 def crop(
+    answer: Answer,
     source: Photographs,
     out_dir: OutDir = None,
     image_px: Annotated[int, typer.Option(help="Side of the faces in pixels.")] = 100,
@@ -84,7 +82,6 @@ def crop(
     detector_model: DetectorModel = None,
     weights_dir: WeightsDir = None,
     data_dir: DataDir = DEFAULT_DATA_DIR,
-    as_json: AsJson = False,
 ) -> None:
     """Find the faces in photographs and cut them out, as the study did: box, margin, resize.
 
@@ -96,61 +93,59 @@ def crop(
       facebench data crop photos.zip --out faces --faces all --fit square --image-px 224
       facebench data crop UTKFace.tar.gz && facebench data prepare UTKFace-crops
     """
-    with output.speaking("data crop", as_json=as_json) as answer:
-        from benchmark.data import crop as cropping
+    from benchmark.data import crop as cropping
 
-        cropper = cropping.Cropper(
-            cropping.CropOptions(margin, image_px, fit, faces, threshold),
-            cropping.DetectorChoice(detector, detector_model, weights_dir or data_dir / "weights"),
-            as_png=True,
-        )
-        name = re.sub(r"[.](tar[.]gz|tgz|tar|zip)$", "", source.resolve().name)
-        folder = out_dir or Path(f"{name}-crops")
-        with output.watching() as watch:
-            table, others, n_new = cropping.crop_folder(source, folder, cropper, watch)
-        of_picture = table.drop_duplicates("file")
-        counts = {kind: int((of_picture["outcome"] == kind).sum()) for kind in cropping.OUTCOMES}
-        without = table[table["outcome"] != "cropped"][["file", "outcome", "reason"]]
-        answer.data = {
-            "folder": str(folder),
-            "detector": cropping.load_detector(cropper.detector).name,
-            "pictures": len(of_picture),
-            "new": n_new,
-            "not_pictures": len(others),
-            "passed_over": others,
-            "outcomes": counts,
-            "crops": len(table) - len(without),
-            "without_crop": without.to_dict("records"),
-        }
-        if others:
-            what = "files are no pictures by their names, and were passed over"
-            answer.warnings.append(f"{len(others):,} {what}: {_some(others)}.")
-        if len(without):
-            missing = (without["file"] + ": " + without["reason"]).tolist()
-            answer.errors.append(
-                DataError(
-                    f"{len(missing)} of {len(of_picture)} pictures have no crop; {_some(missing)}",
-                    source=str(folder / "crops.csv"),
-                    fix="The others are done; a lower --threshold may find more",
-                )
+    cropper = cropping.Cropper(
+        cropping.CropOptions(margin, image_px, fit, faces, threshold),
+        cropping.DetectorChoice(detector, detector_model, weights_dir or data_dir / "weights"),
+        as_png=True,
+    )
+    name = re.sub(r"[.](tar[.]gz|tgz|tar|zip)$", "", source.resolve().name)
+    folder = out_dir or Path(f"{name}-crops")
+    with output.watching() as watch:
+        table, others, n_new = cropping.crop_folder(source, folder, cropper, watch)
+    of_picture = table.drop_duplicates("file")
+    counts = {kind: int((of_picture["outcome"] == kind).sum()) for kind in cropping.OUTCOMES}
+    without = table[table["outcome"] != "cropped"][["file", "outcome", "reason"]]
+    answer.data = {
+        "folder": str(folder),
+        "detector": cropping.load_detector(cropper.detector).name,
+        "pictures": len(of_picture),
+        "new": n_new,
+        "not_pictures": len(others),
+        "passed_over": others,
+        "outcomes": counts,
+        "crops": len(table) - len(without),
+        "without_crop": without.to_dict("records"),
+    }
+    if others:
+        what = "files are no pictures by their names, and were passed over"
+        answer.warnings.append(f"{len(others):,} {what}: {_some(others)}.")
+    if len(without):
+        missing = (without["file"] + ": " + without["reason"]).tolist()
+        answer.errors.append(
+            DataError(
+                f"{len(missing)} of {len(of_picture)} pictures have no crop; {_some(missing)}",
+                source=str(folder / "crops.csv"),
+                fix="The others are done; a lower --threshold may find more",
             )
-        numbers = {"pictures": len(of_picture), "done before": len(of_picture) - n_new}
-        numbers |= counts | {"with several faces": int((of_picture["faces_seen"] > 1).sum())}
-        by = f"by {answer.data['detector']}"
-        out.print(f"[bold]{escape(str(folder))}[/], {by}", soft_wrap=True)
-        print_table(Table.of(["", ""], [(k, f"{n:,}") for k, n in numbers.items()]))
+        )
+    numbers = {"pictures": len(of_picture), "done before": len(of_picture) - n_new}
+    numbers |= counts | {"with several faces": int((of_picture["faces_seen"] > 1).sum())}
+    by = f"by {answer.data['detector']}"
+    out.print(f"[bold]{escape(str(folder))}[/], {by}", soft_wrap=True)
+    print_table(Table.of(["", ""], [(k, f"{n:,}") for k, n in numbers.items()]))
 
 
 def _some(lines: list[str]) -> str:
     return "; ".join(lines[:SHOWN_FILES]) + ("; …" if len(lines) > SHOWN_FILES else "")
 
 
-@app.command()
 def fetch(
+    answer: Answer,
     name: Published,
     accept: Accept = False,
     data_dir: DataDir = DEFAULT_DATA_DIR,
-    as_json: AsJson = False,
 ) -> None:
     """Show the licence of a published data set and, once it is accepted, fetch its archive.
 
@@ -160,38 +155,37 @@ def fetch(
       facebench data fetch utkface
       facebench data fetch utkface --accept-licence
     """
-    with output.speaking("data fetch", as_json=as_json) as answer:
-        from benchmark.data import fetch as published
+    from benchmark.data import fetch as published
 
-        if name != published.NAME:
-            raise DataError(f"no published data set is called {name!r}", allowed=published.NAME)
-        for line in published.TERMS:
-            err.print(escape(line), soft_wrap=True)
-        if not accept and sys.stdin.isatty():
-            accept = typer.confirm("Do you accept this?", default=False, err=True)
-        if not accept:
-            raise DataError(
-                f"the licence of {name} was not accepted",
-                fix=f"Read it above; `facebench data fetch {name} --accept-licence` accepts it",
-            )
-        fetched = published.fetch(data_dir, progress=not as_json)
-        answer.data = {
-            "file": str(fetched.path),
-            "is_new": fetched.is_new,
-            "faces": fetched.n_faces,
-            "sha256": fetched.sha256,
-            "terms": list(published.TERMS),
-        }
-        file, came = escape(str(fetched.path)), "fetched" if fetched.is_new else "there already"
-        out.print(
-            f"[bold]{file}[/] {came}: names of {fetched.n_faces:,} faces, sha256 "
-            f"{fetched.sha256[:16]}\nNext: facebench data prepare {file}",
-            soft_wrap=True,
+    if name != published.NAME:
+        raise DataError(f"no published data set is called {name!r}", allowed=published.NAME)
+    for line in published.TERMS:
+        err.print(escape(line), soft_wrap=True)
+    if not accept and sys.stdin.isatty():
+        accept = typer.confirm("Do you accept this?", default=False, err=True)
+    if not accept:
+        raise DataError(
+            f"the licence of {name} was not accepted",
+            fix=f"Read it above; `facebench data fetch {name} --accept-licence` accepts it",
         )
+    fetched = published.fetch(data_dir, progress=not answer.prints_json)
+    answer.data = {
+        "file": str(fetched.path),
+        "is_new": fetched.is_new,
+        "faces": fetched.n_faces,
+        "sha256": fetched.sha256,
+        "terms": list(published.TERMS),
+    }
+    file, came = escape(str(fetched.path)), "fetched" if fetched.is_new else "there already"
+    out.print(
+        f"[bold]{file}[/] {came}: names of {fetched.n_faces:,} faces, sha256 "
+        f"{fetched.sha256[:16]}\nNext: facebench data prepare {file}",
+        soft_wrap=True,
+    )
 
 
-@app.command()
 def prepare(
+    answer: Answer,
     source: NamedFaces,
     image_px: Annotated[int, typer.Option(help="Side of the packed faces in pixels.")] = 100,
     name: NewName = None,
@@ -201,7 +195,6 @@ def prepare(
     words: Words = None,
     datasheet: Datasheet = None,
     data_dir: DataDir = DEFAULT_DATA_DIR,
-    as_json: AsJson = False,
 ) -> None:
     """Pack the faces of SOURCE, find duplicates and defects, and split them without leaks.
 
@@ -222,34 +215,33 @@ def prepare(
     from benchmark.data.labels import parse_map
     from benchmark.data.prepare import prepare as prepare_faces
 
-    with output.speaking("data prepare", as_json=as_json) as answer:
-        with output.watching() as watch:
-            faces, is_new, seconds = prepare_faces(
-                source,
-                data_dir,
-                image_px=image_px,
-                name=name,
-                table=table,
-                layout=layout,
-                labels=labels or [],
-                given=parse_map(words or []),
-                datasheet=decoded(datasheet.read_bytes())[0].strip() if datasheet else "",
-                on_progress=watch,
-            )
-        answer.data = {
-            "dataset": faces.name,
-            "folder": str(faces.folder),
-            "is_new": is_new,
-            "seconds": round(seconds, 2),
-            **{key: faces.manifest[key] for key in faces.manifest if key not in ("schema", "name")},
-            "quarantine": faces.rejected().to_dict("records"),
-        }
-        answer.warnings += _conversions(faces) + label_gaps(faces)
-        answer.errors += _unusable(faces)
-        done = f"prepared in {seconds:.1f} s" if is_new else "is there already"
-        out.print(f"[bold]{faces.name}[/] {done}: {escape(str(faces.folder))}", soft_wrap=True)
-        _print_counts(faces)
-        _print_labels(faces)
+    with output.watching() as watch:
+        faces, is_new, seconds = prepare_faces(
+            source,
+            data_dir,
+            image_px=image_px,
+            name=name,
+            table=table,
+            layout=layout,
+            labels=labels or [],
+            given=parse_map(words or []),
+            datasheet=decoded(datasheet.read_bytes())[0].strip() if datasheet else "",
+            on_progress=watch,
+        )
+    answer.data = {
+        "dataset": faces.name,
+        "folder": str(faces.folder),
+        "is_new": is_new,
+        "seconds": round(seconds, 2),
+        **{key: faces.manifest[key] for key in faces.manifest if key not in ("schema", "name")},
+        "quarantine": faces.rejected().to_dict("records"),
+    }
+    answer.warnings += _conversions(faces) + label_gaps(faces)
+    answer.errors += _unusable(faces)
+    done = f"prepared in {seconds:.1f} s" if is_new else "is there already"
+    out.print(f"[bold]{faces.name}[/] {done}: {escape(str(faces.folder))}", soft_wrap=True)
+    _print_counts(faces)
+    _print_labels(faces)
 
 
 def _conversions(faces: "FaceSet") -> list[str]:
@@ -323,13 +315,12 @@ def _print_counts(faces: "FaceSet") -> None:
     print_table(Table.of(["", Column("", left=True, fold=True)], lines))
 
 
-@app.command()
 def sample(
+    answer: Answer,
     n_faces: Annotated[int, typer.Option("--faces", help="About how many faces to draw.")],
     dataset: DatasetName = None,
     name: SampleName = None,
     data_dir: DataDir = DEFAULT_DATA_DIR,
-    as_json: AsJson = False,
 ) -> None:
     """Draw a smaller data set from a prepared one: clusters whole, each face in its part.
 
@@ -341,26 +332,24 @@ def sample(
     """
     from benchmark.data.dataset import choose_dataset, draw_sample
 
-    with output.speaking("data sample", as_json=as_json) as answer:
-        faces = choose_dataset(data_dir, dataset)
-        with output.busy("sampling"):
-            chosen = draw_sample(faces, n_faces, name or f"{faces.name}-{n_faces}")
-        counts = chosen.manifest["counts"]
-        answer.data = {"name": chosen.name, "folder": str(chosen.folder)}
-        answer.data |= {"of": faces.name, "counts": counts}
-        out.print(
-            f"[bold]{chosen.name}[/]: {len(chosen.table):,} of {len(faces.table):,} faces in "
-            f"{counts['clusters']:,} whole clusters; train {counts['train']:,}, val "
-            f"{counts['val']:,}, test {counts['test']:,}, as they were · {chosen.folder}",
-            soft_wrap=True,
-        )
+    faces = choose_dataset(data_dir, dataset)
+    with output.busy("sampling"):
+        chosen = draw_sample(faces, n_faces, name or f"{faces.name}-{n_faces}")
+    counts = chosen.manifest["counts"]
+    answer.data = {"name": chosen.name, "folder": str(chosen.folder)}
+    answer.data |= {"of": faces.name, "counts": counts}
+    out.print(
+        f"[bold]{chosen.name}[/]: {len(chosen.table):,} of {len(faces.table):,} faces in "
+        f"{counts['clusters']:,} whole clusters; train {counts['train']:,}, val "
+        f"{counts['val']:,}, test {counts['test']:,}, as they were · {chosen.folder}",
+        soft_wrap=True,
+    )
 
 
-@app.command()
 def audit(
+    answer: Answer,
     dataset: DatasetName = None,
     data_dir: DataDir = DEFAULT_DATA_DIR,
-    as_json: AsJson = False,
 ) -> None:
     """Count the faces of each part of the split, what leaks, and which labels are in conflict.
 
@@ -375,24 +364,23 @@ def audit(
     from benchmark.data.labelled import label_gaps
     from benchmark.data.prepare import audit as audit_faces
 
-    with output.speaking("data audit", as_json=as_json) as answer:
-        faces = choose_dataset(data_dir, dataset)
-        with output.busy("auditing"):
-            found = audit_faces(faces)
-            noise = label_noise(faces.table)
-        known = noise.astype(object).where(noise.notna(), None)
-        answer.data = found | {"label_noise": known.to_dict("records")}
-        answer.errors += [DataError(finding) for finding in found["findings"]]
-        answer.warnings += label_gaps(faces)
-        kind = "synthetic faces" if faces.drawn else "faces"
-        out.print(f"[bold]{faces.name}[/], {kind} of {faces.image_px} px")
-        _print_counts(faces)
-        for table in _audit_tables(found):
-            print_table(table)
-        _print_noise(noise)
-        _print_labels(faces)
-        if not found["findings"]:
-            out.print("[green]Nothing found that should not be.[/]")
+    faces = choose_dataset(data_dir, dataset)
+    with output.busy("auditing"):
+        found = audit_faces(faces)
+        noise = label_noise(faces.table)
+    known = noise.astype(object).where(noise.notna(), None)
+    answer.data = found | {"label_noise": known.to_dict("records")}
+    answer.errors += [DataError(finding) for finding in found["findings"]]
+    answer.warnings += label_gaps(faces)
+    kind = "synthetic faces" if faces.drawn else "faces"
+    out.print(f"[bold]{faces.name}[/], {kind} of {faces.image_px} px")
+    _print_counts(faces)
+    for table in _audit_tables(found):
+        print_table(table)
+    _print_noise(noise)
+    _print_labels(faces)
+    if not found["findings"]:
+        out.print("[green]Nothing found that should not be.[/]")
 
 
 def _audit_tables(found: dict[str, Any]) -> list[Table]:

@@ -36,6 +36,7 @@ Dataset = Annotated[str | None, option(
 
 
 def leaderboard(
+    answer: options.Answer,
     suite: Suites = None,
     dataset: Dataset = None,
     where: Annotated[list[str] | None, option(
@@ -68,7 +69,6 @@ def leaderboard(
     runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
     data_dir: options.DataDir = options.DEFAULT_DATA_DIR,
     weights_dir: options.WeightsDir = None,
-    as_json: options.AsJson = False,
 ) -> None:  # fmt: skip
     """Rank the available runs; write the tables as Markdown, CSV, LaTeX, JSON and an HTML page.
 
@@ -83,40 +83,39 @@ def leaderboard(
       facebench leaderboard --acknowledge b9aa30a6a761 --why "Split and pixels checked by hand"
       facebench leaderboard --json
     """
-    with output.speaking("leaderboard", as_json=as_json) as answer:
-        from benchmark.reporting import leaderboards as boards_of
-        from benchmark.reporting.columns import as_data, narrowed
+    from benchmark.reporting import leaderboards as boards_of
+    from benchmark.reporting.columns import as_data, narrowed
 
-        if why and not acknowledge:
-            raise RunError("--why gives a reason for nothing", fix="Name a run with --acknowledge")
-        for name in acknowledge or ():
-            _acknowledge(name, why, runs_dir, answer)
-        places = boards_of.Places(runs_dir, data_dir, weights_dir or data_dir / "weights")
-        folder, is_owned = out_dir or runs_dir / "leaderboards", overwrite or out_dir is None
-        with output.watching() as watch:
-            available = boards_of.available_runs(
-                runs_dir, from_predictions=from_predictions, watch=watch
-            )
-            boards = [] if folds else boards_of.leaderboards(
-                available, places, suite or (), dataset,
-                ad_hoc=ad_hoc, fitting=fit_references, watch=watch,
-            )  # fmt: skip
-        answer.warnings += available.warnings
-        if folds:
-            datasets = available.datasets(dataset, folder)
-            runs = [run for run in available.runs if run.setting.dataset in datasets]
-            _write_folds(runs, suite or (), folder, answer, overwrite=is_owned)
-            return
-        answer.data = {"leaderboards": []}
-        for board in boards:
-            if where or sort:
-                board = narrowed(board, where or (), sort)
-            with output.busy("writing"):
-                files = boards_of.write_board(board, folder, runs_dir, is_owned)
-            answer.data["leaderboards"].append(as_data(board) | {"files": list(map(str, files))})
-            _print(board, whole=notes)
-            others = ", ".join(path.suffix for path in files[1:])
-            output.tell(f"\nWritten: {files[0]}, {others}")
+    if why and not acknowledge:
+        raise RunError("--why gives a reason for nothing", fix="Name a run with --acknowledge")
+    for name in acknowledge or ():
+        _acknowledge(name, why, runs_dir, answer)
+    places = boards_of.Places(runs_dir, data_dir, weights_dir or data_dir / "weights")
+    folder, is_owned = out_dir or runs_dir / "leaderboards", overwrite or out_dir is None
+    with output.watching() as watch:
+        available = boards_of.available_runs(
+            runs_dir, from_predictions=from_predictions, watch=watch
+        )
+        boards = [] if folds else boards_of.leaderboards(
+            available, places, suite or (), dataset,
+            ad_hoc=ad_hoc, fitting=fit_references, watch=watch,
+        )  # fmt: skip
+    answer.warnings += available.warnings
+    if folds:
+        datasets = available.datasets(dataset, folder)
+        runs = [run for run in available.runs if run.setting.dataset in datasets]
+        _write_folds(runs, suite or (), folder, answer, overwrite=is_owned)
+        return
+    answer.data = {"leaderboards": []}
+    for board in boards:
+        if where or sort:
+            board = narrowed(board, where or (), sort)
+        with output.busy("writing"):
+            files = boards_of.write_board(board, folder, runs_dir, is_owned)
+        answer.data["leaderboards"].append(as_data(board) | {"files": list(map(str, files))})
+        _print(board, whole=notes)
+        others = ", ".join(path.suffix for path in files[1:])
+        output.tell(f"\nWritten: {files[0]}, {others}")
 
 
 def _acknowledge(argument: str, why: str, runs_dir: Path, answer: output.CommandResult) -> None:

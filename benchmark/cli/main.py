@@ -26,6 +26,7 @@ from benchmark.cli import (
     tune,
     weights,
 )
+from benchmark.cli.options import as_command
 from benchmark.cli.output import Options, out
 
 app = typer.Typer(
@@ -58,26 +59,38 @@ def root(
     Options.named_folders.clear()
 
 
-GROUPS = {"data": data.app, "weights": weights.app, "runs": tracking.app}
-COMMANDS: tuple[Callable[..., None], ...] = (
+Commands = tuple[Callable[..., None], ...]
+COMMANDS: Commands = (
     run.run, run.plan, tune.tune, speed.speed, audit_split.audit_split, leaderboard.leaderboard,
     compare.compare, compare.leak, compare.subsets, report.report, predict.evaluate, report.card,
     predict.predict, predict.export, registry.list_, registry.show, tracking.ui, maintenance.verify,
     maintenance.status, maintenance.clean, maintenance.doctor,
 )  # fmt: skip
 """In the order of --help."""
+GROUPS: dict[str, tuple[str, Commands]] = {
+    "data": ("Prepare and audit data sets of faces.", (
+        data.crop, data.fetch, data.prepare, data.sample, data.audit, report.explore)),
+    "weights": ("Weights that backbones start from.", (
+        weights.list_, weights.verify, weights.add)),
+    "runs": ("Look after the folders of runs.", (maintenance.rescore, tracking.import_)),
+}  # fmt: skip
 
-for name, group in GROUPS.items():
-    app.add_typer(group, name=name)
-for command in COMMANDS:
-    app.command(command.__name__.strip("_").replace("_", "-"))(command)
-data.app.command("explore")(report.explore)
-for group in (app, *GROUPS.values()):
-    for info in group.registered_commands:
+
+def _add(group: typer.Typer, commands: Commands, path: str = "") -> None:
+    for function in commands:
+        name = function.__name__.strip("_").replace("_", "-")
         # Typer keeps line breaks; a paragraph is as wide as the terminal, and examples come last.
-        said, _, examples = (inspect.getdoc(info.callback) or "").partition("\n\nExamples:\n")
-        info.help = "\n\n".join(" ".join(part.split()) for part in said.split("\n\n"))
-        info.epilog = "\n\n".join(["Examples:", *map(str.strip, examples.splitlines())])
+        said, _, examples = (inspect.getdoc(function) or "").partition("\n\nExamples:\n")
+        text = "\n\n".join(" ".join(part.split()) for part in said.split("\n\n"))
+        epilog = "\n\n".join(["Examples:", *map(str.strip, examples.splitlines())])
+        group.command(name, help=text, epilog=epilog)(as_command(f"{path}{name}", function))
+
+
+_add(app, COMMANDS)
+for name, (text, commands) in GROUPS.items():
+    group = typer.Typer(no_args_is_help=True, help=text)
+    _add(group, commands, f"{name} ")
+    app.add_typer(group, name=name)
 
 
 def _print_any_name() -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from benchmark import registry
-from benchmark.cli.output import CommandResult, Options, watching
+from benchmark.cli.output import CommandResult, Options, speaking, watching
 from benchmark.errors import BenchmarkError, DataError, RunError, require
 from benchmark.experiment.architectures import ARCHITECTURES
 from benchmark.experiment.definition import Experiment
@@ -33,31 +33,6 @@ SHORT_IDENTITY = 12
 """Digits of a run's identity, as tables show it."""
 ADVANCED = "Advanced options"
 """The panel of what most calls leave as it is."""
-
-
-def grouped(command: Callable[..., None]) -> Callable[..., None]:
-    """Let a command's parameter whose type is a dataclass of options stand for all of them."""
-    given = inspect.signature(command).parameters.values()
-    groups: dict[str, Any] = {
-        it.name: it.annotation for it in given if dataclasses.is_dataclass(it.annotation)
-    }
-
-    @functools.wraps(command)
-    def called(**values: Any) -> None:
-        for name, group in groups.items():
-            fields = [field.name for field in dataclasses.fields(group)]
-            values[name] = group(**{field: values.pop(field) for field in fields})
-        command(**values)
-
-    options = list[inspect.Parameter]()
-    for it in given:
-        options += [
-            it.replace(name=field.name, annotation=field.type, default=field.default)
-            for field in dataclasses.fields(groups[it.name])
-        ] if it.name in groups else [it]  # fmt: skip
-    called.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
-    called.__annotations__ = {it.name: it.annotation for it in options}
-    return called
 
 
 Completions = list[tuple[str, str]]
@@ -161,6 +136,43 @@ AsJson = Annotated[bool, option("Print one JSON object for a machine.", "--json"
 Overwrite = Annotated[bool, advanced("Replace files that exist, but no input.", "--overwrite")]
 Quiet = Annotated[bool, option("Print results only.", "--quiet", "-q")]
 # fmt: on
+Answer = Annotated[CommandResult, {"as_json": AsJson}]
+QuietAnswer = Annotated[CommandResult, {"quiet": Quiet, "as_json": AsJson}]
+"""What a command fills; it brings the options that say how it is printed."""
+
+
+def as_command(name: str, function: Callable[..., None]) -> Callable[..., None]:
+    """Let a function be called with options, and its answer, the first parameter, be printed.
+
+    A parameter whose type is a dataclass of options stands for all of them.
+    """
+    first, *given = inspect.signature(function).parameters.values()
+    groups: dict[str, Any] = {
+        it.name: it.annotation for it in given if dataclasses.is_dataclass(it.annotation)
+    }
+
+    @functools.wraps(function)
+    def called(*, as_json: bool = False, quiet: bool = False, **values: Any) -> None:
+        for parameter, group in groups.items():
+            own = {field.name: values.pop(field.name) for field in dataclasses.fields(group)}
+            values[parameter] = group(**own)
+        with speaking(name, as_json=as_json, quiet=quiet) as answer:
+            function(answer, **values)
+
+    options = dict[str, tuple[Any, Any]]()
+    for it in given:
+        fields = dataclasses.fields(groups[it.name]) if it.name in groups else ()
+        options |= {of.name: (of.type, of.default) for of in fields}
+        options |= {} if fields else {it.name: (it.annotation, it.default)}
+    options |= {
+        option: (type_, False) for option, type_ in first.annotation.__metadata__[0].items()
+    }
+    called.__annotations__ = {option: type_ for option, (type_, _) in options.items()}
+    called.__signature__ = inspect.Signature([  # type: ignore[attr-defined]
+        inspect.Parameter(option, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=type_)
+        for option, (type_, default) in options.items()
+    ])  # fmt: skip
+    return called
 
 
 def parse_settings(texts: Iterable[str]) -> dict[str, Any]:

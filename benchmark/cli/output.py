@@ -70,21 +70,22 @@ class CommandResult:
     """What a command found; printed as a person's text or as the JSON envelope."""
 
     command: str
+    prints_json: bool = False
     data: Any = None
     warnings: list[str] = field(default_factory=list)
     errors: list[BenchmarkError] = field(default_factory=list)
     code: ExitCode | None = None
     """What the command ends with; None where it ends with FINDINGS if there are errors."""
 
-    def as_json(self) -> str:
+    def envelope(self) -> str:
         """Write `{schema, command, ok, data, warnings, errors}`."""
         parts = ("found", "allowed", "source", "fix")
         errors = [{part: getattr(error, part) for part in parts} for error in self.errors]
-        envelope = {
+        found = {
             "schema": SCHEMA, "command": self.command, "ok": not errors, "data": self.data,
             "warnings": self.warnings, "errors": errors,
         }  # fmt: skip
-        return json.dumps(envelope, indent=2, default=str)
+        return json.dumps(found, indent=2, default=str)
 
 
 @contextlib.contextmanager
@@ -96,7 +97,7 @@ def speaking(
     BenchmarkError, OSError and Ctrl-C become a sentence and a code, too. With `as_json` the
     envelope is printed alone on stdout, whatever happens, and `out` prints nothing.
     """
-    answer = CommandResult(command)
+    answer = CommandResult(command, as_json)
     out.quiet, Options.quiet = as_json, quiet or as_json
     try:
         check_named_folders(command)
@@ -113,7 +114,7 @@ def speaking(
     finally:
         out.quiet = Options.quiet = False
     if as_json:
-        print(answer.as_json())
+        print(answer.envelope())
     else:
         for warning in answer.warnings:
             say_warning(warning)

@@ -14,7 +14,7 @@ from benchmark import registry
 from benchmark.cli import options
 from benchmark.cli.data import DetectorModel, DetectorName, Faces
 from benchmark.cli.options import option
-from benchmark.cli.output import ExitCode, busy, out, print_table, speaking, watching
+from benchmark.cli.output import ExitCode, busy, out, print_table, watching
 from benchmark.errors import BenchmarkError, DataError, RunError, and_more
 from benchmark.files import check_outputs, sha256_of
 from benchmark.record import finished_runs
@@ -43,6 +43,7 @@ Checkpoint = Annotated[
 
 
 def predict(
+    answer: options.QuietAnswer,
     images: Annotated[list[Path], typer.Argument(
         metavar="IMAGE...", help="Pictures or folders.")],
     run: RunOption = None,
@@ -61,8 +62,6 @@ def predict(
     runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
     weights_dir: options.WeightsDir = None,
     data_dir: options.DataDir = options.DEFAULT_DATA_DIR,
-    as_json: options.AsJson = False,
-    quiet: options.Quiet = False,
 ) -> None:  # fmt: skip
     """Predict age group, gender and race of faces in pictures with a trained network.
 
@@ -74,41 +73,40 @@ def predict(
       facebench predict photo.jpg --run mtl-cnn-none-full --crop --draw annotated
       facebench predict faces --checkpoint model.safetensors --csv > answers.csv
     """
-    with speaking("predict", as_json=as_json, quiet=quiet) as answer:
-        from benchmark.data.crop import CropOptions, DetectorChoice
-        from benchmark.inference.predict import Cropping, Predictor
-        from benchmark.training.device import choose_device
+    from benchmark.data.crop import CropOptions, DetectorChoice
+    from benchmark.inference.predict import Cropping, Predictor
+    from benchmark.training.device import choose_device
 
-        if as_csv and as_json:
-            raise RunError("--csv and --json both want the standard output", allowed="one of them")
-        if not any(path.exists() for path in images):
-            names = ", ".join(map(str, images[:3]))
-            raise DataError(f"{names} does not exist", allowed="pictures, or folders of them")
-        choice = DetectorChoice(detector, detector_model, weights_dir or data_dir / "weights")
-        cropping = Cropping(CropOptions(faces=faces), choice) if crop else None
-        network = _network(run, checkpoint, runs_dir)
-        predictor = Predictor(network, choose_device(device, "fp32"), cropping, calibrated)
-        with watching() as watch:
-            table = predictor.read(images, watch)
-        answer.data = {
-            "network": network.title, "weights": str(network.path),
-            "weights_sha256": sha256_of(network.path), "faces_px": network.faces_px,
-            "cropped": crop, "temperatures": network.temperatures if calibrated else None,
-            "labels_are": PERCEIVED,
-            "faces": table.astype(object).where(table.notna(), None).to_dict("records"),
-        }  # fmt: skip
-        if draw:
-            answer.data["drawn"] = _draw(table, images, draw, network.tasks)
-        without = table[table["face"] == 0]
-        answer.errors = [
-            DataError(str(reason), source=str(file))
-            for file, reason in zip(without["file"], without["reason"], strict=True)
-        ]
-        answer.warnings += [*_not_pictures(images), *_edited(network)]
-        if as_csv:  # not by rich, which would break long lines; 9 digits, as in predictions.csv
-            print(table.to_csv(index=False, float_format="%.9g", lineterminator="\n"), end="")
-        else:
-            _print_predictions(table, network, calibrated=calibrated)
+    if as_csv and answer.prints_json:
+        raise RunError("--csv and --json both want the standard output", allowed="one of them")
+    if not any(path.exists() for path in images):
+        names = ", ".join(map(str, images[:3]))
+        raise DataError(f"{names} does not exist", allowed="pictures, or folders of them")
+    choice = DetectorChoice(detector, detector_model, weights_dir or data_dir / "weights")
+    cropping = Cropping(CropOptions(faces=faces), choice) if crop else None
+    network = _network(run, checkpoint, runs_dir)
+    predictor = Predictor(network, choose_device(device, "fp32"), cropping, calibrated)
+    with watching() as watch:
+        table = predictor.read(images, watch)
+    answer.data = {
+        "network": network.title, "weights": str(network.path),
+        "weights_sha256": sha256_of(network.path), "faces_px": network.faces_px,
+        "cropped": crop, "temperatures": network.temperatures if calibrated else None,
+        "labels_are": PERCEIVED,
+        "faces": table.astype(object).where(table.notna(), None).to_dict("records"),
+    }  # fmt: skip
+    if draw:
+        answer.data["drawn"] = _draw(table, images, draw, network.tasks)
+    without = table[table["face"] == 0]
+    answer.errors = [
+        DataError(str(reason), source=str(file))
+        for file, reason in zip(without["file"], without["reason"], strict=True)
+    ]
+    answer.warnings += [*_not_pictures(images), *_edited(network)]
+    if as_csv:  # not by rich, which would break long lines; 9 digits, as in predictions.csv
+        print(table.to_csv(index=False, float_format="%.9g", lineterminator="\n"), end="")
+    else:
+        _print_predictions(table, network, calibrated=calibrated)
 
 
 def _network(run: str | None, checkpoint: Path | None, runs_dir: Path) -> "TrainedNetwork":
@@ -207,6 +205,7 @@ def _draw(
 
 
 def export(
+    answer: options.QuietAnswer,
     to: Annotated[Literal["onnx", "safetensors"], option("What to write.", "--to")],
     run: RunOption = None,
     checkpoint: Checkpoint = None,
@@ -215,8 +214,6 @@ def export(
     overwrite: options.Overwrite = False,
     runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
     data_dir: options.DataDir = options.DEFAULT_DATA_DIR,
-    quiet: options.Quiet = False,
-    as_json: options.AsJson = False,
 ) -> None:  # fmt: skip
     """Write a trained network as ONNX or safetensors, and check that it predicts the same.
 
@@ -229,33 +226,32 @@ def export(
       facebench export --run fc7728290a43 --to onnx --out face.onnx
       facebench export --checkpoint model.safetensors --to onnx --json
     """
-    with speaking("export", as_json=as_json, quiet=quiet) as answer:
-        from benchmark.inference import export as exporting
+    from benchmark.inference import export as exporting
 
-        network = _network(run, checkpoint, runs_dir)
-        seed = f"-seed-{network.record.seed}" if network.record else ""
-        path = out_path or Path(f"{network.experiment.name}{seed}.{to}")
-        check_outputs([path], overwrite=overwrite, inputs=[network.path])
-        real = _validation_faces(network, data_dir)
-        if not real:
-            answer.warnings.append(
-                "compared on random pictures alone: the run's own faces are not prepared here"
-            )
-        with busy(f"writing {to}, and comparing"):
-            checks = exporting.export(network, to, path, real)
-        n_bytes = path.stat().st_size
-        answer.data = {
-            "path": str(path), "format": to, "bytes": n_bytes, "tolerance": exporting.TOLERANCE,
-            "compared": checks, "description": exporting.description(network),
-        }  # fmt: skip
-        size = f"{to}, {n_bytes / 2**20:.1f} MiB"
-        out.print(f"[bold]{path}[/]: {size}, of {escape(network.title)}", soft_wrap=True)
-        headings = ("compared with the network on", "largest difference", "other labels")
-        rows = [
-            (f"{it['pictures']} {it['on']}", f"{it['max_difference']:.2g}",
-             str(it["labels_that_differ"])) for it in checks
-        ]  # fmt: skip
-        print_table(Table.of(headings, rows))
+    network = _network(run, checkpoint, runs_dir)
+    seed = f"-seed-{network.record.seed}" if network.record else ""
+    path = out_path or Path(f"{network.experiment.name}{seed}.{to}")
+    check_outputs([path], overwrite=overwrite, inputs=[network.path])
+    real = _validation_faces(network, data_dir)
+    if not real:
+        answer.warnings.append(
+            "compared on random pictures alone: the run's own faces are not prepared here"
+        )
+    with busy(f"writing {to}, and comparing"):
+        checks = exporting.export(network, to, path, real)
+    n_bytes = path.stat().st_size
+    answer.data = {
+        "path": str(path), "format": to, "bytes": n_bytes, "tolerance": exporting.TOLERANCE,
+        "compared": checks, "description": exporting.description(network),
+    }  # fmt: skip
+    size = f"{to}, {n_bytes / 2**20:.1f} MiB"
+    out.print(f"[bold]{path}[/]: {size}, of {escape(network.title)}", soft_wrap=True)
+    headings = ("compared with the network on", "largest difference", "other labels")
+    rows = [
+        (f"{it['pictures']} {it['on']}", f"{it['max_difference']:.2g}",
+         str(it["labels_that_differ"])) for it in checks
+    ]  # fmt: skip
+    print_table(Table.of(headings, rows))
 
 
 def _validation_faces(network: "TrainedNetwork", data_dir: Path) -> "dict[str, Pixels]":
@@ -275,6 +271,7 @@ def _validation_faces(network: "TrainedNetwork", data_dir: Path) -> "dict[str, P
 
 
 def evaluate(
+    answer: options.QuietAnswer,
     run: Annotated[str, option(
         "A finished run's id (8 digits or more), or an experiment.", "--run",
         autocompletion=options.complete_run)],
@@ -284,8 +281,6 @@ def evaluate(
     device: options.DeviceName = None,
     data_dir: options.DataDir = options.DEFAULT_DATA_DIR,
     runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
-    quiet: options.Quiet = False,
-    as_json: options.AsJson = False,
 ) -> None:  # fmt: skip
     """Evaluate a trained network on another data set, scored as a run is scored.
 
@@ -297,31 +292,30 @@ def evaluate(
       facebench evaluate --run b9aa30a6a761 --dataset fairface-100
       facebench evaluate --run mtl-cnn-none-full-short --dataset photos-100 --json
     """
-    with speaking("evaluate", as_json=as_json, quiet=quiet) as answer:
-        from benchmark.data.dataset import choose_dataset, prepared_datasets
-        from benchmark.inference import evaluate as evaluation
-        from benchmark.training.device import choose_device
+    from benchmark.data.dataset import choose_dataset, prepared_datasets
+    from benchmark.inference import evaluate as evaluation
+    from benchmark.training.device import choose_device
 
-        records = finished_runs(run, runs_dir)
-        faces = choose_dataset(data_dir, dataset)
-        place = choose_device(device, "fp32").torch_device
-        answer.data = {"dataset": faces.name, "evaluations": []}
-        for record in records:
-            try:
-                with watching() as watch:
-                    on_faces = functools.partial(watch, f"evaluating faces, seed {record.seed}")
-                    found = evaluation.evaluate(
-                        record, faces, place, lambda: prepared_datasets(data_dir), on_faces
-                    )
-                with busy("writing tables and figures"):
-                    folder = evaluation.write(found, runs_dir)
-                answer.data["evaluations"].append({"folder": str(folder), **found.as_dict()})
-                _print_evaluation(found, folder)
-            except BenchmarkError as error:
-                if len(records) == 1:
-                    raise
-                answer.errors.append(error)
-                answer.code = ExitCode.RUNS_FAILED
+    records = finished_runs(run, runs_dir)
+    faces = choose_dataset(data_dir, dataset)
+    place = choose_device(device, "fp32").torch_device
+    answer.data = {"dataset": faces.name, "evaluations": []}
+    for record in records:
+        try:
+            with watching() as watch:
+                on_faces = functools.partial(watch, f"evaluating faces, seed {record.seed}")
+                found = evaluation.evaluate(
+                    record, faces, place, lambda: prepared_datasets(data_dir), on_faces
+                )
+            with busy("writing tables and figures"):
+                folder = evaluation.write(found, runs_dir)
+            answer.data["evaluations"].append({"folder": str(folder), **found.as_dict()})
+            _print_evaluation(found, folder)
+        except BenchmarkError as error:
+            if len(records) == 1:
+                raise
+            answer.errors.append(error)
+            answer.code = ExitCode.RUNS_FAILED
 
 
 def _print_evaluation(found: "Evaluation", folder: Path) -> None:

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from benchmark import registry
 from benchmark.cli import options
-from benchmark.cli.output import out, print_table, speaking
+from benchmark.cli.output import out, print_table
 from benchmark.errors import require_choice
 from benchmark.experiment.architectures import architecture_named
 from benchmark.experiment.definition import Augmentation, Experiment
@@ -34,12 +34,12 @@ LEAKY = (
 
 
 def list_(
+    answer: options.Answer,
     suite: options.OneSuite = None,
     architecture: Annotated[str | None, options.option("Only this architecture.")] = None,
     weights: Annotated[str | None, options.option("Only this weight source.")] = None,
     task: Annotated[str | None, options.option("age_group, gender, race or mtl.")] = None,
     runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
-    as_json: options.AsJson = False,
 ) -> None:
     """List experiments and suites, with what they cost and what the study printed.
 
@@ -48,36 +48,35 @@ def list_(
       facebench list --suite study
       facebench list --architecture vgg16 --weights vggface --task mtl --json
     """
-    with speaking("list", as_json=as_json) as answer:
-        every = registry.experiments().values()
-        given = {"architecture": architecture, "weights": weights, "task": task}
-        wanted = {field: value for field, value in given.items() if value is not None}
-        for field, value in wanted.items():
-            known = sorted({_summary(item)[field] for item in every})
-            require_choice(f"--{field}", value, tuple(known))
-        chosen = registry.experiments_of(suite) if suite else every
-        shown = [item for item in chosen if wanted.items() <= _summary(item).items()]
-        answer.warnings += map(str, registry.refused())
-        answer.data = {
-            "experiments": [item.as_dict() | _summary(item) for item in shown],
-            "suites": [asdict(item) for item in registry.suites().values()],
-        }
-        title = f"Suite {suite}, {_cost(shown)} PMACs" if suite else "Experiments"
-        if suite and any(item.study for item in shown):
-            columns = ["row", "experiment", *TASK_TITLES.values()]
-            print_table(Table.of(columns, list(map(_printed, shown)), title))
-            out.print(Text(f"\n{LEAKY}", style="dim"))
-        else:
-            rows = [(item.name, item.asks) for item in shown]
-            print_table(Table.of(["experiment", QUESTION], rows, title))
-        if suite is None and not wanted:
-            lines = [
-                (s.name, str(len(s.experiments)), _cost(registry.experiments_of(s.name)), s.asks)
-                for s in registry.suites().values()
-            ]
-            out.print()
-            print_table(Table.of(["suite", "experiments", "PMACs", QUESTION], lines))
-        out.print(Text(f"\n{COST}", style="dim"))
+    every = registry.experiments().values()
+    given = {"architecture": architecture, "weights": weights, "task": task}
+    wanted = {field: value for field, value in given.items() if value is not None}
+    for field, value in wanted.items():
+        known = sorted({_summary(item)[field] for item in every})
+        require_choice(f"--{field}", value, tuple(known))
+    chosen = registry.experiments_of(suite) if suite else every
+    shown = [item for item in chosen if wanted.items() <= _summary(item).items()]
+    answer.warnings += map(str, registry.refused())
+    answer.data = {
+        "experiments": [item.as_dict() | _summary(item) for item in shown],
+        "suites": [asdict(item) for item in registry.suites().values()],
+    }
+    title = f"Suite {suite}, {_cost(shown)} PMACs" if suite else "Experiments"
+    if suite and any(item.study for item in shown):
+        columns = ["row", "experiment", *TASK_TITLES.values()]
+        print_table(Table.of(columns, list(map(_printed, shown)), title))
+        out.print(Text(f"\n{LEAKY}", style="dim"))
+    else:
+        rows = [(item.name, item.asks) for item in shown]
+        print_table(Table.of(["experiment", QUESTION], rows, title))
+    if suite is None and not wanted:
+        lines = [
+            (s.name, str(len(s.experiments)), _cost(registry.experiments_of(s.name)), s.asks)
+            for s in registry.suites().values()
+        ]
+        out.print()
+        print_table(Table.of(["suite", "experiments", "PMACs", QUESTION], lines))
+    out.print(Text(f"\n{COST}", style="dim"))
 
 
 def _printed(experiment: Experiment) -> list[str]:
@@ -116,12 +115,12 @@ def _summary(experiment: Experiment) -> dict[str, Any]:
 
 
 def show(
+    answer: options.Answer,
     name: Annotated[
         str,
         typer.Argument(help="An experiment's name.", autocompletion=options.complete_experiment),
     ],
     runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
-    as_json: options.AsJson = False,
 ) -> None:
     """Show one definition in full: stages, parameters, recipe, STL counterparts.
 
@@ -129,34 +128,33 @@ def show(
       facebench show mtl-vgg16-imagenet-block5-gate
       facebench show mtl-vit_small_patch16_224-imagenet-full --json
     """
-    with speaking("show", as_json=as_json) as answer:
-        experiment = registry.experiment(name)
-        network = _network(experiment)
-        total, trained = network.parameter_counts()
-        counterparts = registry.counterparts_of(experiment)
-        # What standardises the features is no branch, and has no parameters.
-        branches = dict(getattr(network.head, "head", network.head).named_children())
-        heads = _counted(branches, set(branches))
-        answer.data = {
-            "experiment": experiment.as_dict(),
-            "stages": _counted(dict(network.backbone.stages.items()), set(network.trained_stages)),
-            "heads": [part for part in heads if part["parameters"]],
-            "parameters": {"total": total, "trained": trained},
-            "twins": {task: stl.name if stl else None for task, stl in counterparts.items()},
-        }
-        out.print(Text(experiment.name, style="bold"))
-        out.print(Text(f"{experiment.asks}\n"))
-        counts = [
-            (f"{title}{part['part']}", part["parameters"], part["parameters"] * part["trained"])
-            for title, parts in (("", answer.data["stages"]), ("head: ", answer.data["heads"]))
-            for part in parts
-        ]
-        rows = [(name, f"{n:,}", f"{m:,}" if m else NOTHING) for name, n, m in counts]
-        rows.append(("total", f"{total:,}", f"{trained:,}"))
-        print_table(Table.of(["stage, shallow to deep", "parameters", "trained"], rows))
-        out.print()
-        value = Column("value", left=True, fold=True)
-        print_table(Table.of(["field", value], list(_lines(experiment, answer.data["twins"]))))
+    experiment = registry.experiment(name)
+    network = _network(experiment)
+    total, trained = network.parameter_counts()
+    counterparts = registry.counterparts_of(experiment)
+    # What standardises the features is no branch, and has no parameters.
+    branches = dict(getattr(network.head, "head", network.head).named_children())
+    heads = _counted(branches, set(branches))
+    answer.data = {
+        "experiment": experiment.as_dict(),
+        "stages": _counted(dict(network.backbone.stages.items()), set(network.trained_stages)),
+        "heads": [part for part in heads if part["parameters"]],
+        "parameters": {"total": total, "trained": trained},
+        "twins": {task: stl.name if stl else None for task, stl in counterparts.items()},
+    }
+    out.print(Text(experiment.name, style="bold"))
+    out.print(Text(f"{experiment.asks}\n"))
+    counts = [
+        (f"{title}{part['part']}", part["parameters"], part["parameters"] * part["trained"])
+        for title, parts in (("", answer.data["stages"]), ("head: ", answer.data["heads"]))
+        for part in parts
+    ]
+    rows = [(name, f"{n:,}", f"{m:,}" if m else NOTHING) for name, n, m in counts]
+    rows.append(("total", f"{total:,}", f"{trained:,}"))
+    print_table(Table.of(["stage, shallow to deep", "parameters", "trained"], rows))
+    out.print()
+    value = Column("value", left=True, fold=True)
+    print_table(Table.of(["field", value], list(_lines(experiment, answer.data["twins"]))))
 
 
 def _network(experiment: Experiment) -> "Network":

@@ -12,7 +12,7 @@ from rich.markup import escape
 from benchmark import registry
 from benchmark.cli import options, output
 from benchmark.cli.options import advanced, option, parse_seeds
-from benchmark.cli.output import CommandResult, ExitCode, speaking, tell
+from benchmark.cli.output import CommandResult, ExitCode, tell
 from benchmark.cli.plan import not_run_lines, show_plan
 from benchmark.errors import ExperimentError, WeightsMissing, require_choice
 from benchmark.experiment.definition import Experiment
@@ -100,8 +100,8 @@ class Execution:
         return replace(settings, mirror=mirror)
 
 
-@options.grouped
 def run(
+    answer: options.QuietAnswer,
     names: options.Experiments = None,
     suite: options.OneSuite = None,
     seeds: options.Seeds = "0",
@@ -125,8 +125,6 @@ def run(
         "Let torch.compile fuse operations; if left out, on CUDA where enough steps share it.",
         "--compile/--no-compile")] = None,
     *, where: Execution,
-    quiet: options.Quiet = False,
-    as_json: options.AsJson = False,
 ) -> None:  # fmt: skip
     """Run experiments; finished runs are up to date, interrupted ones resume.
 
@@ -138,35 +136,35 @@ def run(
       facebench run mtl-cnn-none-full-short --set recipe.max_epochs=3
       facebench run mtl-vgg16-imagenet-frozen --sweep recipe.learning_rate=1e-4,1e-3
     """
-    with speaking("run", as_json=as_json, quiet=quiet) as answer:
-        combinations = options.parse_sweeps(sweep or [], options.parse_settings(settings or []))
-        chosen = _chosen(names or [], suite, combinations)
-        if folds is not None:
-            asked = options.parse_folds(folds)
-            chosen = [item.in_fold(fold) for item in chosen for fold in asked]
-        numbers, cluster = parse_seeds(seeds), where.cluster()
-        how = where.settings(
-            deterministic=deterministic, graph=graph, compile=compile_, read_test=read_test,
-            keep_weights=keep_weights,
-        )  # fmt: skip
-        with output.busy("opening the data set"):
-            faces = _opened(answer, where.data_dir, where.dataset)
-        _say_where(faces, how, on_cluster=cluster is not None)
-        if dry_run:
-            show_plan(answer, chosen, numbers, faces, how)
-            return
-        with fleet_on(cluster) as fleet:
-            ends = run_shown(answer, chosen, numbers, faces, how, fleet)
-        answer.data = {"dataset": faces.name, "runs": ends}
-        tell(
-            f"{ends['finished']} finished, {ends['skipped']} up to date, "
-            f"{ends['missing']} not run, {ends['failed']} failed."
-        )
-        if answer.errors or (ends["missing"] > 0 and ends["finished"] + ends["skipped"] == 0):
-            answer.code = ExitCode.RUNS_FAILED
+    combinations = options.parse_sweeps(sweep or [], options.parse_settings(settings or []))
+    chosen = _chosen(names or [], suite, combinations)
+    if folds is not None:
+        asked = options.parse_folds(folds)
+        chosen = [item.in_fold(fold) for item in chosen for fold in asked]
+    numbers, cluster = parse_seeds(seeds), where.cluster()
+    how = where.settings(
+        deterministic=deterministic, graph=graph, compile=compile_, read_test=read_test,
+        keep_weights=keep_weights,
+    )  # fmt: skip
+    with output.busy("opening the data set"):
+        faces = _opened(answer, where.data_dir, where.dataset)
+    _say_where(faces, how, on_cluster=cluster is not None)
+    if dry_run:
+        show_plan(answer, chosen, numbers, faces, how)
+        return
+    with fleet_on(cluster) as fleet:
+        ends = run_shown(answer, chosen, numbers, faces, how, fleet)
+    answer.data = {"dataset": faces.name, "runs": ends}
+    tell(
+        f"{ends['finished']} finished, {ends['skipped']} up to date, "
+        f"{ends['missing']} not run, {ends['failed']} failed."
+    )
+    if answer.errors or (ends["missing"] > 0 and ends["finished"] + ends["skipped"] == 0):
+        answer.code = ExitCode.RUNS_FAILED
 
 
 def plan(
+    answer: options.Answer,
     names: options.Experiments = None,
     suite: options.OneSuite = None,
     seeds: options.Seeds = "0",
@@ -180,7 +178,6 @@ def plan(
     runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
     weights_dir: options.WeightsDir = None,
     overwrite: options.Overwrite = False,
-    as_json: options.AsJson = False,
 ) -> None:
     """Predict wall time, GPU or core hours and disk of the runs that are not finished yet.
 
@@ -190,17 +187,16 @@ def plan(
       facebench plan --suite study --seeds 0,1,2 --gpus 8
       facebench plan --suite quick --seeds 0,1,2 --workers 2 --out plan.svg
     """
-    with speaking("plan", as_json=as_json) as answer:
-        if image is not None and image.suffix not in (".png", ".svg"):
-            raise ExperimentError(f"--out is {str(image)!r}", allowed="a name in .png or .svg")
-        check_outputs([image] if image else [], overwrite=overwrite)
-        chosen, numbers = _chosen(names or [], suite, [{}]), parse_seeds(seeds)
-        how = Execution(
-            tracking="files", data_dir=data_dir, runs_dir=runs_dir, weights_dir=weights_dir
-        ).settings()
-        faces = _opened(answer, data_dir, dataset)
-        n_workers, kind = gpus or workers, "cuda" if gpus else None
-        show_plan(answer, chosen, numbers, faces, how, n_workers=n_workers, kind=kind, image=image)
+    if image is not None and image.suffix not in (".png", ".svg"):
+        raise ExperimentError(f"--out is {str(image)!r}", allowed="a name in .png or .svg")
+    check_outputs([image] if image else [], overwrite=overwrite)
+    chosen, numbers = _chosen(names or [], suite, [{}]), parse_seeds(seeds)
+    how = Execution(
+        tracking="files", data_dir=data_dir, runs_dir=runs_dir, weights_dir=weights_dir
+    ).settings()
+    faces = _opened(answer, data_dir, dataset)
+    n_workers, kind = gpus or workers, "cuda" if gpus else None
+    show_plan(answer, chosen, numbers, faces, how, n_workers=n_workers, kind=kind, image=image)
 
 
 def _chosen(

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from benchmark.cli import options
 from benchmark.cli.options import option
-from benchmark.cli.output import out, print_points, print_table, speaking, tell
+from benchmark.cli.output import out, print_points, print_table, tell
 from benchmark.errors import require
 from benchmark.files import write_json
 from benchmark.reporting.tables import NOTHING, Cell, Column, Table
@@ -25,6 +25,7 @@ HOW_TO_READ = (
 
 
 def speed(
+    answer: options.Answer,
     rows: Annotated[str | None, option(f"Of {ROWS}.")] = None,
     rounds: Annotated[int, option("Measurements of every loop.", min=1)] = 3,
     images: Annotated[int | None, option("Faces that train in every row.", min=32)] = None,
@@ -42,7 +43,6 @@ def speed(
     precision: Annotated[str, option("Ours: auto, bf16 or fp32.")] = "auto",
     data_dir: options.DataDir = options.DEFAULT_DATA_DIR,
     runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
-    as_json: options.AsJson = False,
 ) -> None:
     """Measure training here against a plain PyTorch loop, and timm's and Lightning's if installed.
 
@@ -54,41 +54,40 @@ def speed(
       facebench speed --rows data,cnn,frozen
       facebench speed --images 64 --rounds 1 --against none --json
     """
-    with speaking("speed", as_json=as_json) as answer:
-        loops = () if against == "none" else tuple(name.strip() for name in against.split(","))
-        for name in loops:
-            require(name in LOOPS, f"--against names {name!r}", allowed=f"{', '.join(LOOPS)}, none")
-        # Imported here, so that a mistyped option is answered before torch is loaded.
-        from benchmark.data.dataset import choose_dataset
-        from benchmark.speed.measure import SCHEMA, SpeedSession, rows_named
-        from benchmark.training.device import choose_device
+    loops = () if against == "none" else tuple(name.strip() for name in against.split(","))
+    for name in loops:
+        require(name in LOOPS, f"--against names {name!r}", allowed=f"{', '.join(LOOPS)}, none")
+    # Imported here, so that a mistyped option is answered before torch is loaded.
+    from benchmark.data.dataset import choose_dataset
+    from benchmark.speed.measure import SCHEMA, SpeedSession, rows_named
+    from benchmark.training.device import choose_device
 
-        wanted, hardware = rows_named(rows), choose_device(device, precision)
-        faces = choose_dataset(data_dir, dataset)
-        session = SpeedSession(faces, hardware, wanted, rounds, images, workers, loops, compiled)
-        found = list[dict[str, Any]]()
-        if missing := ", ".join(name for name in loops if name not in session.loops):
-            brings = "pip install 'facebench[speed]' brings it"
-            answer.warnings.append(f"{missing} not installed: {brings}")
-        with contextlib.closing(session.measure()) as events:
-            for row, measured in events:
-                if isinstance(measured, dict):
-                    found.append(measured)
-                else:
-                    tell(f"{row.title}: {measured:,} images …")
-        answer.data = {"schema": SCHEMA, "machine": session.machine(), "rows": found}
-        file = runs_dir / "speed" / "speed.json"
-        write_json(file, answer.data)
-        answer.data |= {"files": [str(file)]}
-        synthetic = "SYNTHETIC FACES, not people · " if faces.drawn else ""
-        title = f"{synthetic}Speed on {hardware.description}\n"
-        heads = ("images", "plain, s", "ours, s", "ratio", "CPU", "timm", "Lightning")
-        columns = [Column("what", left=True), *(Column(head, left=False) for head in heads)]
-        print_table(Table.of(columns, map(_cells, found), title))
-        out.print()
-        notes = (f"{row['name']}: {note}" for row in found for note in row["notes"])
-        every = f"{faces.name}, {faces.image_px} px. Every number: {file}"
-        print_points((*HOW_TO_READ, every, *notes))
+    wanted, hardware = rows_named(rows), choose_device(device, precision)
+    faces = choose_dataset(data_dir, dataset)
+    session = SpeedSession(faces, hardware, wanted, rounds, images, workers, loops, compiled)
+    found = list[dict[str, Any]]()
+    if missing := ", ".join(name for name in loops if name not in session.loops):
+        brings = "pip install 'facebench[speed]' brings it"
+        answer.warnings.append(f"{missing} not installed: {brings}")
+    with contextlib.closing(session.measure()) as events:
+        for row, measured in events:
+            if isinstance(measured, dict):
+                found.append(measured)
+            else:
+                tell(f"{row.title}: {measured:,} images …")
+    answer.data = {"schema": SCHEMA, "machine": session.machine(), "rows": found}
+    file = runs_dir / "speed" / "speed.json"
+    write_json(file, answer.data)
+    answer.data |= {"files": [str(file)]}
+    synthetic = "SYNTHETIC FACES, not people · " if faces.drawn else ""
+    title = f"{synthetic}Speed on {hardware.description}\n"
+    heads = ("images", "plain, s", "ours, s", "ratio", "CPU", "timm", "Lightning")
+    columns = [Column("what", left=True), *(Column(head, left=False) for head in heads)]
+    print_table(Table.of(columns, map(_cells, found), title))
+    out.print()
+    notes = (f"{row['name']}: {note}" for row in found for note in row["notes"])
+    every = f"{faces.name}, {faces.image_px} px. Every number: {file}"
+    print_points((*HOW_TO_READ, every, *notes))
 
 
 def _cells(row: Mapping[str, Any]) -> list[str | Cell]:

@@ -13,25 +13,20 @@ from typing import Annotated
 
 import typer
 
-from benchmark.cli import maintenance, options
-from benchmark.cli.output import ExitCode, busy, out, say_warning, speaking, watching
+from benchmark.cli import options
+from benchmark.cli.output import CommandResult, ExitCode, busy, out, say_warning, watching
 from benchmark.errors import RunError, TrackingError
 from benchmark.record import HOW_TO_RUN, RunRecord, all_records, work_folder
 
 START_SECONDS = 300
 
-app = typer.Typer(no_args_is_help=True, help="Look after the folders of runs.")
-app.command("rescore")(maintenance.rescore)
 
-
-@app.command("import")
 def import_(
+    answer: options.QuietAnswer,
     folder: Annotated[
         Path | None, typer.Argument(help="A runs folder of another machine; this one's if none.")
     ] = None,
     runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
-    quiet: options.Quiet = False,
-    as_json: options.AsJson = False,
 ) -> None:
     """Bring MLflow to what the runs' folders say; run it as often as you like.
 
@@ -43,20 +38,19 @@ def import_(
     """
     from benchmark.tracking import import_records
 
-    with speaking("runs import", as_json=as_json, quiet=quiet) as answer:
-        if folder is not None and folder.resolve() != runs_dir.resolve():
-            _copy_runs(folder, runs_dir)
-        records, imported = list(all_records(runs_dir)), []
-        with watching() as watch:
+    if folder is not None and folder.resolve() != runs_dir.resolve():
+        _copy_runs(folder, runs_dir)
+    records, imported = list(all_records(runs_dir)), []
+    with watching() as watch:
 
-            def leave_out(error: RunError) -> None:
-                answer.warnings.append(f"left out: {error}")
+        def leave_out(error: RunError) -> None:
+            answer.warnings.append(f"left out: {error}")
 
-            for record, run_id in import_records(records, runs_dir, leave_out):
-                imported.append({"identity": record.identity, "mlflow_run": run_id})
-                watch("runs", len(imported) + len(answer.warnings), len(records))
-        answer.data = {"runs": imported}
-        out.print(f"{len(imported)} runs are in MLflow.")
+        for record, run_id in import_records(records, runs_dir, leave_out):
+            imported.append({"identity": record.identity, "mlflow_run": run_id})
+            watch("runs", len(imported) + len(answer.warnings), len(records))
+    answer.data = {"runs": imported}
+    out.print(f"{len(imported)} runs are in MLflow.")
 
 
 def _copy_runs(folder: Path, runs_dir: Path) -> None:
@@ -79,6 +73,7 @@ def _copy_runs(folder: Path, runs_dir: Path) -> None:
 
 
 def ui(
+    answer: Annotated[CommandResult, {}],
     runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
     port: Annotated[int, typer.Option(help="A free port on 127.0.0.1.")] = 5000,
 ) -> None:
@@ -90,29 +85,28 @@ def ui(
     """
     from benchmark.tracking import landing_path, server_command
 
-    with speaking("ui") as answer:
-        if not _is_free(port):
-            free = next((other for other in range(port + 1, 65536) if _is_free(other)), port)
-            fix = f"facebench ui --port {free}"
-            raise TrackingError(f"port {port} on 127.0.0.1 is in use", fix=fix)
-        path = landing_path(runs_dir)
-        if path == "/":
-            brings = "`facebench runs import` brings those that were made without it"
-            say_warning(f"there is no run in MLflow yet. {HOW_TO_RUN}; {brings}")
-        quietly = os.environ | {"PYTHONWARNINGS": "ignore"}
-        server = subprocess.Popen(server_command(runs_dir, port), env=quietly)
-        link = f"[bold]http://127.0.0.1:{port}{path}[/]"
-        try:
-            with busy("starting MLflow"):
-                _wait_until_up(server, port)
-            out.print(f"\n{link}\nStop with Ctrl-C.", soft_wrap=True)
-            if server.wait():
-                answer.code = ExitCode.RUNS_FAILED
-        except KeyboardInterrupt:
-            pass
-        finally:
-            server.terminate()
-            server.wait()
+    if not _is_free(port):
+        free = next((other for other in range(port + 1, 65536) if _is_free(other)), port)
+        fix = f"facebench ui --port {free}"
+        raise TrackingError(f"port {port} on 127.0.0.1 is in use", fix=fix)
+    path = landing_path(runs_dir)
+    if path == "/":
+        brings = "`facebench runs import` brings those that were made without it"
+        say_warning(f"there is no run in MLflow yet. {HOW_TO_RUN}; {brings}")
+    quietly = os.environ | {"PYTHONWARNINGS": "ignore"}
+    server = subprocess.Popen(server_command(runs_dir, port), env=quietly)
+    link = f"[bold]http://127.0.0.1:{port}{path}[/]"
+    try:
+        with busy("starting MLflow"):
+            _wait_until_up(server, port)
+        out.print(f"\n{link}\nStop with Ctrl-C.", soft_wrap=True)
+        if server.wait():
+            answer.code = ExitCode.RUNS_FAILED
+    except KeyboardInterrupt:
+        pass
+    finally:
+        server.terminate()
+        server.wait()
 
 
 def _is_free(port: int) -> bool:

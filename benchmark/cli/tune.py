@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 COLOURS = {"complete": "green", "pruned": "yellow", "failed": "red"}
 
 
-@options.grouped
 def tune(
+    answer: options.QuietAnswer,
     names: Annotated[list[str] | None, typer.Argument(
         help="Experiments, or grids of the study, by name.",
         autocompletion=options.complete_tunable)] = None,
@@ -61,8 +61,6 @@ def tune(
     refit: Annotated[bool, advanced("Train the best recipe anew and register it.")] = True,
     seeds: Annotated[str, advanced("Seeds of the refit.")] = "0,1,2",
     *, where: Execution,
-    quiet: options.Quiet = False,
-    as_json: options.AsJson = False,
 ) -> None:  # fmt: skip
     """Search for the best recipe of experiments by validation; a stopped search resumes.
 
@@ -77,35 +75,34 @@ def tune(
       facebench tune --suite quick --trials 20 --timeout 600
       facebench tune grid-mtl-vgg16-block5 --row 32
     """
-    with output.speaking("tune", as_json=as_json, quiet=quiet) as answer:
-        chosen = _chosen(names or [], suite, row or [])
-        changes = options.parse_settings(settings or [])
-        refit_seeds = options.parse_seeds(seeds) if refit else ()
-        cluster, how = where.cluster(), where.settings()
-        from benchmark.data.dataset import choose_dataset
-        from benchmark.tuning.study import FRESH_SEEDS, TRIAL_SEED
+    chosen = _chosen(names or [], suite, row or [])
+    changes = options.parse_settings(settings or [])
+    refit_seeds = options.parse_seeds(seeds) if refit else ()
+    cluster, how = where.cluster(), where.settings()
+    from benchmark.data.dataset import choose_dataset
+    from benchmark.tuning.study import FRESH_SEEDS, TRIAL_SEED
 
-        known = sorted({TRIAL_SEED, *FRESH_SEEDS})
-        allowed = f"any but those that the recipe is chosen by: {str(known)[1:-1]}"
-        require(not set(known) & set(refit_seeds), f"--seeds is {seeds}", allowed=allowed)
-        with output.busy("opening the data set"):
-            faces = choose_dataset(where.data_dir, where.dataset)
-        require(jobs == 1 or not cluster, f"--jobs is {jobs} with --on", allowed="one of the two")
-        asked = StudyOptions(changes, only, row or [], sampler, sampler_seed, pruner)
-        studies, folder = list[dict[str, Any]](), where.runs_dir / "studies"
-        answer.data = {"dataset": faces.name, "studies": studies}
-        with _further(jobs - 1), fleet_on(cluster) as fleet:
-            session = TuneSession(answer, how, fleet, trials, timeout, storage, refit_seeds)
-            for name in chosen:
-                try:
-                    studies.append(session.tuned(*asked.study(name, faces, folder)))
-                except BenchmarkError as refused:
-                    if len(chosen) == 1 or isinstance(refused, ClusterLost | StorageLost):
-                        raise
-                    answer.errors.append(refused)
-                    studies.append({"experiment": name, "ok": False})
-        is_fine = all(study["ok"] for study in studies)
-        answer.code = ExitCode.FINE if is_fine else ExitCode.RUNS_FAILED
+    known = sorted({TRIAL_SEED, *FRESH_SEEDS})
+    allowed = f"any but those that the recipe is chosen by: {str(known)[1:-1]}"
+    require(not set(known) & set(refit_seeds), f"--seeds is {seeds}", allowed=allowed)
+    with output.busy("opening the data set"):
+        faces = choose_dataset(where.data_dir, where.dataset)
+    require(jobs == 1 or not cluster, f"--jobs is {jobs} with --on", allowed="one of the two")
+    asked = StudyOptions(changes, only, row or [], sampler, sampler_seed, pruner)
+    studies, folder = list[dict[str, Any]](), where.runs_dir / "studies"
+    answer.data = {"dataset": faces.name, "studies": studies}
+    with _further(jobs - 1), fleet_on(cluster) as fleet:
+        session = TuneSession(answer, how, fleet, trials, timeout, storage, refit_seeds)
+        for name in chosen:
+            try:
+                studies.append(session.tuned(*asked.study(name, faces, folder)))
+            except BenchmarkError as refused:
+                if len(chosen) == 1 or isinstance(refused, ClusterLost | StorageLost):
+                    raise
+                answer.errors.append(refused)
+                studies.append({"experiment": name, "ok": False})
+    is_fine = all(study["ok"] for study in studies)
+    answer.code = ExitCode.FINE if is_fine else ExitCode.RUNS_FAILED
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from rich.markup import escape
 
 from benchmark.cli import options, output
 from benchmark.cli.options import option
-from benchmark.cli.output import busy, out, speaking
+from benchmark.cli.output import busy, out
 from benchmark.errors import WeightsError
 from benchmark.reporting.tables import NOTHING, Cell, Column, Table
 
@@ -17,21 +17,18 @@ if TYPE_CHECKING:
     from benchmark.models.preprocessing import Preprocessing
     from benchmark.models.weights import SourceState
 
-app = typer.Typer(no_args_is_help=True, help="Weights that backbones start from.")
 COLOURS = {"here": "green", "missing": "yellow", "damaged": "red"}
 OF_FILE = ("sha256", "origin", "origin_sha256", "published", "licence", "trained_on")
 OF_PUBLISHED = ("url", "layout", "sha256", "md5", "licence", "trained_on")
 
 
-@app.command("list")
 def list_(
+    answer: options.QuietAnswer,
     architecture: Annotated[str | None, option(
         "Only this one, with its files and addresses.",
         autocompletion=options.complete_architecture)] = None,
     data_dir: options.DataDir = options.DEFAULT_DATA_DIR,
     weights_dir: options.WeightsDir = None,
-    quiet: options.Quiet = False,
-    as_json: options.AsJson = False,
 ) -> None:  # fmt: skip
     """Show every weight source: licence, what it was trained on, whether it is here and sound.
 
@@ -43,31 +40,28 @@ def list_(
       facebench weights list --architecture vgg16
       facebench weights list --json
     """
-    with speaking("weights list", as_json=as_json, quiet=quiet) as answer:
-        states = _read(answer, weights_dir or data_dir / "weights", architecture)
-        rows: list[list[str | Cell]] = []
-        for state in states:
-            known = state.file or next(iter(state.published), None)
-            about = (known.licence, known.trained_on) if known else (NOTHING, NOTHING)
-            name = f"{state.architecture} {state.source}"
-            rows.append([name, Cell(state.state, style=COLOURS[state.state]), *about])
-        headings = ("weights", "state", "licence", Column("trained on", fold=True))
-        output.print_table(Table.of(headings, rows))
-        for file in (it for state in states for it in state.published if architecture):
-            fed = f"fed {file.preprocessing.sentence()}"
-            out.print(f"{file.file_name}\n  {file.url}\n  {fed}", soft_wrap=True)
-        out.print(
-            "A run downloads what it needs; --architecture NAME shows the files. "
-            "Without a network:\n  facebench weights add FILE"
-        )
+    states = _read(answer, weights_dir or data_dir / "weights", architecture)
+    rows: list[list[str | Cell]] = []
+    for state in states:
+        known = state.file or next(iter(state.published), None)
+        about = (known.licence, known.trained_on) if known else (NOTHING, NOTHING)
+        name = f"{state.architecture} {state.source}"
+        rows.append([name, Cell(state.state, style=COLOURS[state.state]), *about])
+    headings = ("weights", "state", "licence", Column("trained on", fold=True))
+    output.print_table(Table.of(headings, rows))
+    for file in (it for state in states for it in state.published if architecture):
+        fed = f"fed {file.preprocessing.sentence()}"
+        out.print(f"{file.file_name}\n  {file.url}\n  {fed}", soft_wrap=True)
+    out.print(
+        "A run downloads what it needs; --architecture NAME shows the files. "
+        "Without a network:\n  facebench weights add FILE"
+    )
 
 
-@app.command()
 def verify(
+    answer: options.QuietAnswer,
     data_dir: options.DataDir = options.DEFAULT_DATA_DIR,
     weights_dir: options.WeightsDir = None,
-    quiet: options.Quiet = False,
-    as_json: options.AsJson = False,
 ) -> None:
     """Read every weight file that is here, check its sums and what was trusted.
 
@@ -76,16 +70,15 @@ def verify(
     Examples:
       facebench weights verify
     """
-    with speaking("weights verify", as_json=as_json, quiet=quiet) as answer:
-        folder = weights_dir or data_dir / "weights"
-        states = _read(answer, folder, missing=False)
-        for file in (state.file for state in states if state.file):
-            about = f"sound, sha256 {file.sha256[:12]}, from {file.origin}"
-            out.print(escape(f"{file.path.name}: {about}"), soft_wrap=True)
-            if not (file.published or file.is_own):
-                answer.warnings.append(f"{file.path.name} is not from the published file.")
-        if not states:
-            out.print(f"No weights in {folder}; facebench weights list says where to get them.")
+    folder = weights_dir or data_dir / "weights"
+    states = _read(answer, folder, missing=False)
+    for file in (state.file for state in states if state.file):
+        about = f"sound, sha256 {file.sha256[:12]}, from {file.origin}"
+        out.print(escape(f"{file.path.name}: {about}"), soft_wrap=True)
+        if not (file.published or file.is_own):
+            answer.warnings.append(f"{file.path.name} is not from the published file.")
+    if not states:
+        out.print(f"No weights in {folder}; facebench weights list says where to get them.")
 
 
 def _read(
@@ -124,8 +117,8 @@ def _plain(file: Any, names: tuple[str, ...]) -> dict[str, Any]:
     return {name: getattr(file, name) for name in names} | said
 
 
-@app.command()
 def add(
+    answer: options.QuietAnswer,
     file: Annotated[Path, typer.Argument(help="A weight file: .h5, .pth, .safetensors.")],
     architecture: Annotated[str | None, option(
         "What it is for, where the file does not tell.",
@@ -140,8 +133,6 @@ def add(
         "Take a file that is not the published one.", "--any-checksum")] = False,
     data_dir: options.DataDir = options.DEFAULT_DATA_DIR,
     weights_dir: options.WeightsDir = None,
-    quiet: options.Quiet = False,
-    as_json: options.AsJson = False,
 ) -> None:  # fmt: skip
     """Recognise FILE by its content, convert it, check that it fits, and keep it.
 
@@ -150,30 +141,29 @@ def add(
       facebench weights add --replace FILE
       facebench weights add mine.h5 --label mine --architecture vgg16 --preprocessing caffe
     """
-    with speaking("weights add", as_json=as_json, quiet=quiet) as answer:
-        from benchmark.models.weights import add_file, read_trusted
+    from benchmark.models.weights import add_file, read_trusted
 
-        folder = weights_dir or data_dir / "weights"
-        with busy(f"reading {file.name}"):
-            added = add_file(
-                file, folder, architecture, label=label,
-                preprocessing=_preprocessing(preprocessing), replacing=replace,
-                any_checksum=any_checksum,
-            )  # fmt: skip
-        if not (added.published or label):
-            answer.warnings.append(f"{file.name} is not the published file.")
-        if added.origin_sha256 in (it["sha256"] for it in read_trusted(folder).values()):
-            found = f"The whole sha256 of {file.name} is not published: {added.origin_sha256}"
-            answer.warnings.append(f"{found} is trusted from now on.")
-        answer.data = {**_plain(added, OF_FILE), "notes": list(added.notes)}
-        out.print(
-            f"[bold]{added.architecture} {added.source}[/] is here: {added.path}\n"
-            f"from {escape(added.origin)}, {escape(added.licence)}, "
-            f"input {added.preprocessing.sentence()}",
-            *map(escape, added.notes),
-            sep="\n",
-            soft_wrap=True,
-        )
+    folder = weights_dir or data_dir / "weights"
+    with busy(f"reading {file.name}"):
+        added = add_file(
+            file, folder, architecture, label=label,
+            preprocessing=_preprocessing(preprocessing), replacing=replace,
+            any_checksum=any_checksum,
+        )  # fmt: skip
+    if not (added.published or label):
+        answer.warnings.append(f"{file.name} is not the published file.")
+    if added.origin_sha256 in (it["sha256"] for it in read_trusted(folder).values()):
+        found = f"The whole sha256 of {file.name} is not published: {added.origin_sha256}"
+        answer.warnings.append(f"{found} is trusted from now on.")
+    answer.data = {**_plain(added, OF_FILE), "notes": list(added.notes)}
+    out.print(
+        f"[bold]{added.architecture} {added.source}[/] is here: {added.path}\n"
+        f"from {escape(added.origin)}, {escape(added.licence)}, "
+        f"input {added.preprocessing.sentence()}",
+        *map(escape, added.notes),
+        sep="\n",
+        soft_wrap=True,
+    )
 
 
 def _preprocessing(text: str | None) -> "Preprocessing | None":

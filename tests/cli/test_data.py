@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from benchmark.cli.data import app
+from benchmark.cli.main import app
 from benchmark.tasks import CLASS_NAMES
 from tests.cli.conftest import flat
 from tests.data.detectors import WHITE, scene
@@ -21,7 +21,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def data(*arguments: object) -> tuple[int, str, str]:
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    result = CliRunner().invoke(app, ["data", *map(str, arguments)])
     return result.exit_code, result.stdout, result.stderr
 
 

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torchvision.models import squeezenet1_1
 from typer.testing import CliRunner
 
-from benchmark.cli.weights import app
+from benchmark.cli.main import app
 from benchmark.files import sha256_of
 from benchmark.models.backbone import build_backbone
 from benchmark.models.weight_manifest import files_for
@@ -23,7 +23,7 @@ def h5(tmp_path: Path) -> Path:
 
 
 def weights(*arguments: object) -> tuple[int, str, str]:
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    result = CliRunner().invoke(app, ["weights", *map(str, arguments)])
     return result.exit_code, result.stdout, result.stderr
 
 

@@ -13,7 +13,7 @@ from typing import ClassVar
 import pytest
 from typer.testing import CliRunner, Result
 
-from benchmark.cli.data import app
+from benchmark.cli.main import app
 from benchmark.data.fetch import FILE_NAME, PART_FOLDER, REPOSITORY, fetch
 from benchmark.errors import DataError
 from tests.cli.conftest import flat
@@ -80,7 +80,9 @@ def _hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
 
 
 def call(tmp_path: Path, *arguments: str) -> Result:
-    return CliRunner().invoke(app, ["fetch", *arguments, "--data-dir", str(tmp_path / "data")])
+    return CliRunner().invoke(
+        app, ["data", "fetch", *arguments, "--data-dir", str(tmp_path / "data")]
+    )
 
 
 def test_a_connection_that_breaks_is_tried_again_and_what_a_kill_left_goes(tmp_path: Path) -> None:

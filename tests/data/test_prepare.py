@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from benchmark.cli.data import app
+from benchmark.cli.main import app
 from benchmark.data import prepare as prepare_module
 from benchmark.data import progress
 from benchmark.data.dataset import FaceSet
@@ -146,7 +146,7 @@ def test_a_source_or_a_size_that_will_not_do_leaves_nothing(tmp_path: Path) -> N
 def test_a_data_sheet_changes_no_digest_and_is_said_with_every_number(tmp_path: Path) -> None:
     source, sheet = tar_of(tmp_path / "faces.tar", faces(20)), tmp_path / "sheet.md"
     sheet.write_text("Source: here.\nLicence: none.\n", encoding="utf-8")
-    arguments = ["prepare", str(source), "--data-dir", str(tmp_path / "data")]
+    arguments = ["data", "prepare", str(source), "--data-dir", str(tmp_path / "data")]
     bare = prepare(source, tmp_path / "data").faces
     assert bare.datasheet == ""
     assert CliRunner().invoke(app, [*arguments, "--datasheet", str(sheet)]).exit_code == 0
@@ -159,7 +159,7 @@ def test_a_data_sheet_changes_no_digest_and_is_said_with_every_number(tmp_path: 
 
 def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path: Path) -> None:
     source = tar_of(tmp_path / "faces.tar", faces(20))
-    arguments = ["prepare", str(source), "--data-dir", str(tmp_path / "data")]
+    arguments = ["data", "prepare", str(source), "--data-dir", str(tmp_path / "data")]
     # No file may grow beyond 20 kB, which the system refuses as it refuses a full disk.
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
