@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from benchmark import registry
 from benchmark.cli.main import app
 from tests.conftest import ROOT
-from tests.results.conftest import RunBuilder, exact_predictions
+from tests.made_runs import RunBuilder, exact_predictions
 
 ROOT_COMMAND = typer.main.get_command(app)
 USAGE_ERROR: Any = typer.BadParameter.__base__

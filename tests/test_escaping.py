@@ -21,10 +21,10 @@ from benchmark.tuning.outcome import write_pages as write_search
 from benchmark.tuning.search import search
 from benchmark.tuning.study import TrialQueue
 from tests.conftest import ROOT
+from tests.made_runs import an_experiment, made_up_predictions
 from tests.reporting.boards import a_board, a_row
 from tests.reporting.stores import builder, evidence_of, finish, page_of
 from tests.reporting.test_card import changed
-from tests.results.conftest import an_experiment, made_up_predictions
 from tests.tuning.planted import a_study, planted
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # optuna and plotly warn of each other

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from benchmark import registry
 from benchmark.cli.main import app
 from benchmark.record import RunRecord
-from tests.results.conftest import RunBuilder, exact_predictions
+from tests.made_runs import RunBuilder, exact_predictions
 
 MTL = "mtl-cnn-none-full-short"
 GENDER = "gender-cnn-none-full-short"

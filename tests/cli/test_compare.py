@@ -6,7 +6,7 @@ import pytest
 from benchmark import registry
 from tests.cli.conftest import GENDER, MTL, answered_json, facebench, flat, one_run
 from tests.comparison.test_subset_study import with_validation
-from tests.results.conftest import RunBuilder, answered, made_up_faces
+from tests.made_runs import RunBuilder, answered, made_up_faces
 
 FROZEN = "mtl-squeezenet1_1-imagenet-frozen-short"
 BASE = "age_group-cnn-none-full-steps"

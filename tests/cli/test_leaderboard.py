@@ -21,7 +21,7 @@ from tests.cli.conftest import (
     replaced_only_if_asked,
     use,
 )
-from tests.results.conftest import RunBuilder, exact_predictions, made_up_predictions
+from tests.made_runs import RunBuilder, exact_predictions, made_up_predictions
 
 LONG = "mtl-squeezenet1_1-imagenet-fire6_9-short"
 

@@ -12,7 +12,7 @@ from benchmark.evaluation.artifacts import is_scored
 from benchmark.files import file_lock, write_json
 from benchmark.runs.queue import QueuedRun, queues_folder
 from tests.cli.conftest import GENDER, MTL, RACE, answered_json, facebench, flat, one_run
-from tests.results.conftest import RunBuilder, an_experiment, exact_predictions
+from tests.made_runs import RunBuilder, an_experiment, exact_predictions
 
 
 def test_runs_are_rescored_once_all_or_those_that_are_named(runs: RunBuilder) -> None:

@@ -17,8 +17,8 @@ from tests.cli.conftest import (
     replaced_only_if_asked,
     use,
 )
+from tests.made_runs import RunBuilder
 from tests.reporting.stores import QUICK, builder, fill, finish, predictions_on
-from tests.results.conftest import RunBuilder
 
 MTL = QUICK[0]
 

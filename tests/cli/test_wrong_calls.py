@@ -8,7 +8,7 @@ import pytest
 from benchmark import registry
 from tests.cli.conftest import GENDER, MTL, RACE, facebench, flat, one_run
 from tests.data.sources import encoded, folder_of, picture
-from tests.results.conftest import RunBuilder
+from tests.made_runs import RunBuilder
 
 FROZEN = "mtl-vgg16-imagenet-frozen"
 TINY = "--run mtl-cnn-none-full-tiny --runs-dir {trained}"

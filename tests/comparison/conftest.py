@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.results.conftest import runs as runs
+from tests.made_runs import runs as runs
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -8,7 +8,7 @@ from benchmark.evaluation.predictions import write_predictions
 from benchmark.experiment.definition import Experiment
 from benchmark.files import sha256_of, write_json
 from benchmark.record import RunRecord
-from tests.results.conftest import RunBuilder
+from tests.made_runs import RunBuilder
 
 
 def finished(

@@ -22,8 +22,8 @@ from benchmark.comparison.rows import Row
 from benchmark.experiment.definition import Experiment
 from benchmark.reporting.board_tables import markdown
 from benchmark.reporting.columns import csv_text
-from tests.results import conftest as made
-from tests.results.conftest import RunBuilder, an_experiment
+from tests import made_runs as made
+from tests.made_runs import RunBuilder, an_experiment
 
 MTL = an_experiment("a")
 A, B, C = (

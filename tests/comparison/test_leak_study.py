@@ -19,7 +19,7 @@ from benchmark.reporting.board_tables import markdown as markdown_board
 from benchmark.reporting.figures import study_figure
 from benchmark.tasks import MISSING
 from benchmark.tracking.notes import run_name
-from tests.results.conftest import RunBuilder, answered, build, made_up_faces
+from tests.made_runs import RunBuilder, answered, build, made_up_faces
 
 LABEL = "mtl-cnn-none-full-until99"
 SUITE = [item for item in registry.experiments_of("leak") if item.name.startswith(LABEL)]

@@ -18,9 +18,9 @@ from benchmark.evaluation.predictions import read_run_predictions
 from benchmark.experiment.definition import Experiment, Subset, Suite
 from benchmark.record import RunRecord
 from benchmark.tasks import TASKS, TaskName
+from tests import made_runs as made
 from tests.comparison.finished_runs import finished, mark_scored
-from tests.results import conftest as made
-from tests.results.conftest import RunBuilder, an_experiment
+from tests.made_runs import RunBuilder, an_experiment
 
 MTL = an_experiment("a")
 OTHER = an_experiment("b", **{"recipe.batch_size": 64})

@@ -18,7 +18,7 @@ from benchmark.data.dataset import FaceSet, store_faces
 from benchmark.evaluation.predictions import predicted_tasks, read_predictions
 from benchmark.experiment.definition import Protocol, Subset
 from benchmark.tasks import MISSING, TASKS, TaskName
-from tests.results.conftest import YEARS
+from tests.made_runs import YEARS
 
 WOMEN = Subset(gender="female")
 GENDER: tuple[TaskName, ...] = ("gender",)

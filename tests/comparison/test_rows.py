@@ -20,8 +20,8 @@ from benchmark.evaluation.intervals import wilson
 from benchmark.experiment.definition import Experiment
 from benchmark.files import write_json
 from benchmark.tasks import TASKS, TaskName
-from tests.results import conftest as made
-from tests.results.conftest import RunBuilder, an_experiment, exact_predictions
+from tests import made_runs as made
+from tests.made_runs import RunBuilder, an_experiment, exact_predictions
 
 GENDER: tuple[TaskName, ...] = ("gender",)
 MTL = an_experiment("a")

@@ -14,7 +14,7 @@ from benchmark.errors import RunError
 from benchmark.evaluation.predictions import write_predictions
 from benchmark.experiment.definition import Experiment, Subset
 from benchmark.tasks import MISSING
-from tests.results.conftest import RunBuilder, an_experiment, answered, made_up_faces
+from tests.made_runs import RunBuilder, an_experiment, answered, made_up_faces
 
 EVERYONE = an_experiment("steps", tasks=("age_group",))
 ROUTER = an_experiment("steps", tasks=("gender",))

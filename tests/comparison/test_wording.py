@@ -12,7 +12,7 @@ from benchmark.comparison.statistics import Difference
 from benchmark.comparison.wording import Gap, TaskComparison
 from benchmark.comparison.wording import test_text as text_of_test
 from benchmark.tasks import TASKS, TaskName
-from tests.results.conftest import RunBuilder, an_experiment
+from tests.made_runs import RunBuilder, an_experiment
 
 FOUND = Difference(
     accuracy=0.0263, low=0.0141, high=0.0384, se=0.006, se_seeds=0.004, df=9.0,

@@ -1,3 +1,3 @@
 """An empty folder of runs, as the tests of results have it."""
 
-from tests.results.conftest import runs as runs
+from tests.made_runs import runs as runs

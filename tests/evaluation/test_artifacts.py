@@ -26,8 +26,13 @@ from benchmark.files import file_lock, write_json
 from benchmark.record import RunRecord
 from benchmark.tasks import TASKS
 from tests.evaluation.test_figures import CAPTION, texts
-from tests.results import conftest
-from tests.results.conftest import RunBuilder, an_experiment, made_up_predictions
+from tests.made_runs import (
+    RunBuilder,
+    an_experiment,
+    answered,
+    made_up_faces,
+    made_up_predictions,
+)
 
 GENDER = an_experiment(tasks=("gender",))
 SKILLS = {"age_group": 1.0, "gender": 1.5, "race": 1.2}
@@ -129,8 +134,8 @@ def test_a_run_without_test_faces_has_validation_numbers_alone(runs: RunBuilder)
 
 def odd_faces(n: int, *, all_right: bool) -> pd.DataFrame:
     """Predict n women of one age group and race, for validation and again for test."""
-    faces = conftest.made_up_faces(n).assign(age_group=2, gender=1, race=0)
-    parts = (conftest.answered(faces, [all_right] * n, ["gender"], part=p) for p in ("val", "test"))
+    faces = made_up_faces(n).assign(age_group=2, gender=1, race=0)
+    parts = (answered(faces, [all_right] * n, ["gender"], part=p) for p in ("val", "test"))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -204,7 +209,7 @@ def test_numbers_computed_from_predictions_equal_the_kept_ones_and_write_nothing
 
 def gender_table(labels: list[int], women: list[float], part: str = "test") -> pd.DataFrame:
     """Predict faces named by their place from the probability of being female."""
-    faces = conftest.made_up_faces(len(labels)).assign(gender=labels)
+    faces = made_up_faces(len(labels)).assign(gender=labels)
     answers = {"gender": np.column_stack([1 - np.array(women), women])}
     return predictions_table(faces, part, answers)
 

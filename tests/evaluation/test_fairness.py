@@ -11,7 +11,7 @@ from benchmark.evaluation.fairness import gender_gap_table, rate_table
 from benchmark.evaluation.subgroups import GAP_BY, group_codes
 from benchmark.tasks import CLASS_NAMES, TASKS
 from tests.evaluation.test_subgroups import SKILLS, faces_of, of_rates
-from tests.results.conftest import made_up_predictions
+from tests.made_runs import made_up_predictions
 
 
 def test_rate_differences_equal_fairlearn() -> None:

@@ -14,7 +14,7 @@ from benchmark.evaluation import figures
 from benchmark.evaluation.figures import Caption
 from benchmark.evaluation.metrics import Scores, score
 from benchmark.tasks import CLASS_NAMES, TaskName
-from tests.results.conftest import made_up_predictions
+from tests.made_runs import made_up_predictions
 
 CAPTION = Caption("mtl-cnn-none-full-short", "utkface-100", drawn=False)
 SKILLS: dict[TaskName, float] = {"age_group": 1.2, "gender": 1.5, "race": 1.5}

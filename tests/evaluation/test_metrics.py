@@ -23,7 +23,7 @@ from benchmark.evaluation.metrics import (
 )
 from benchmark.evaluation.predictions import predictions_table
 from benchmark.tasks import TASKS
-from tests.results.conftest import certain, made_up_faces, made_up_predictions
+from tests.made_runs import certain, made_up_faces, made_up_predictions
 
 SKILLS = {"age_group": 1.2, "gender": 1.5, "race": 1.5}
 

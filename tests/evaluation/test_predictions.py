@@ -14,7 +14,7 @@ from benchmark.evaluation.predictions import (
     write_predictions,
 )
 from benchmark.files import sha256_of
-from tests.results.conftest import certain, made_up_faces, made_up_predictions
+from tests.made_runs import certain, made_up_faces, made_up_predictions
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from benchmark.evaluation import red_flags as flags
 from benchmark.evaluation.red_flags import acknowledge, flag_state, red_flags
 from benchmark.files import write_json
 from benchmark.record import RunRecord
-from tests.results.conftest import RunBuilder, an_experiment, build, exact_predictions
+from tests.made_runs import RunBuilder, an_experiment, build, exact_predictions
 
 MTL = an_experiment("a")
 OTHER = MTL.varied(name="mtl-cnn-none-full-b", **{"recipe.learning_rate": 3e-3})

@@ -12,7 +12,7 @@ from benchmark.evaluation import subgroups as ours
 from benchmark.evaluation.intervals import RESAMPLES
 from benchmark.evaluation.subgroups import gap_table, group_codes, group_names, macro_f1
 from benchmark.tasks import MISSING, TASKS
-from tests.results.conftest import made_up_predictions
+from tests.made_runs import made_up_predictions
 
 SKILLS = {"age_group": 1.2, "gender": 1.0, "race": 1.2}
 FACES = pd.DataFrame({"age_group": [0, 0, 1, 1], "gender": [0, 0, 1, 1], "race": [0, 1, 0, 4]})

@@ -10,7 +10,7 @@ from benchmark.comparison.rows import Row, RowComparison, RowQuestion, TaskScore
 from benchmark.comparison.statistics import Difference, Judged
 from benchmark.experiment.definition import Protocol, StudyRow
 from benchmark.tasks import TASKS, TaskName
-from tests.results.conftest import an_experiment
+from tests.made_runs import an_experiment
 
 SETTING = Setting("utkface-100", False, "leak-free-2", "cd" * 32, "ab" * 32, Protocol())
 NASTY = 'mtl-<script>alert("1")</script>&_x|$%#{}~^\\'

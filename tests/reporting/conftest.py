@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from benchmark.reporting.evidence import Evidence
+from tests.made_runs import RunBuilder
+from tests.made_runs import runs as runs
 from tests.reporting.stores import EVERY_QUESTION, builder, evidence_of, fill, page_of
-from tests.results.conftest import RunBuilder
-from tests.results.conftest import runs as runs
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from benchmark.record import RunRecord
 from benchmark.reporting.evidence import Evidence, RunLinks
 from benchmark.reporting.report import answers_of, write_page
 from benchmark.tasks import TaskName, combined
-from tests.results.conftest import RunBuilder, build, made_up_predictions, made_up_probabilities
+from tests.made_runs import RunBuilder, build, made_up_predictions, made_up_probabilities
 
 DRAWN = "drawn-v1"
 QUICK = registry.suites()["quick"].experiments

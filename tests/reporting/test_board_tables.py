@@ -16,8 +16,8 @@ from benchmark.errors import BenchmarkError
 from benchmark.experiment.definition import StudyRow
 from benchmark.reporting.board_tables import board_table, latex, markdown, page
 from benchmark.reporting.columns import FIELDS, as_data, csv_text, json_text, narrowed, study_table
+from tests.made_runs import an_experiment
 from tests.reporting.boards import NASTY, a_board, a_row, outcome
-from tests.results.conftest import an_experiment
 
 BOARD = a_board(Row("reference", "majority class"), a_row(), Row("missing", NASTY))
 

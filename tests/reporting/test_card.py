@@ -18,7 +18,7 @@ from benchmark.evaluation.predictions import write_predictions
 from benchmark.models.weight_manifest import FILES
 from benchmark.record import RunRecord
 from benchmark.reporting.card import model_card
-from tests.results.conftest import RunBuilder, an_experiment, made_up_predictions
+from tests.made_runs import RunBuilder, an_experiment, made_up_predictions
 
 SKILLS: dict[Any, float] = {"age_group": 1.0, "gender": 1.5, "race": 1.2}
 

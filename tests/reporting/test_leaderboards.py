@@ -9,7 +9,7 @@ from benchmark.comparison.leaderboard import Leaderboard
 from benchmark.errors import RunError
 from benchmark.files import write_text
 from benchmark.reporting.leaderboards import FORMATS, write_board
-from tests.results.conftest import RunBuilder, an_experiment, exact_predictions
+from tests.made_runs import RunBuilder, an_experiment, exact_predictions
 
 GENDER = registry.experiment("gender-cnn-none-full-short")
 

@@ -20,7 +20,7 @@ from benchmark.files import write_json
 from benchmark.registry import named
 from benchmark.reporting.columns import FIELDS
 from tests.conftest import ROOT
-from tests.results.conftest import RunBuilder, exact_predictions
+from tests.made_runs import RunBuilder, exact_predictions
 
 GENDER = registry.experiment("gender-cnn-none-full-short")
 

@@ -19,8 +19,8 @@ from benchmark.reporting import evidence as evidences
 from benchmark.reporting.evidence import Evidence, RunLinks
 from benchmark.reporting.questions import QUESTIONS, Answer
 from benchmark.reporting.report import network_sections
+from tests.made_runs import RunBuilder
 from tests.reporting.stores import DRAWN, QUICK, evidence_of, fill, page_of
-from tests.results.conftest import RunBuilder
 
 STORE = Path(__file__).parent.parent / "golden" / "work"
 

@@ -12,9 +12,6 @@ import pytest
 
 from benchmark.comparison.leaderboard import Leaderboard, LeaderboardQuery, arrange
 from benchmark.comparison.library import read_runs
-from benchmark.comparison.rows import done_row
-from benchmark.data.dataset import FaceSet
-from benchmark.data.splits import parts_of
 from benchmark.evaluation.metrics import score
 from benchmark.evaluation.predictions import predictions_table, read_predictions, write_predictions
 from benchmark.experiment.definition import Backbone, Experiment, Head, Recipe, Suite
@@ -177,23 +174,6 @@ def build(
     return arrange(runs, LeaderboardQuery(experiments, dataset, suites, notes=notes, **query))
 
 
-def drawn_run(runs_dir: Path, faces: FaceSet) -> RunRecord:
-    """Write a finished run on the drawn faces, with made-up predictions of gender."""
-    runs, parts = RunBuilder(runs_dir), parts_of(faces, None)
-    runs.dataset |= {"name": faces.name, "drawn": True}
-    runs.dataset |= {"pixel_digest": faces.pixel_digest, "split_digest": faces.split_digest}
-    tables = []
-    for part in ("val", "test"):
-        table = faces.table.iloc[parts[part]].reset_index(drop=True)
-        answers = {"gender": made_up_probabilities(table, "gender", 1.2, seed=0)}
-        tables.append(predictions_table(table, part, answers))
-    return runs.done(an_experiment(tasks=("gender",)), pd.concat(tables))
-
-
 @pytest.fixture
 def runs(tmp_path: Path) -> RunBuilder:
     return RunBuilder(tmp_path / "mlruns")
-
-
-experiment_row = done_row
-"""The row of finished runs, intervals included, by the experiment's name and its runs."""
