@@ -56,8 +56,6 @@ LOCK_SECONDS: Final = 60
 AWAY_SECONDS: Final = 120.0
 """How long a database server that has answered before is waited for; a restart takes seconds."""
 ASK_AGAIN_SECONDS: Final = 0.5
-MOST_DEATHS: Final = 12
-"""A point whose process died so often is not tried again: it may be what kills it."""
 STATES: Final = {
     TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed",
     TrialState.RUNNING: "running", TrialState.WAITING: "waiting",
@@ -333,22 +331,19 @@ class TrialQueue:
             with self._lock_of(trial.number) as is_abandoned:
                 if not is_abandoned:
                     continue
-            deaths = int(trial.user_attrs.get("deaths", 0)) + 1
             # Queued first: if this process dies between the two, the next one finds it queued.
             point = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-            again = deaths < MOST_DEATHS and set(point) == set(self._distributions)
-            if again:
-                self._queue_again(point, retry_of=trial.number, deaths=deaths)
-            reason = "its process died" + (", queued again" if again else "")
+            self._queue_again(point, trial.number)
+            reason = "its process died, queued again"
             self._storage.set_trial_user_attr(trial._trial_id, "reason", reason)
             self.optuna_study.tell(trial.number, state=TrialState.FAIL)
             self._say(f"trial {trial.number} was left running by a process that died")
 
-    def _queue_again(self, point: Mapping[str, Any], **attributes: int) -> None:
-        """Queue a trial's point once more; attributes: `retry_of`, its number, and others."""
+    def _queue_again(self, point: Mapping[str, Any], number: int) -> None:
+        """Queue the point of trial `number` once more."""
         trials = self.optuna_study.get_trials(deepcopy=False)
-        if attributes["retry_of"] not in [trial.user_attrs.get("retry_of") for trial in trials]:
-            self.optuna_study.enqueue_trial(dict(point), user_attrs=attributes)
+        if number not in [trial.user_attrs.get("retry_of") for trial in trials]:
+            self.optuna_study.enqueue_trial(dict(point), user_attrs={"retry_of": number})
 
     def note_run(self, handle: TrialHandle, identity: str) -> None:
         """Write down which run a trial is."""
@@ -372,7 +367,7 @@ class TrialQueue:
             if self._storage.get_trial(handle.trial._trial_id).state.is_finished():
                 return  # It was told, and the answer was lost.
             if again:
-                self._queue_again(handle.point, retry_of=handle.number)
+                self._queue_again(handle.point, handle.number)
             if reason:
                 handle.trial.set_user_attr("reason", reason)
             handle.trial.set_user_attr("seconds", round(time.monotonic() - handle.began, 3))

@@ -94,18 +94,25 @@ def test_a_run_starts_from_the_backbone_of_an_earlier_one(
 
 def test_it_is_fed_as_the_earlier_run_was(place: Place) -> None:
     first = untrained(place, an_experiment(protocol=Protocol(input_scaling="unit")))
+    assert first.about["leaky"] is False
     assert weights_of(place, first).preprocessing.sentence() == "RGB, 0 to 1"
 
 
-def test_the_new_run_says_where_it_comes_from(copied: Place, earlier: RunRecord) -> None:
+def test_the_new_run_says_where_it_comes_from_and_inherits_leaks(
+    copied: Place, earlier: RunRecord
+) -> None:
+    edit_json(earlier.folder / "experiment.json", lambda about: about.update(leaky=True))
     later = untrained(copied, from_run(earlier))
     said = later.about["weights"]
     assert (said["from_run"], said["source"]) == (earlier.identity, f"run:{earlier.identity[:8]}")
     (seen,) = said["faces_seen"]
     assert seen["pixel_digest"] == copied.faces.pixel_digest
-    assert later.about["leaky"] is False
-    seen_last = weights_of(copied, later).faces_seen
-    assert [seen["run"] for seen in seen_last] == [later.identity, earlier.identity]
+    assert later.about["leaky"] is True
+    last = weights_of(copied, later)
+    assert last.leaky
+    assert [seen["run"] for seen in last.faces_seen] == [later.identity, earlier.identity]
+    leaky = an_experiment(protocol=PUBLISHED)
+    assert copied.plan(leaky).about(CPU, build_network(leaky, None, 0), {})["leaky"] is True
 
 
 def test_the_backbones_content_enters_the_identity(copied: Place, earlier: RunRecord) -> None:
@@ -118,15 +125,6 @@ def test_the_backbones_content_enters_the_identity(copied: Place, earlier: RunRe
     assert before.identity != copied.plan(from_run(earlier)).identity
     with pytest.raises(WeightsError, match="changed since it was resolved"):
         load(weights)
-
-
-def test_leaks_are_inherited(copied: Place, earlier: RunRecord) -> None:
-    edit_json(earlier.folder / "experiment.json", lambda about: about.update(leaky=True))
-    later = untrained(copied, from_run(earlier))
-    assert later.about["leaky"] is True
-    assert weights_of(copied, later).leaky
-    leaky = an_experiment(protocol=PUBLISHED)
-    assert copied.plan(leaky).about(CPU, build_network(leaky, None, 0), {})["leaky"] is True
 
 
 def test_a_leaky_run_predicts_the_leak_free_test_faces_besides_its_own(place: Place) -> None:
@@ -149,10 +147,15 @@ def test_a_leaky_run_predicts_the_leak_free_test_faces_besides_its_own(place: Pl
     assert not len(parts_for(place.plan(an_experiment())).outside)
 
 
-def test_the_same_faces_under_another_split_or_fold_are_refused(
+def test_the_same_faces_under_another_split_or_fold_are_refused_and_so_is_a_resized_copy(
     copied: Place, earlier: RunRecord
 ) -> None:
-    own = earlier.about["experiment"]["protocol"]
+    faces, own = copied.faces, earlier.about["experiment"]["protocol"]
+    manifest = faces.manifest | {"pixel_digest": "1" * 64, "split_digest": "2" * 64}
+    table = faces.table.assign(part=faces.table["part"].iloc[::-1].to_numpy())
+    copy = Place(FaceSet(faces.folder, manifest, table), copied.runs_dir)
+    with pytest.raises(WeightsError, match="trained on these faces under another split"):
+        copy.plan(from_run(earlier))
     for change in ({"split": "leak-free-0"}, {"fold": 2}):
         retold(earlier, **own | change)
         with pytest.raises(WeightsError, match="trained on these faces under another split"):
@@ -160,17 +163,6 @@ def test_the_same_faces_under_another_split_or_fold_are_refused(
     assert weights_of(copied, earlier, protocol=Protocol(fold=2))
     with pytest.raises(WeightsError, match="fold 2"):
         copied.plan(from_run(earlier, protocol=Protocol(fold=1)))
-
-
-def test_a_resized_copy_under_another_split_is_known_by_its_files(
-    copied: Place, earlier: RunRecord
-) -> None:
-    faces, table = copied.faces, copied.faces.table
-    manifest = faces.manifest | {"pixel_digest": "1" * 64, "split_digest": "2" * 64}
-    table = table.assign(part=table["part"].iloc[::-1].to_numpy())
-    copy = FaceSet(faces.folder, manifest, table)
-    with pytest.raises(WeightsError, match="trained on these faces under another split"):
-        Place(copy, copied.runs_dir).plan(from_run(earlier))
 
 
 def test_other_faces_are_what_it_is_for_and_what_a_run_saw_long_ago_counts(
@@ -188,39 +180,30 @@ def test_other_faces_are_what_it_is_for_and_what_a_run_saw_long_ago_counts(
         copied.plan(from_run(untrained(others, from_run(earlier))))
 
 
-def cut_short(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-100])
-
-
-@pytest.mark.parametrize(
-    ("name", "change", "error", "said"),
-    [
-        ("done.json", Path.unlink, WeightsMissing,
-         "not done but interrupted.*run mtl-cnn-none-full-tiny --seeds 0"),
-        ("model.safetensors", Path.unlink, RunError, "kept no weights"),
-        ("model.safetensors", cut_short, WeightsError, "is damaged or cut short"),
-    ],
-)  # fmt: skip
 def test_a_run_that_cannot_be_started_from_is_refused(
-    copied: Place, earlier: RunRecord, name: str, change: Any, error: type[BenchmarkError],
-    said: str,
-) -> None:  # fmt: skip
-    change(earlier.folder / name)
-    with pytest.raises(error, match=said):
-        copied.plan(from_run(earlier))
-
-
-def test_another_architecture_digits_that_two_runs_share_and_a_label_are_refused(
     copied: Place, earlier: RunRecord, tmp_path: Path
 ) -> None:
+    def refused(error: type[BenchmarkError], said: str) -> None:
+        with pytest.raises(error, match=said):
+            copied.plan(from_run(earlier))
+
+    model = earlier.folder / "model.safetensors"
+    content = model.read_bytes()
+    model.write_bytes(content[:-100])
+    refused(WeightsError, "is damaged or cut short")
+    model.unlink()
+    refused(RunError, "kept no weights")
+    model.write_bytes(content)
     backbone = Backbone("squeezenet1_1", f"run:{earlier.identity[:8]}", input_px=32)
     with pytest.raises(WeightsError, match="trained cnn, not squeezenet1_1"):
         copied.plan(an_experiment(backbone=backbone, name="mtl-squeezenet1_1-run-full"))
     other = earlier.identity[:12] + "0" * 52
     shutil.copytree(earlier.folder, earlier.folder.with_name(other))
-    with pytest.raises(WeightsError, match=rf"2 finished runs .*{other[:13]}.*more digits"):
-        copied.plan(from_run(earlier))
+    refused(WeightsError, rf"2 finished runs .*{other[:13]}.*more digits")
     assert copied.plan(an_experiment(f"run:{earlier.identity}")).weights is not None
     # Else a label would be a way round the split.
     with pytest.raises(WeightsError, match="was written by facebench"):
-        add_file(earlier.folder / "model.safetensors", tmp_path / "store", label="mine")
+        add_file(model, tmp_path / "store", label="mine")
+    (earlier.folder / "done.json").unlink()
+    shutil.rmtree(earlier.folder.with_name(other))
+    refused(WeightsMissing, "not done but interrupted.*run mtl-cnn-none-full-tiny --seeds 0")

@@ -1,7 +1,4 @@
-"""A run end to end on drawn faces: done once, resumed when stopped, told when it failed.
-
-At the end: what a process has before it can be read by another one, as long as it lives.
-"""
+"""A run end to end on drawn faces: done once, resumed when stopped, told when it failed."""
 
 import gc
 import json
@@ -98,10 +95,7 @@ def networks() -> int:
     return sum(type(item) is Network for item in gc.get_objects())
 
 
-def test_a_failed_run_says_why_and_lets_go_of_its_network_and_the_next_one_runs(
-    place: Place,
-) -> None:
-    """Else the memory of every failed run is missing to the next, on a GPU above all."""
+def test_a_failed_run_says_why_lets_go_of_its_network_and_the_next_one_runs(place: Place) -> None:
     n_before = networks()
     events = place.run_all(BROKEN, an_experiment())
     assert networks() == n_before
@@ -170,35 +164,30 @@ def test_a_disk_that_takes_no_more_ends_in_a_sentence_and_no_done_run(
     assert [record.state for record in all_records(tmp_path)] in (["failed"], ["interrupted"])
 
 
-def test_a_queue_says_where_each_run_stands(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_queue_says_where_each_run_stands_as_long_as_its_process_lives(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(queue_file, "WRITE_SECONDS", 0.0)
     good, bad = an_experiment(max_epochs=1), an_experiment(learning_rate=1e30, max_epochs=1)
     lost = an_experiment(max_epochs=1).adjusted({"backbone.weights": "run:0123456789"})
     wanted, seen, runs_dir = [good, lost, bad], dict[str, list[str]](), place.runs_dir
+    queues_folder(runs_dir).mkdir(parents=True)
+    for name, text in (("elsewhere-1.json", "{}"), ("elsewhere-1.lock", "")):
+        (queues_folder(runs_dir) / name).write_text(text)
+    assert not list(queues(runs_dir))
     events = run_all(wanted, (0,), place.faces, settings(runs_dir))
-    for event in queued(events, wanted, (0,), runs_dir):
+    told = queued(events, wanted, (0,), runs_dir, engine="ray", n_slots=3)
+    for event in told:
         (found,) = queues(runs_dir)
+        assert (found.engine, found.n_slots) == ("ray", 3)
+        assert not list(queues_folder(runs_dir).glob("elsewhere*"))
         seen.setdefault(type(event).__name__, [run.state for run in found.runs])
         if isinstance(event, Started | Finished):
             running = next(run for run in found.runs if run.identity == event.plan.identity)
             assert running.where == socket.gethostname()
+        elif isinstance(event, Failed):
+            told.close()
     assert seen["Started"] == ["running", "queued", "queued"]
     assert seen["Missing"] == ["done", "missing", "queued"]
     assert seen["Failed"] == ["done", "missing", "failed"]
     assert not list(queues_folder(runs_dir).iterdir())
-
-
-def test_a_queue_of_a_dead_process_is_not_shown_and_the_next_one_removes_it(place: Place) -> None:
-    folder, experiment = queues_folder(place.runs_dir), an_experiment(max_epochs=1)
-    folder.mkdir(parents=True)
-    (folder / "elsewhere-1.json").write_text("{}", encoding="utf-8")
-    (folder / "elsewhere-1.lock").touch()
-    assert not list(queues(place.runs_dir))
-    events = run_all([experiment], (0,), place.faces, settings(place.runs_dir))
-    told = queued(events, [experiment], (0,), place.runs_dir, engine="ray", n_slots=3)
-    next(told)
-    (found,) = queues(place.runs_dir)
-    assert (found.engine, found.n_slots, len(found.runs)) == ("ray", 3, 1)
-    assert not (folder / "elsewhere-1.json").exists()
-    told.close()
-    assert not list(folder.iterdir())
