@@ -95,21 +95,19 @@ def crop(
     """
     from benchmark.data import crop as cropping
 
-    cropper = cropping.Cropper(
-        cropping.CropOptions(margin, image_px, fit, faces, threshold),
-        cropping.DetectorChoice(detector, detector_model, weights_dir or data_dir / "weights"),
-        as_png=True,
-    )
+    options = cropping.CropOptions(margin, image_px, fit, faces, threshold)
+    weights = weights_dir or data_dir / "weights"
+    choice = cropping.DetectorChoice(detector, detector_model, weights)
     name = re.sub(r"[.](tar[.]gz|tgz|tar|zip)$", "", source.resolve().name)
     folder = out_dir or Path(f"{name}-crops")
     with output.watching() as watch:
-        table, others, n_new = cropping.crop_folder(source, folder, cropper, watch)
+        table, others, n_new = cropping.crop_folder(source, folder, options, choice, watch)
     of_picture = table.drop_duplicates("file")
     counts = {kind: int((of_picture["outcome"] == kind).sum()) for kind in cropping.OUTCOMES}
     without = table[table["outcome"] != "cropped"][["file", "outcome", "reason"]]
     answer.data = {
         "folder": str(folder),
-        "detector": cropping.load_detector(cropper.detector).name,
+        "detector": cropping.load_detector(choice).name,
         "pictures": len(of_picture),
         "new": n_new,
         "not_pictures": len(others),

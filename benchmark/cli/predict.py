@@ -179,7 +179,7 @@ def _draw(
     """Write each readable picture with its labels, over no other file; give the files."""
     from benchmark.data.archive import list_pictures, printable, read_file
     from benchmark.data.crop import BOX_COLUMNS
-    from benchmark.data.pictures import pillow_quiet, read_upright
+    from benchmark.data.pictures import read_upright
     from benchmark.inference.predict import annotated
 
     written: list[str] = []
@@ -189,8 +189,7 @@ def _draw(
         content = read_file(path_of[str(file)])
         if isinstance(content, str):
             continue  # gone since it was read; its answer stands
-        with pillow_quiet():
-            picture = read_upright(content)
+        picture = read_upright(content)
         remarks: list[Any] = []
         for row in faces.to_dict("records"):
             lines = [f"{TASK_TITLES[task]} {_label(row, task)}" for task in tasks]

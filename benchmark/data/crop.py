@@ -13,14 +13,13 @@ import contextlib
 import functools
 import hashlib
 import importlib
-import io
 import json
 import math
 import os
 import re
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -30,10 +29,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmark.data.archive import open_source, printable
-from benchmark.data.pictures import pillow_quiet, read_upright, reason_of
+from benchmark.data.pictures import read_upright, reason_of
 from benchmark.data.progress import Key, OnProgress, in_parallel, keep_quiet
 from benchmark.errors import DataError
-from benchmark.files import file_lock, lock_owner, sha256_of, write_text
+from benchmark.files import file_lock, lock_owner, replacing, write_text
 
 YUNET: Final = "yunet"
 MODEL_PATTERN: Final = "*yunet*.onnx"
@@ -47,13 +46,10 @@ stand in a photograph, then close up, then far away."""
 
 Fit = Literal["stretch", "square"]
 Choice = Literal["largest", "central", "all"]
-RESIZE: Final = Image.Resampling.BICUBIC
-"""Pillow's own choice, which the study did not change."""
 PICTURES_A_CORE: Final = 8
 """Pictures read ahead for each core."""
 TABLE_FILE: Final = "crops.csv"
 JOURNAL_FILE: Final = "crops.jsonl"
-JOURNAL_KEYS: Final = frozenset(("file", "rows", "crops", "sha256"))
 OUTCOMES: Final = ("cropped", "no face", "unreadable")
 BOX_COLUMNS: Final = ("left", "top", "right", "bottom")
 COLUMNS: Final = (
@@ -83,10 +79,8 @@ class FoundFace(NamedTuple):
 class Detector(Protocol):
     """What finds faces. One object serves one thread."""
 
-    @property
-    def name(self) -> str:
-        """What it is and of which version; crops by another name are other crops."""
-        ...
+    name: str
+    """What it is and of which version; crops by another name are other crops."""
 
     def find(self, pixels: NDArray[np.uint8], threshold: float) -> Sequence[FoundFace]:
         """Find the faces of a picture, (height, width, 3) RGB, with scores from `threshold` on."""
@@ -228,17 +222,17 @@ class CropOptions:
 class CutFace(NamedTuple):
     """One face, cut out.
 
-    box: what the detector saw, without the margin; it may reach beyond the picture. image:
-    (size_px, size_px, 3) bytes of RGB, or a PNG file of them.
+    box: what the detector saw, without the margin; it may reach beyond the picture. image: RGB,
+    (size_px, size_px).
     """
 
     box: Box
     score: float
-    image: bytes
+    image: Image.Image
 
 
 def crop_picture(
-    image: Image.Image, detector: Detector, options: CropOptions, *, as_png: bool = False
+    image: Image.Image, detector: Detector, options: CropOptions
 ) -> tuple[list[CutFace], int]:
     """Cut out the faces that the options choose, the largest first; say how many are seen in all.
 
@@ -253,29 +247,29 @@ def crop_picture(
         and min(face.top + face.height, height) - max(face.top, 0) >= 1
     ]
     # Where two are alike, the one of the higher score comes first, then the one further left.
-    chosen = sorted(seen, key=lambda face: (-face.width * face.height, -face.score, face.left))
+    seen.sort(key=lambda face: (-face.width * face.height, -face.score, face.left))
     if options.faces == "central":
-        chosen.sort(
+        seen.sort(
             key=lambda f: math.hypot(
                 f.left + (f.width - width) / 2, f.top + (f.height - height) / 2
             )
         )
-    crops = []
-    for face in chosen if options.faces == "all" else chosen[:1]:
-        left, top, right, bottom = cut_box(face, (width, height), options.margin)
-        if options.fit == "square":  # about the middle; beyond the picture Pillow fills with black
-            side = max(right - left, bottom - top)
-            left, top = left - (side - (right - left)) // 2, top - (side - (bottom - top)) // 2
-            right, bottom = left + side, top + side
-        piece = image.crop((left, top, right, bottom))
-        piece = piece.resize((options.size_px, options.size_px), RESIZE)
-        stream = io.BytesIO()
-        if as_png:
-            piece.save(stream, "PNG")
-        left, top = int(face.left), int(face.top)
-        box = (left, top, left + int(face.width), top + int(face.height))
-        crops.append(CutFace(box, round(face.score, 4), stream.getvalue() or piece.tobytes()))
-    return crops, len(seen)
+    chosen = seen if options.faces == "all" else seen[:1]
+    return [_cut(image, face, options) for face in chosen], len(seen)
+
+
+def _cut(image: Image.Image, face: FoundFace, options: CropOptions) -> CutFace:
+    left, top, right, bottom = cut_box(face, image.size, options.margin)
+    if options.fit == "square":  # about the middle; beyond the picture Pillow fills with black
+        side = max(right - left, bottom - top)
+        left, top = left - (side - (right - left)) // 2, top - (side - (bottom - top)) // 2
+        right, bottom = left + side, top + side
+    piece = image.crop((left, top, right, bottom))
+    # BICUBIC is Pillow's own choice, which the study did not change.
+    piece = piece.resize((options.size_px, options.size_px), Image.Resampling.BICUBIC)
+    left, top = int(face.left), int(face.top)
+    box = (left, top, left + int(face.width), top + int(face.height))
+    return CutFace(box, round(face.score, 4), piece)
 
 
 def cut_box(face: FoundFace, size: tuple[int, int], margin: float) -> Box:
@@ -306,42 +300,39 @@ class CroppedPicture(NamedTuple):
     crops: Sequence[CutFace] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Cropper:
-    """How pictures are cropped, in values that every process understands."""
-
-    options: CropOptions = field(default_factory=CropOptions)
-    detector: DetectorChoice = field(default_factory=DetectorChoice)
-    as_png: bool = False
-
-    def crop(self, content: bytes | str) -> CroppedPicture:
-        """Read one picture's file, or why there is none, and cut its faces."""
-        with pillow_quiet():
-            try:
-                if isinstance(content, str):
-                    raise DataError(content)
-                image = read_upright(content)
-            except DataError as error:
-                return CroppedPicture("unreadable", reason_of(error))
-            detector = load_detector(self.detector)
-            crops, n_seen = crop_picture(image, detector, self.options, as_png=self.as_png)
-        outcome = ("cropped", "") if crops else ("no face", "no face found")
-        return CroppedPicture(*outcome, n_seen, *image.size, crops)
-
-
 def cropped(
-    contents: Iterable[tuple[Key, bytes | str]], n_pictures: int, cropper: Cropper
+    contents: Iterable[tuple[Key, bytes | str]],
+    n_pictures: int,
+    options: CropOptions,
+    detector: DetectorChoice,
 ) -> Generator[tuple[Key, CroppedPicture]]:
     """Crop pictures in order, on all cores; contents: of their files, or why there are none.
 
     Raises DataError before the first where the detector cannot be loaded.
     """
-    load_detector(cropper.detector)
-    yield from in_parallel(cropper.crop, contents, n_pictures, a_core=PICTURES_A_CORE)
+    load_detector(detector)
+    crop = functools.partial(_cropped, options, detector)
+    yield from in_parallel(crop, contents, n_pictures, a_core=PICTURES_A_CORE)
+
+
+def _cropped(options: CropOptions, choice: DetectorChoice, content: bytes | str) -> CroppedPicture:
+    try:
+        if isinstance(content, str):
+            raise DataError(content)
+        image = read_upright(content)
+    except DataError as error:
+        return CroppedPicture("unreadable", reason_of(error))
+    crops, n_seen = crop_picture(image, load_detector(choice), options)
+    outcome = ("cropped", "") if crops else ("no face", "no face found")
+    return CroppedPicture(*outcome, n_seen, *image.size, crops)
 
 
 def crop_folder(
-    source: Path, target: Path, cropper: Cropper, on_progress: OnProgress = keep_quiet
+    source: Path,
+    target: Path,
+    options: CropOptions,
+    detector: DetectorChoice,
+    on_progress: OnProgress = keep_quiet,
 ) -> tuple[pd.DataFrame, list[str], int]:
     """Crop every picture of a folder or archive into `target` that is not there unchanged.
 
@@ -352,58 +343,54 @@ def crop_folder(
     """
     opened = open_source(source)
     pictures, passed_over = opened.pictures()
-    files = {path: printable(path) for path in pictures}
     others = [name + (f" ({problem})" if problem else "") for name, problem in passed_over]
     if source.is_dir() and target.resolve().is_relative_to(source.resolve()):
         # where the next time they would be taken for pictures
         raise DataError(f"the crops would lie in {target}, among the pictures of {source}")
+    files = {path: printable(path) for path in pictures}
     name_of = _crop_names([*files.values()])
-    detector = load_detector(cropper.detector).name
-    how = {"source": source.resolve().name, "detector": detector, **asdict(cropper.options)}
+    how = {"source": source.resolve().name, "detector": load_detector(detector).name}
+    how |= asdict(options)
     with contextlib.ExitStack() as stack:
         lock = target.parent / f".{target.name}.lock"
         if not stack.enter_context(file_lock(lock)):
             pid = lock_owner(lock).get("pid")
             raise DataError(f"process {pid} is cropping into {target}", fix="Let it end first")
         stack.callback(lock.unlink, missing_ok=True)
-        before = _journal(target, how)
-        done = {entry["file"]: entry for entry in before}
-        fresh: dict[str, str] = {}
+        done = _journal(target, how)
+        before, fresh = _crops_of(done.values()), dict[str, str]()
 
         def contents() -> Iterator[tuple[str, bytes | str]]:
             """Read the source; leave out pictures whose crops are there, of the same bytes."""
             for path, content in opened.contents(set(files)):
                 body = content if isinstance(content, bytes) else content.encode()
                 sha256, entry = hashlib.sha256(body).hexdigest(), done.get(files[path])
-                name = f"{name_of[files[path]]}.png"
-                if not (
-                    entry is not None
-                    and (entry["sha256"], [*entry["crops"]][:1]) in ((sha256, []), (sha256, [name]))
-                    and all(
-                        (target / crop).is_file() and sha256_of(target / crop) == digest
-                        for crop, digest in entry["crops"].items()
-                    )
-                ):
-                    fresh[path] = sha256
-                    yield path, content
+                if entry is not None and entry["sha256"] == sha256:
+                    crops = _crops_of([entry])
+                    is_named = crops[:1] in ([], [f"{name_of[files[path]]}.png"])
+                    if is_named and all((target / crop).is_file() for crop in crops):
+                        continue
+                fresh[path] = sha256
+                yield path, content
 
         journal = stack.enter_context((target / JOURNAL_FILE).open("a", encoding="utf-8"))
         (target / TABLE_FILE).unlink(missing_ok=True)  # it is there when all are done
-        results = stack.enter_context(contextlib.closing(cropped(contents(), len(files), cropper)))
+        parallel = cropped(contents(), len(files), options, detector)
+        results = stack.enter_context(contextlib.closing(parallel))
         number_of = {path: number for number, path in enumerate(files, start=1)}
         for path, result in results:
-            entry = _written(target, name_of[files[path]], files[path], result)
-            done[files[path]] = entry | {"sha256": fresh[path]}
-            journal.write(json.dumps(done[files[path]]) + "\n")
+            file = files[path]
+            rows = _written(target, name_of[file], file, result)
+            done[file] = {"rows": rows, "sha256": fresh[path]}
+            journal.write(json.dumps(done[file]) + "\n")
             journal.flush()
             on_progress("cropping", number_of[path], len(files))
         on_progress("cropping", len(files), len(files))
         if gone := [file for file in files.values() if file not in done]:
             raise DataError(f"{source} changed while it was read: {gone[0]} is gone")
         entries = [done[file] for file in files.values()]
-        kept = {crop for entry in entries for crop in entry["crops"]}
-        for crop in {crop for entry in before for crop in entry["crops"]} - kept:
-            (target / crop).unlink(missing_ok=True)  # of pictures that are gone or have changed
+        for crop in {*before} - {*_crops_of(entries)}:  # of pictures that are gone or have changed
+            (target / crop).unlink(missing_ok=True)
         rows = [row for entry in entries for row in entry["rows"]]
         types = dict.fromkeys(BOX_COLUMNS, "Int64") | {"score": "Float64"}
         table = pd.DataFrame(rows, columns=list(COLUMNS)).astype(types)
@@ -412,12 +399,16 @@ def crop_folder(
     return table, others, len(fresh)
 
 
+def _crops_of(entries: Iterable[dict[str, Any]]) -> list[str]:
+    return [row["crop"] for entry in entries for row in entry["rows"] if row["crop"]]
+
+
 def _write_lines(path: Path, entries: Sequence[dict[str, Any]]) -> None:
     write_text(path, "".join(json.dumps(entry) + "\n" for entry in entries))
 
 
-def _journal(target: Path, how: dict[str, Any]) -> list[dict[str, Any]]:
-    """Give a line of every picture done, or begin a journal; a damaged line is none."""
+def _journal(target: Path, how: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Give the line of every picture done, by file, or begin a journal; a damaged line is none."""
     path, lines = target / JOURNAL_FILE, []
     if path.exists():
         for text in path.read_text("utf-8", "replace").splitlines():
@@ -434,27 +425,23 @@ def _journal(target: Path, how: dict[str, Any]) -> list[dict[str, Any]]:
                 allowed="crops of one source, made in one way",
                 fix="Name another folder with --out, or remove this one",
             )
-    entries = [entry for entry in entries if entry.keys() >= JOURNAL_KEYS]
+    entries = [entry for entry in entries if entry.get("rows") and "sha256" in entry]
     _write_lines(path, [how, *entries])
-    return entries
+    return {entry["rows"][0]["file"]: entry for entry in entries}
 
 
-def _written(target: Path, name: str, file: str, result: CroppedPicture) -> dict[str, Any]:
-    """Write a picture's crops, each whole or not at all; give its line of the journal."""
+def _written(target: Path, name: str, file: str, result: CroppedPicture) -> list[dict[str, Any]]:
+    """Write a picture's crops, each whole or not at all; give its rows of the table."""
     row = {"file": file, "crop": "", **result._asdict()}
     del row["crops"]
-    rows, crops = [] if result.crops else [row], {}
+    rows = []
     for number, face in enumerate(result.crops, start=1):
         crop = f"{name}.png" if number == 1 else f"{name}.face-{number}.png"
-        path = target / crop
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}")
-        temporary.write_bytes(face.image)
-        temporary.replace(path)
+        with replacing(target / crop) as temporary:
+            face.image.save(temporary, "PNG")
         box = dict(zip(BOX_COLUMNS, face.box, strict=True))
         rows.append(row | box | {"crop": crop, "score": face.score})
-        crops[crop] = hashlib.sha256(face.image).hexdigest()
-    return {"file": file, "rows": rows, "crops": crops}
+    return rows or [row]
 
 
 def _crop_names(files: Sequence[str]) -> dict[str, str]:

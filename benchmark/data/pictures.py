@@ -11,7 +11,7 @@ import os
 import struct
 import warnings
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -71,18 +71,6 @@ class Picture(NamedTuple):
     thumbnail: bytes
 
 
-@contextlib.contextmanager
-def pillow_quiet() -> Iterator[None]:
-    """Let Pillow refuse huge pictures instead of warning, and be silent about small oddities.
-
-    The filters of `warnings` are shared by all threads.
-    """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        yield
-
-
 def read_picture(content: bytes, image_px: int) -> tuple[bytes, Picture]:
     """Decode a file's bytes: image_px * image_px * 3 bytes of RGB, and what the picture was.
 
@@ -101,7 +89,7 @@ def read_picture(content: bytes, image_px: int) -> tuple[bytes, Picture]:
 def read_upright(content: bytes) -> Image.Image:
     """Decode a file's bytes in full to RGB, turned as the camera was held, neither cut nor resized.
 
-    Call it within `pillow_quiet`. Raises DataError with the reason if it cannot be used.
+    Raises DataError with the reason if it cannot be used.
     """
     return _decoded(content)[0]
 
@@ -112,12 +100,16 @@ def _decoded(
     """Decode to upright RGB; give also the mode and the size in pixels that the file had.
 
     square_px: take the middle square, of at least this side where there are as many pixels. What
-    Pillow raises on empty, damaged, huge and foreign files becomes one sentence.
+    Pillow raises on empty, damaged, huge and foreign files becomes one sentence; small oddities,
+    which it warns of, are none.
     """
     if not content:
         raise DataError("the file is empty", allowed=WHOLE_PICTURE)
     try:
-        return _opened(content, square_px)
+        with warnings.catch_warnings():  # its filters are shared by all threads
+            warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            return _opened(content, square_px)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise _too_large(f"more than {MAX_PIXELS:,}") from error
     except UnidentifiedImageError as error:
@@ -196,11 +188,10 @@ def decode(image_px: int, content: bytes | str) -> tuple[bytes, Picture | str]:
     """
     if isinstance(content, str):
         return b"", content
-    with pillow_quiet():
-        try:
-            return read_picture(content, image_px)
-        except DataError as error:
-            return b"", reason_of(error)
+    try:
+        return read_picture(content, image_px)
+    except DataError as error:
+        return b"", reason_of(error)
 
 
 def reason_of(error: DataError) -> str:

@@ -16,10 +16,10 @@ import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
 from benchmark.data.archive import list_pictures, printable, read_file
-from benchmark.data.crop import BOX_COLUMNS, Box, CropOptions, Cropper, DetectorChoice, cropped
-from benchmark.data.pictures import pillow_quiet, read_picture, reason_of
+from benchmark.data.crop import BOX_COLUMNS, Box, CropOptions, DetectorChoice, cropped
+from benchmark.data.pictures import decode
 from benchmark.data.progress import OnProgress, keep_quiet
-from benchmark.errors import DataError, RunError
+from benchmark.errors import RunError
 from benchmark.evaluation.calibration import tempered
 from benchmark.evaluation.predictions import probability_columns
 from benchmark.inference.load import Pixels, Probabilities, TrainedNetwork, trained_run
@@ -105,22 +105,19 @@ class Predictor:
         px = self.network.faces_px
         for number, path in enumerate(paths, start=1):
             row = {"file": printable(str(path)), "face": 1, "reason": ""}
-            try:
-                if isinstance(content := read_file(path), str):
-                    raise DataError(content)
-                with pillow_quiet():
-                    pixels, _ = read_picture(content, px)
+            pixels, found = decode(px, read_file(path))
+            if isinstance(found, str):
+                yield row | {"face": 0, "reason": found}, None, number
+            else:
                 yield row, np.frombuffer(pixels, np.uint8).reshape(px, px, 3), number
-            except DataError as error:
-                yield row | {"face": 0, "reason": reason_of(error)}, None, number
 
     def _cut_faces(self, paths: Sequence[Path]) -> Generator[Face]:
         """Give the faces that are found in pictures, or one row that says why there are none."""
         assert self.cropping is not None
-        px = self.network.faces_px
-        cropper = Cropper(replace(self.cropping.options, size_px=px), self.cropping.detector)
+        options = replace(self.cropping.options, size_px=self.network.faces_px)
         contents = ((path, read_file(path)) for path in paths)
-        with contextlib.closing(cropped(contents, len(paths), cropper)) as results:
+        found = cropped(contents, len(paths), options, self.cropping.detector)
+        with contextlib.closing(found) as results:
             for number, (path, result) in enumerate(results, start=1):
                 row = {"file": printable(str(path)), "face": 0, "reason": result.reason}
                 if result.outcome != "unreadable":
@@ -129,9 +126,8 @@ class Predictor:
                     yield row, None, number
                 for place, cut in enumerate(result.crops, start=1):
                     box = dict(zip(BOX_COLUMNS, cut.box, strict=True))
-                    pixels = np.frombuffer(cut.image, np.uint8).reshape(px, px, 3)
                     more = {"face": place, "reason": "", "score": cut.score}
-                    yield row | more | box, pixels, number
+                    yield row | more | box, np.asarray(cut.image), number
 
     def _table(self, faces: Sequence[Face]) -> pd.DataFrame:
         table = pd.DataFrame([row for row, *_ in faces])

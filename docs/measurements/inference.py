@@ -25,7 +25,7 @@ from PIL import Image, ImageFilter
 from benchmark.data.batches import FaceBatches
 from benchmark.data.crop import CropOptions, DetectorChoice, crop_picture, load_detector
 from benchmark.data.dataset import open_faces
-from benchmark.data.pictures import pillow_quiet, read_upright
+from benchmark.data.pictures import read_upright
 from benchmark.evaluation.predictions import probability_columns, read_predictions
 from benchmark.inference import export
 from benchmark.inference.load import Pixels, TrainedNetwork, trained_run
@@ -84,10 +84,9 @@ def share_found(model: Path, pictures: Path, n_pictures: int) -> None:
     random.Random(0).shuffle(paths)
     contents = [path.read_bytes() for path in paths[:n_pictures]]
     began, found, several = time.process_time(), 0, 0
-    with pillow_quiet():
-        for content in contents:
-            crops, n_seen = crop_picture(read_upright(content), detector, CropOptions())
-            found, several = found + len(crops), several + (n_seen > 1)
+    for content in contents:
+        crops, n_seen = crop_picture(read_upright(content), detector, CropOptions())
+        found, several = found + len(crops), several + (n_seen > 1)
     rate = len(contents) / (time.process_time() - began)
     share = 100 * found / len(contents)
     print(
@@ -111,9 +110,8 @@ def rate_of_large(model: Path, pictures: Path, large: Path, n_pictures: int) -> 
         canvas.save(large / path.name, quality=90)
     contents = [path.read_bytes() for path in sorted(large.glob("*.jpg"))]
     began, found = time.process_time(), 0
-    with pillow_quiet():
-        for content in contents:
-            found += len(crop_picture(read_upright(content), detector, CropOptions())[0])
+    for content in contents:
+        found += len(crop_picture(read_upright(content), detector, CropOptions())[0])
     rate = len(contents) / (time.process_time() - began)
     print(
         f"two megapixels: a face in {found} of {len(contents)}; {rate:.0f} pictures a second of "

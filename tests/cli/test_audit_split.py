@@ -9,8 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmark.cli.main import app
-from tests.data.sources import folder_of
-from tests.data.split_parts import CHANGES, drawn, listed, part
+from tests.data.sources import drawn, folder_of, listed, part
 
 FACES = drawn(8)
 
@@ -20,8 +19,8 @@ def leaking(tmp_path: Path) -> tuple[Path, Path]:
     """Of four test faces one is in training re-encoded, one mirrored, one byte by byte."""
     train = part(tmp_path / "train", {f"{number}.jpg": FACES[number] for number in range(5)})
     test = part(tmp_path / "test", {"same.jpg": FACES[0], "other.jpg": FACES[6]})
-    part(test, {"small.jpg": FACES[1]}, CHANGES["re-encoded"])
-    part(test, {"turned.jpg": FACES[2]}, CHANGES["mirrored"])
+    part(test, {"small.jpg": FACES[1]}, "re-encoded")
+    part(test, {"turned.jpg": FACES[2]}, "mirrored")
     return train, test
 
 

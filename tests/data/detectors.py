@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from benchmark.data.crop import DetectorChoice, FoundFace
 
-LEVEL = 200
+WHITE = DetectorChoice("tests.data.detectors:WhiteRectangles")
 
 
 class WhiteRectangles:
@@ -18,10 +18,10 @@ class WhiteRectangles:
     name = "white-1"
 
     def __init__(self, model: Path | None = None) -> None:
-        self.model = model
+        """Take a model's file, as every detector does; it has none."""
 
     def find(self, pixels: NDArray[np.uint8], threshold: float) -> list[FoundFace]:
-        rectangles = ndimage.find_objects(ndimage.label((pixels > LEVEL).all(axis=2))[0])
+        rectangles = ndimage.find_objects(ndimage.label((pixels > 200).all(axis=2))[0])
         places = [(x.start, y.start, x.stop - x.start, y.stop - y.start) for y, x in rectangles]
         return [FoundFace(*map(float, place), score=0.9) for place in places]
 
@@ -30,14 +30,9 @@ def not_a_detector(model: Path | None) -> object:
     return model
 
 
-WHITE = DetectorChoice("tests.data.detectors:WhiteRectangles")
-
-
-def scene(
-    *boxes: tuple[int, int, int, int], size: tuple[int, int] = (120, 80), colour: str = "white"
-) -> Image.Image:
+def scene(*boxes: tuple[int, int, int, int], size: tuple[int, int] = (120, 80)) -> Image.Image:
     """A black picture with white rectangles: left, top, right, bottom."""
     picture = Image.new("RGB", size, "black")
     for box in boxes:
-        picture.paste(colour, box)
+        picture.paste("white", box)
     return picture

@@ -1,12 +1,30 @@
-"""Small pictures and archives to try the preparation on; none of them shows anybody."""
+"""Small pictures, archives and parts of splits to try data code on; none of them shows anybody."""
 
 import io
 import tarfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
+
+from benchmark.data.drawn import draw_faces
+
+PX = 96
+"""Of the faces that splits are made of."""
+CHANGES: dict[str, Callable[[Image.Image], bytes]] = {
+    "none": lambda face: encoded(face, quality=90),
+    "re-encoded": lambda face: encoded(face, quality=40),
+    "as PNG": lambda face: encoded(face, "PNG"),
+    "as WebP": lambda face: encoded(face, "WEBP", quality=70),
+    "as BMP": lambda face: encoded(face, "BMP"),
+    "enlarged": lambda face: encoded(face.resize((200, 200), Image.Resampling.BICUBIC)),
+    "mirrored": lambda face: encoded(ImageOps.mirror(face), quality=60),
+    "in grey": lambda face: encoded(ImageOps.grayscale(face)),
+    "brighter": lambda face: encoded(face.point(lambda level: 40 + level * 3 // 4)),
+}
+"""What people do to a picture before it comes back under another name."""
 
 
 def picture(seed: int, px: int = 48) -> Image.Image:
@@ -62,3 +80,18 @@ def zip_of(path: Path, files: dict[str, bytes]) -> Path:
         for name, content in files.items():
             archive.writestr(name, content)
     return path
+
+
+def drawn(n_faces: int) -> list[Image.Image]:
+    return [Image.fromarray(face) for face in draw_faces(n_faces, 5, PX).images]
+
+
+def part(path: Path, faces: dict[str, Image.Image], change: str = "none") -> Path:
+    """Write a folder of faces by name."""
+    return folder_of(path, {name: CHANGES[change](face) for name, face in faces.items()})
+
+
+def listed(path: Path, *names: str) -> Path:
+    """Write a list, a line for each name."""
+    text = "".join(f"{name}\n" for name in names)
+    return folder_of(path.parent, {path.name: text.encode()}) / path.name

@@ -27,9 +27,8 @@ def made(path: Path, files: dict[str, bytes] = FILES) -> Path:
 def test_every_kind_of_source_holds_the_same(tmp_path: Path) -> None:
     for name in ("faces", *ARCHIVES, "faces.tgz"):
         source = open_source(made(tmp_path / name))
-        assert {member.path: member.n_bytes for member in source.members()} == {
-            path: len(content) for path, content in FILES.items()
-        }
+        sizes = {path: len(content) for path, content in FILES.items()}
+        assert {member.path: member.n_bytes for member in source.members()} == sizes
         wanted = {"UTKFace/a.jpg", "UTKFace/b.jpg"}
         assert dict(source.contents(wanted)) == {path: FILES[path] for path in wanted}
 
@@ -67,8 +66,7 @@ def test_what_is_no_archive_or_a_damaged_or_an_unsafe_one_is_refused(
         *((c[: int(len(c) * part)], "cut short") for c in whole for part in (0.3, 0.5, 0.9)),
         # The first member takes 1536 bytes: a header of 512, and 700 bytes in two blocks.
         (tar[:1536], "its end mark is missing"),
-        # the second header's checksum
-        (flipped(tar, 1536 + 148, 0xFF), "no header can be read at byte 1,536"),
+        (flipped(tar, 1536 + 148, 0xFF), "no header can be read at byte 1,536"),  # its checksum
         (flipped(zipped, zipped.index(b"A" * 700), 1), "damaged or cut short"),
         # the flag in the central directory
         (flipped(zipped, zipped.index(b"PK\x01\x02") + 8, 1), "is encrypted"),
@@ -81,21 +79,8 @@ def test_what_is_no_archive_or_a_damaged_or_an_unsafe_one_is_refused(
             list(open_source(tmp_path / "source").contents({"UTKFace/a.jpg"}))
 
 
-def test_a_pipe_or_a_file_of_gigabytes_is_not_read(
+def test_of_a_folder_no_pipe_nor_linked_folder_nor_file_of_gigabytes_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = folder_of(tmp_path / "faces", FILES)
-    os.mkfifo(folder / "c.jpg")
-    monkeypatch.setattr(archive, "MAX_FILE_BYTES", 1000)
-    contents = dict(open_source(folder).contents({*FILES, "c.jpg"}))
-    assert contents["c.jpg"] == "it is not a regular file, or a link to nowhere"
-    assert contents["UTKFace/b.jpg"] == "the file has 1,300 bytes (allowed: 1,000)"
-    assert contents["UTKFace/a.jpg"] == FILES["UTKFace/a.jpg"]
-    assert read_file(folder / "UTKFace/b.jpg") == contents["UTKFace/b.jpg"]
-
-
-def test_a_folder_has_the_digest_of_its_names_and_contents_without_linked_folders(
-    tmp_path: Path,
 ) -> None:
     one, same = folder_of(tmp_path / "one", FILES), folder_of(tmp_path / "two", FILES)
     (one / "more").symlink_to(folder_of(tmp_path / "other", FILES))
@@ -103,6 +88,13 @@ def test_a_folder_has_the_digest_of_its_names_and_contents_without_linked_folder
     assert open_source(one).sha256() == open_source(same).sha256()
     (same / "README").write_bytes(b"read it")
     assert open_source(one).sha256() != open_source(same).sha256()
+    os.mkfifo(one / "c.jpg")
+    monkeypatch.setattr(archive, "MAX_FILE_BYTES", 1000)
+    contents = dict(open_source(one).contents({*FILES, "c.jpg"}))
+    assert contents["c.jpg"] == "it is not a regular file, or a link to nowhere"
+    assert contents["UTKFace/b.jpg"] == "the file has 1,300 bytes (allowed: 1,000)"
+    assert contents["UTKFace/a.jpg"] == FILES["UTKFace/a.jpg"]
+    assert read_file(one / "UTKFace/b.jpg") == contents["UTKFace/b.jpg"]
 
 
 def test_a_name_means_the_picture_that_agrees_with_it_in_most_last_parts() -> None:

@@ -32,20 +32,22 @@ def test_images_come_with_their_own_labels_in_channels_last_memory() -> None:
 
 def test_a_device_named_without_its_number_is_the_same_device() -> None:
     # As `cuda` and `cuda:0`: rows that are there must not be fetched as if they were elsewhere.
-    rows = torch.ones(4, 2, device=torch.device("meta"))
-    numbered = torch.device("meta", 0)
+    rows, numbered = torch.ones(4, 2, device=torch.device("meta")), torch.device("meta", 0)
     assert rows.device != numbered
     picked = batches.gathered(rows, torch.tensor([1, 2], device="meta"), numbered)
-    assert picked.shape == (2, 2)
-    assert picked.device.type == "meta"
+    assert (picked.shape, picked.device.type) == ((2, 2), "meta")
 
 
-def test_order_is_a_permutation_by_seed_and_epoch() -> None:
+def test_order_is_a_permutation_by_seed_and_epoch_and_passes_go_on_where_one_ended() -> None:
     first = batches.random_order(50, seed=1, epoch=0)
     assert sorted(first.tolist()) == list(range(50))
     assert torch.equal(first, batches.random_order(50, seed=1, epoch=0))
-    assert not torch.equal(first, batches.random_order(50, seed=1, epoch=1))
-    assert not torch.equal(first, batches.random_order(50, seed=2, epoch=0))
+    for seed, epoch in ((1, 1), (2, 0)):
+        assert not torch.equal(first, batches.random_order(50, seed=seed, epoch=epoch))
+    # ten faces, seven an epoch: the first 21 places are two whole passes and one face of a third
+    found = torch.cat([batches.random_passes(10, 7, seed=3, epoch=epoch) for epoch in range(3)])
+    passes = torch.cat([batches.random_order(10, seed=3, epoch=number) for number in range(3)])
+    assert torch.equal(found, passes[:21])
 
 
 def test_a_last_batch_of_one_joins_the_one_before() -> None:
@@ -53,17 +55,7 @@ def test_a_last_batch_of_one_joins_the_one_before() -> None:
         assert [len(batch) for batch in batches.split_into_batches(torch.arange(n), 4)] == sizes
 
 
-def test_passes_go_on_where_the_epoch_before_ended() -> None:
-    # ten faces, seven an epoch: the first 21 places are two whole passes and one face of a third
-    found = torch.cat([batches.random_passes(10, 7, seed=3, epoch=epoch) for epoch in range(3)])
-    passes = torch.cat([batches.random_order(10, seed=3, epoch=number) for number in range(3)])
-    assert torch.equal(found, passes[:21])
-    assert sorted(found[:10].tolist()) == sorted(found[10:20].tolist()) == list(range(10))
-
-
-def test_faces_that_a_device_has_no_room_for_stay_in_main_memory_and_it_is_said(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_faces_too_many_for_a_device_stay_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_room(pixels: torch.Tensor, *_where: object) -> torch.Tensor:
         if pixels.dtype == torch.uint8:
             raise torch.OutOfMemoryError("CUDA out of memory")
@@ -81,28 +73,23 @@ def augmented(images: torch.Tensor, augmentation: Augmentation, seed: int = 1) -
     return batches.changed(images, augmentation, draws)
 
 
-@pytest.mark.parametrize(
-    ("height", "width", "word"),
-    [(8, 8, torch.int64), (6, 6, torch.int32), (3, 2, torch.int16), (7, 7, torch.uint8)],
-)
-@pytest.mark.parametrize("channels_last", [True, False])
-def test_half_of_the_faces_are_mirrored_whole_in_the_widest_words(
-    height: int, width: int, word: torch.dtype, channels_last: bool
-) -> None:
-    kept = torch.randint(0, 256, (65, height, width, 3), dtype=torch.uint8)
-    # A part of a larger batch, which begins in the middle of its memory.
-    images = kept[1:].permute(0, 3, 1, 2)
-    if not channels_last:
-        images = images.contiguous()
-    assert batches.in_words(images).dtype == word
+def test_half_of_the_faces_are_mirrored_whole_in_the_widest_words() -> None:
     flip = Augmentation(flip=True)
-    result = augmented(images, flip, seed=4)
     chosen = batches.draw(flip, 64, torch.Generator().manual_seed(4))["flip"] < 0.5
     # Of 64 fair coins, under 16 or over 48 heads has a probability of about 3e-5.
     assert 16 <= int(chosen.sum()) <= 48
-    for face, before, is_mirrored in zip(result, images, chosen.tolist(), strict=True):
-        assert torch.equal(face, (before.flip(-1) if is_mirrored else before).float())
-    assert result.is_contiguous(memory_format=torch.channels_last)
+    for height, width, word in (
+        (8, 8, torch.int64), (6, 6, torch.int32), (3, 2, torch.int16), (7, 7, torch.uint8),
+    ):  # fmt: skip
+        kept = torch.randint(0, 256, (65, height, width, 3), dtype=torch.uint8)
+        # A part of a larger batch, which begins in the middle of its memory.
+        images = kept[1:].permute(0, 3, 1, 2)
+        for stored in (images, images.contiguous()):
+            assert batches.in_words(stored).dtype == word
+            result = augmented(stored, flip, seed=4)
+            for face, before, is_mirrored in zip(result, images, chosen.tolist(), strict=True):
+                assert torch.equal(face, (before.flip(-1) if is_mirrored else before).float())
+            assert result.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_each_face_gets_its_own_brightness_and_values_stay_pixels() -> None:

@@ -5,28 +5,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from benchmark.data import dataset
 from benchmark.data.drawn import draw_faces
-from benchmark.data.labels import age_group_of
 from benchmark.errors import DataError
-from tests.data.sources import face_name, picture
+from tests.data.sources import folder_of
 
 
-def rows(n: int = 12) -> pd.DataFrame:
-    numbers = range(n)
-    values = {"age": 25, "age_group": 1, "gender": 0, "race": [i % 5 for i in numbers]}
-    values |= {"mode": "RGB", "width": 200, "height": 200}
-    names = {"file": [f"25_0_{i % 5}_2017,{i:02d} .jpg" for i in numbers]}
-    names |= {"sha256": [f"{i:064x}" for i in numbers]}
-    return pd.DataFrame(names | values).sort_values("file", ignore_index=True)
-
-
-def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
-    table = dataset.placed(rows(), near=[(0, 3)])
+def test_a_table_is_read_as_it_was_written(drawn_faces: dataset.FaceSet, tmp_path: Path) -> None:
+    table = drawn_faces.table.copy()
     table.loc[0, "file"] = "NA"  # which pandas would take for a missing value
+    table.loc[1, "file"] = "25_0_1_2017,01 .jpg"
     table.loc[1, ["age", "race"]] = -1  # missing labels: empty cells
     (tmp_path / "table.csv").write_text(dataset.as_csv(dataset.with_empty_cells(table)))
     read = dataset.read_table(tmp_path / "table.csv")
@@ -34,15 +24,15 @@ def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert read.to_dict("list") == table.to_dict("list")
 
 
-def test_a_table_that_is_none_or_holds_what_it_cannot_is_refused(tmp_path: Path) -> None:
-    whole = dataset.placed(rows(), near=[]).astype(object)
+def test_what_is_no_table_is_refused(drawn_faces: dataset.FaceSet, tmp_path: Path) -> None:
+    whole = drawn_faces.table.astype(object)
     damaged: list[tuple[str, str]] = [("", "No columns"), ("file,part\na.jpg,train\n", "no column")]
     for column, value, problem in (
         ("part", "holdout", "part has other values"),
         ("fold", 5, "fold has other values"),
         ("gender", 2, "gender has other values"),
         ("cluster", "one", "invalid literal"),
-        ("file", "25_0_1_2017,01 .jpg", "or one twice"),
+        ("file", whole.loc[1, "file"], "or one twice"),
     ):
         table = whole.copy()
         table.loc[0, column] = value
@@ -53,44 +43,37 @@ def test_a_table_that_is_none_or_holds_what_it_cannot_is_refused(tmp_path: Path)
             dataset.read_table(tmp_path / "table.csv")
 
 
+DRAWN = draw_faces(30, seed=1, image_px=24)
+
+
 def stored(data_dir: Path) -> dataset.FaceSet:
     """Faces in falling order of their names, so that storing has to sort them."""
-    numbers = range(29, -1, -1)
-    images = np.stack([np.asarray(picture(i, px=24)) for i in numbers])
-    rows = [(1 + i % 90, age_group_of(1 + i % 90), i % 2, i % 5) for i in numbers]
-    labels = pd.DataFrame(rows, columns=["age", "age_group", "gender", "race"])
-    files = [face_name(i, age, *of) for i, (age, _, *of) in zip(numbers, rows, strict=True)]
-    labels.insert(0, "file", files)
-    return dataset.store_faces(images, labels, name="faces", data_dir=data_dir)
+    labels = DRAWN.labels.sort_values("file", ascending=False)
+    return dataset.store_faces(DRAWN.images[labels.index], labels, name="faces", data_dir=data_dir)
 
 
 def test_stored_faces_are_found_row_by_row_and_cannot_be_overwritten(tmp_path: Path) -> None:
     faces = stored(tmp_path)
     assert faces.table["file"].is_monotonic_increasing
-    for row, file in enumerate(faces.table["file"]):
-        number = int(file.split("_")[3][12:17])
-        assert np.array_equal(faces.pixels()[row], np.asarray(picture(number, px=24)))
+    order = DRAWN.labels.sort_values("file").index
+    assert np.array_equal(faces.pixels(), DRAWN.images[order])
     assert (faces.name, faces.drawn, faces.image_px) == ("faces", True, 24)
-    before, manifest = ((faces.folder / name).stat() for name in ("faces.npy", "manifest.json"))
+    files = [faces.folder / name for name in ("faces.npy", "manifest.json")]
+    before = [path.stat().st_mtime_ns for path in files]
     faces.pixels()[:] = 0
     assert stored(tmp_path).pixel_digest == faces.pixel_digest  # the same again opens it
-    after = [(faces.folder / name).stat() for name in ("faces.npy", "manifest.json")]
-    assert [of.st_mtime_ns for of in after] == [before.st_mtime_ns, manifest.st_mtime_ns]
+    assert [path.stat().st_mtime_ns for path in files] == before
     # Only whole folders count as prepared.
     (tmp_path / "cache").mkdir()
-    (tmp_path / ".faces.x.partial").mkdir()
-    (tmp_path / ".faces.x.partial" / "manifest.json").write_text("{}")
+    folder_of(tmp_path / ".faces.x.partial", {"manifest.json": b"{}"})
     assert [found.name for found in dataset.prepared_datasets(tmp_path)] == ["faces"]
 
 
-def test_a_name_that_will_not_do_is_refused() -> None:
+def test_a_name_that_will_not_do_and_a_damaged_data_set_are_refused(tmp_path: Path) -> None:
+    whole = stored(tmp_path).folder
     for name in ("", "Faces", "a b", "../a", ".a", "cache", "weights", "drawn"):
         with pytest.raises(DataError, match="cannot be called"):
             dataset.check_dataset_name(name, drawn=False)
-
-
-def test_a_damaged_data_set_is_not_opened(tmp_path: Path) -> None:
-    whole = stored(tmp_path).folder
     cases: list[tuple[str, Callable[[bytes], bytes], str]] = [
         ("faces.npy", lambda pixels: pixels[:-1], "packed faces cannot be read"),
         ("table.csv", lambda text: text[: text[:-1].rindex(b"\n") + 1], "has 29 rows"),
@@ -113,10 +96,9 @@ def test_a_sample_has_whole_clusters_faces_in_their_parts_and_pixels_with_their_
     drawn_faces: dataset.FaceSet, tmp_path: Path
 ) -> None:
     # All synthetic faces and 20 of them once more, so that there are clusters.
-    n_drawn = len(drawn_faces.table)
-    rows = np.r_[:n_drawn, :20]
-    labels = drawn_faces.table.iloc[rows][["file", "age", "age_group", "gender", "race"]]
-    labels = labels.assign(file=[f"{number:03d}.png" for number in range(n_drawn + 20)])
+    rows = np.r_[: len(drawn_faces.table), :20]
+    labels = drawn_faces.table.iloc[rows][["age", "age_group", "gender", "race"]]
+    labels = labels.assign(file=[f"{number:03d}.png" for number in range(len(rows))])
     pixels = drawn_faces.pixels()[rows]
     faces = dataset.store_faces(pixels, labels, name="whole", data_dir=tmp_path)
     sample = dataset.draw_sample(faces, 150, "small")
@@ -124,10 +106,9 @@ def test_a_sample_has_whole_clusters_faces_in_their_parts_and_pixels_with_their_
     kept = faces.table.set_index("file").loc[sample.table["file"]]
     for column in ("part", "fold", "cluster", "sha256"):
         assert (kept[column].to_numpy() == sample.table[column].to_numpy()).all()
-    others = faces.table[~faces.table["file"].isin(sample.table["file"])]
+    others = faces.table[~faces.table["file"].isin(kept.index)]
     assert not set(others["cluster"]) & set(sample.table["cluster"])
-    kept_rows = faces.table["file"].isin(sample.table["file"])
-    assert np.array_equal(sample.pixels(), faces.pixels()[kept_rows])
+    assert np.array_equal(sample.pixels(), faces.pixels()[faces.table["file"].isin(kept.index)])
     assert sample.manifest["counts"]["usable"] == len(sample.table)
     assert sample.manifest["sample"]["of"] == "whole"
     assert sample.split_digest != faces.split_digest
@@ -152,9 +133,7 @@ def test_the_only_photographed_set_is_taken_and_several_must_be_named(tmp_path: 
     assert dataset.choose_dataset(tmp_path, "drawn").name == dataset.STORED_NAME
     store("one")
     assert dataset.choose_dataset(tmp_path).name == "one"
-    with pytest.raises(
-        DataError, match=r"no data set 'nobody' is prepared \(allowed: drawn-v1, one"
-    ):
+    with pytest.raises(DataError, match=r"no data set 'nobody' is prepared \(allowed: drawn-v1, o"):
         dataset.choose_dataset(tmp_path, "nobody")
     store("two")
     with pytest.raises(DataError, match=r"2 data sets of photographs.*--dataset.*, one, two"):

@@ -9,20 +9,14 @@ from benchmark.data.drawn import draw_faces
 from benchmark.data.labels import parse_name
 
 
-def test_a_seed_draws_the_same_faces_at_any_size_and_a_larger_draw_begins_with_the_smaller() -> (
-    None
-):
-    few, again, many = draw_faces(10, seed=2), draw_faces(10, seed=2), draw_faces(100, seed=2)
-    assert (few.images.shape, few.images.dtype) == ((10, 100, 100, 3), np.uint8)
-    np.testing.assert_array_equal(few.images, again.images)
-    np.testing.assert_array_equal(few.images, many.images[:10])
-    for labels in (many.labels[:10], draw_faces(10, seed=2, image_px=32).labels):
+def test_a_larger_draw_begins_with_the_smaller_as_results_were_measured_on() -> None:
+    few, many = draw_faces(20, seed=0), draw_faces(100, seed=0)
+    assert (few.images.shape, few.images.dtype) == ((20, 100, 100, 3), np.uint8)
+    np.testing.assert_array_equal(few.images, many.images[:20])
+    for labels in (many.labels[:20], draw_faces(20, seed=0, image_px=32).labels):
         pd.testing.assert_frame_equal(few.labels, labels)
-
-
-def test_the_bytes_drawn_are_the_ones_results_were_measured_on() -> None:
     # A change here makes synthetic results of before and after incomparable.
-    digest = hashlib.sha256(draw_faces(20, seed=0).images.tobytes()).hexdigest()
+    digest = hashlib.sha256(few.images.tobytes()).hexdigest()
     assert digest == "2fc77587ce3ebe10c0c4a2bea1d0d3003f4c5b631061abc0bc32c0f02a98598f"
 
 

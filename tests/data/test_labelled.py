@@ -37,16 +37,13 @@ def prepared(
     return prepare(source, data_dir, image_px=24, labels=[table], **options).faces
 
 
-def test_a_folder_or_archive_with_a_table_is_a_data_set_whose_audit_finds_nothing(
-    tmp_path: Path,
-) -> None:
+def test_a_folder_or_archive_with_a_table_is_a_sound_data_set(tmp_path: Path) -> None:
     faces = prepared(photos(tmp_path), ROWS)
     assert [len(rows) for rows in parts_of(faces).values()] == [32, 4, 4]
     assert audit(faces)["findings"] == []
     first = faces.table.set_index("file").loc["p4.jpg"]
     assert first[["age", "age_group", "gender", "race"]].tolist() == [29, 2, 0, 4]
-    words = faces.words()
-    assert words is not None
+    assert (words := faces.words()) is not None
     assert words.set_index("file").loc["p4.jpg"].tolist() == ["29", "male", "Latino_Hispanic"]
     words[:-1].to_csv(faces.folder / "words.csv", index=False)
     with pytest.raises(DataError, match="words.csv is not of these faces"):
@@ -61,9 +58,7 @@ def test_a_folder_or_archive_with_a_table_is_a_data_set_whose_audit_finds_nothin
         prepared(tmp_path / "photos", ROWS, given={("race", "white"): 4})
 
 
-def test_a_task_the_table_does_not_tell_is_empty_in_every_row_of_a_sample_too(
-    tmp_path: Path,
-) -> None:
+def test_a_task_the_table_does_not_tell_is_empty_in_a_sample_too(tmp_path: Path) -> None:
     rows = [f"p{i}.jpg,{GENDERS[i % 2]}" for i in range(120)]
     faces = prepared(photos(tmp_path, 120), rows, "file,gender")
     lines = (faces.folder / "table.csv").read_text().splitlines()
@@ -76,23 +71,13 @@ def test_a_task_the_table_does_not_tell_is_empty_in_every_row_of_a_sample_too(
     assert sample.manifest["labels"]["without"]["race"] == len(sample.table)
 
 
-@pytest.fixture(scope="module")
-def messy(tmp_path_factory: pytest.TempPathFactory) -> FaceSet:
-    """Every kind of row and of picture that fits no other, or fits in another way."""
-    others = (
-        "train/1.jpg",
-        "val/1.jpg",
-        "x/2.jpg",
-        "y/2.jpg",
-        "3.jpg",
-        "deep/p4.jpg",
-        "deep/q.jpg",
-    )
-    files = {file: jpeg(40 + i) for i, file in enumerate(others)}
+def test_a_row_means_one_picture_a_picture_one_row_and_others_are_listed(tmp_path: Path) -> None:
+    others = ("train/1", "val/1", "x/2", "y/2", "3", "deep/p4", "deep/q")
+    files = {f"{name}.jpg": jpeg(40 + i) for i, name in enumerate(others)}
     files |= {f"p{n}.png": encoded(picture(n), "PNG") for n in (30, 31)} | {"p31.jpeg": jpeg(31)}
     files |= {f"p{n}.jpg": jpeg(32 + n // 34) for n in (32, 33, 34, 35)}  # two and two are equal
     files |= {os.fsdecode(b"caf\xe9.jpg"): jpeg(50), "c.heic": b"\0\0\0\x18ftypheic"}
-    source = photos(tmp_path_factory.mktemp("messy"), 30, **files, **{"notes.txt": b"x"})
+    source = photos(tmp_path, 30, **files, **{"notes.txt": b"x"})
     paths = ["D:\\faces\\photos\\p0.jpg", f"{source}/p1.jpg", "./photos/p2.jpg", "far/away/p3.jpg"]
     paths += ["z/2.jpg", "a/3.jpg", "b/3.jpg", "deep/q.jpg", "q.jpg", "gone.jpg"]
     rows = [f"{path},30,male,White" for path in (*paths, "p30.jpg", "p31.jpg", "p32.jpg")]
@@ -100,23 +85,12 @@ def messy(tmp_path_factory: pytest.TempPathFactory) -> FaceSet:
     rows += ["p33.jpg,30,male,", "p34.jpg,30,male,White", "p35.jpg,30,female,White", ROWS[4]]
     rows += ["p5.jpg,20-29,male,White", "p6.jpg,20-29,male,Martian", "p7.jpg,NA,female,White"]
     rows += ["p8.jpg,30-39,,Black", ROWS[9], ROWS[9], ROWS[10], f"{ROWS[10]}s", "p11.jpg,NA,,"]
-    return prepared(source, rows + ROWS[13:30])
-
-
-def test_a_row_means_one_picture_a_picture_one_row_and_others_are_listed(messy: FaceSet) -> None:
+    messy = prepared(source, rows + ROWS[13:30])
     no_row, again = "no row in the table of labels", "another row names the same picture"
-    without_row = (
-        "p12.jpg",
-        "p31.png",
-        "p31.jpeg",
-        "x/2.jpg",
-        "y/2.jpg",
-        "caf\\udce9.jpg",
-        "c.heic",
-    )
     rejected = messy.rejected().set_index("file")
     assert rejected["reason"].to_dict() == {
-        **dict.fromkeys(without_row, no_row),
+        **dict.fromkeys(("p12.jpg", "p31.png", "p31.jpeg", "x/2.jpg", "y/2.jpg"), no_row),
+        **dict.fromkeys(("caf\\udce9.jpg", "c.heic"), no_row),
         "deep/p4.jpg": no_row,  # p4.jpg is the one of that very path
         "gone.jpg": "no picture of this name",
         **dict.fromkeys(("z/2.jpg", "p31.jpg"), "2 pictures of this name"),
@@ -131,17 +105,12 @@ def test_a_row_means_one_picture_a_picture_one_row_and_others_are_listed(messy: 
     files = {f"p{n}.jpg" for n in (*range(10), *range(13, 31), *range(32, 36))}
     assert set(table.index) == {*files, "train/1.jpg", "val/1.jpg", "deep/q.jpg"}
     assert table.loc[["train/1.jpg", "val/1.jpg"], "age"].tolist() == [10, 70]
-    assert messy.manifest["labels"]["rows_matched_by_last_parts"] == 6
-    words = messy.words()
-    assert words is not None
-    assert set(words["file"]) == set(table.index)
     # Equal pictures disagree only where both are labelled.
     assert table.loc[["p32.jpg", "p33.jpg"], "is_copy"].tolist() == [0, 1]
     assert table.loc[["p34.jpg", "p35.jpg"], "label_conflict"].tolist() == [1, 1]
-
-
-def test_words_without_a_class_are_counted_and_unknown_ones_are_findings(messy: FaceSet) -> None:
+    # Words without a class are counted, and unknown ones are findings.
     labels = messy.manifest["labels"]
+    assert labels["rows_matched_by_last_parts"] == 6
     found = {
         (column, entry["word"]): entry["rows"]
         for column, entries in labels["mapping"].items()
@@ -158,8 +127,7 @@ def test_words_without_a_class_are_counted_and_unknown_ones_are_findings(messy: 
 
 
 def test_thousands_of_unknown_words_are_counted_and_a_few_are_shown(tmp_path: Path) -> None:
-    unknown = [f"q{i}.jpg,30,male,word{i}" for i in range(7000)]
-    faces = prepared(photos(tmp_path), ROWS + unknown)
+    faces = prepared(photos(tmp_path), ROWS + [f"q{i}.jpg,30,male,word{i}" for i in range(7000)])
     said = findings(faces.manifest["labels"], 7000)
     assert "7,000 words of the labels are not known, in 7,000 rows: " in said[0]
     assert max(map(len, said)) < 500
@@ -186,8 +154,7 @@ def test_a_spreadsheets_dates_are_read_back_in_fairfaces_layout_alone(tmp_path: 
     # As English spreadsheets of America and of Britain show 3-9 and 10-19, and as they write dates.
     young = ("9-Mar", "03-Sep", "Mar-09", "3/9/2026", "09.03.2026", "2026-03-09 00:00:00", "3-9")
     dates = [*young, "Oct-19", "19-Oct", "2026-10-19", "10/19/2026", "3.9"]  # the last is an age
-    rows = [f"p{i}.jpg,{cell},male" for i, cell in enumerate(dates)]
-    rows += [f"p{i}.jpg,20-29,male" for i in range(len(dates), 24)]
+    rows = [f"p{i}.jpg,{cell},male" for i, cell in enumerate(dates + ["20-29"] * 12)]
     source = photos(tmp_path, 24)
     faces = prepared(source, rows, "file,age,gender", layout="fairface")
     ages = {entry["word"]: entry["rows"] for entry in faces.manifest["labels"]["mapping"]["age"]}

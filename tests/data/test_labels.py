@@ -11,7 +11,7 @@ from benchmark.errors import DataError
 from benchmark.tasks import CLASS_NAMES, MISSING
 
 
-def test_a_name_gives_age_group_gender_and_race() -> None:
+def test_a_name_gives_age_group_gender_and_race_or_says_what_is_missing() -> None:
     for name, labels in (
         ("25_1_3_20170116174525125.jpg.chip.jpg", (25, 1, 1, 3)),
         ("116_0_0_20170116174525125.jpg", (116, 4, 0, 0)),
@@ -22,9 +22,6 @@ def test_a_name_gives_age_group_gender_and_race() -> None:
         assert rules.parse_name(name) == labels
     ages = (1, 14, 15, 25, 26, 40, 41, 60, 61)  # age groups are closed on the right
     assert [rules.age_group_of(age) for age in ages] == [0, 0, 1, 1, 2, 2, 3, 3, 4]
-
-
-def test_a_name_without_labels_says_what_is_missing() -> None:
     for name, reason in (
         ("39_1_20170116174525125.jpg.chip.jpg", "the name has no race"),
         ("53__0_20170116184028385.jpg", "the name has no gender"),
@@ -39,21 +36,17 @@ def test_a_name_without_labels_says_what_is_missing() -> None:
         ("25_1_3_2017\n.jpg", "characters that cannot be printed"),
         ("25_1_3_\udcff.jpg", "characters that cannot be printed"),
     ):
-        with pytest.raises(DataError) as caught:
+        with pytest.raises(DataError, match=reason):
             rules.parse_name(name)
-        assert reason in caught.value.found, name
 
 
-def test_usual_delimiters_and_headings_are_read_alike() -> None:
+def test_tables_of_usual_delimiters_and_headings_are_read_alike_and_others_refused() -> None:
     for delimiter in (",", ";", "\t"):
         rows = [["Image_Path", "Sex", "AGE"], ['"a, b.jpg"', "F", "7"]]
         text = "\r\n".join(delimiter.join(row) for row in rows)
         about, cells, _ = parse_label_table("labels.csv", text.encode("utf-16"))
         assert cells.to_dict("list") == {"file": ["a, b.jpg"], "age": ["7"], "gender": ["F"]}
         assert about["encoding"] == "utf-16"
-
-
-def test_what_is_no_table_of_labels_is_refused() -> None:
     for content, found in (
         (b"", "it has no rows"),
         (b"file,age\n", "it has no rows"),
@@ -84,6 +77,7 @@ def test_words_and_ages_map_where_they_lie_within_one_class() -> None:
         *(("race", "White", ("White",)), ("race", "Black", ("Black",))),
         *(("race", "Asian", ("East Asian", "Southeast Asian")), ("race", "Indian", ("Indian",))),
         ("race", "Others", ("Middle Eastern", "Latino_Hispanic")),
+        *((column, None, ("", "NA", "none", "?")) for column in ("age", "age_group", "race")),
     ):
         names = CLASS_NAMES["age_group" if column == "age" else column]  # type: ignore[index]
         label = MISSING if group is None else names.index(group)
@@ -92,30 +86,22 @@ def test_words_and_ages_map_where_they_lie_within_one_class() -> None:
             assert (read.label, read.is_unknown) == (label, False), (column, cell)
             assert bool(read.why) == (group is None), (column, cell)
     # Full years are kept; UTKFace's begin at 1.
-    for cell, age in (
-        (" 61 ", 61),
-        ("20.37", 20),
-        ("25.5", 25),
-        ("30-39", MISSING),
-        ("0", MISSING),
-    ):
-        assert rules.read_label("age", cell, {}).age == age
+    ages = {" 61 ": 61, "20.37": 20, "25.5": 25, "30-39": MISSING, "0": MISSING}
+    assert {cell: rules.read_label("age", cell, {}).age for cell in ages} == ages
+    for cell in ("117", "117.5", "-3", "old", "Mar-26", "9-Mar", "26 years", "over 200"):
+        read = rules.read_label("age", cell, {})
+        assert (read.label, read.is_unknown) == (MISSING, True), cell
 
 
 def test_numbers_of_other_schemes_are_not_read_and_their_map_is_proposed() -> None:
     for column, numbers, proposed in (
-        ("age_group", "012345678", ("FairFace: --map age_group:0=0-14", "decades: ")),
         ("age_group", "01234567", ("Adience: --map age_group:0=0-14", "age_group:7=none")),
         ("age_group", "01234", ("UTKFace: --map age_group:0=0-14 --map age_group:1=15-25", "RAF")),
-        ("age_group", ["10", "20", "30"], ("decades by their first year", "age_group:30=26-40")),
         ("age_group", ["7"], ("age_group:7=61+",)),  # never seven years
         ("age_group", ["25", "31"], ("--map age_group:NUMBER=CLASS",)),
         ("age", "012345678", ("FairFace", "age_years")),
-        ("gender", "12", ("ISO 5218: --map gender:1=male --map gender:2=female",)),
         ("gender", "0129", ("ISO 5218: --map gender:0=none --map gender:1=male",)),
         ("gender", "01", ("IMDB-WIKI: --map gender:0=female", "gender_utkface")),
-        ("gender", "01", ("UTKFace, RAF-DB, FairFace, Adience: --map gender:0=male",)),
-        ("race", "01234", ("FairFace: --map", "UTKFace: --map")),
         ("gender", ["1", "-1"], ("CelebA (its column Male): --map gender:-1=female",)),
         ("race", "0123456", ("FairFace: --map race:0=White --map race:1=Black --map race:2=Oth",)),
         ("race", "WBH", ("MORPH: --map race:b=Black --map race:h=Others",)),
@@ -148,22 +134,11 @@ def test_numbers_are_classes_where_they_can_be_no_other_or_the_name_or_map_says_
         assert parse_label_table("labels.csv", f"{head}\n{row}\n".encode())[2] == ours, head
 
 
-def test_what_is_no_age_is_unknown_and_an_empty_cell_is_not() -> None:
-    for cell in ("117", "117.5", "-3", "old", "Mar-26", "9-Mar", "26 years", "over 200"):
-        read = rules.read_label("age", cell, {})
-        assert (read.label, read.is_unknown) == (MISSING, True), cell
-    for cell in ("", "NA", "none", "?"):
-        for column in ("age", "age_group", "race"):
-            read = rules.read_label(column, cell, {})
-            assert (read.label, read.is_unknown, read.why) == (MISSING, False, "nothing is said")
-
-
 def test_a_word_is_unknown_until_map_says_it() -> None:
     assert rules.read_label("race", "Latina", {}).is_unknown
     given = rules.parse_map(["race:Latina=Others", "age_group:10-19=0-14", "race:black=none"])
-    assert rules.read_label("race", "latina", given).label == 4
-    assert rules.read_label("age", "10-19", given).label == 0
-    assert rules.read_label("race", "Black", given).label == MISSING
+    for column, word, label in (("race", "latina", 4), ("age", "10-19", 0), ("race", "Black", -1)):
+        assert rules.read_label(column, word, given).label == label
     for text in ("race=Others", "hair:red=Others", "race:x=Martian", ""):
         with pytest.raises(DataError, match="--map"):
             rules.parse_map([text])

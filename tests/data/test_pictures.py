@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmark.data.pictures import pillow_quiet, read_picture
+from benchmark.data.pictures import read_picture
 from benchmark.errors import DataError
 from tests.data.sources import encoded, picture
 
@@ -28,14 +28,14 @@ def png_header(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + body
 
 
-def test_halving_a_jpeg_is_close_to_averaging_its_pixels() -> None:
-    content = encoded(picture(1, px=200), quality=95)
-    packed = pixels_of(content, 100).astype(float)
-    whole = np.asarray(picture(1, px=200)).astype(float)
-    averaged = whole.reshape(100, 2, 100, 2, 3).mean(axis=(1, 3))
-    assert np.abs(packed - averaged).mean() < 2
+def test_halving_a_jpeg_averages_its_pixels_and_a_large_face_is_decoded_as_large() -> None:
+    content, whole = encoded(picture(1, px=200), quality=95), np.asarray(picture(1, px=200))
+    averaged = whole.astype(float).reshape(100, 2, 100, 2, 3).mean(axis=(1, 3))
+    assert np.abs(pixels_of(content, 100) - averaged).mean() < 2
     known = read_picture(content, 100)[1]
     assert (known.mode, known.width, known.height) == ("RGB", 200, 200)
+    large = encoded(picture(5, px=400), quality=95)
+    assert np.abs(pixels_of(large, 400) - np.asarray(picture(5, px=400)).astype(float)).mean() < 4
 
 
 def test_colours_alpha_and_depth_are_converted_by_the_stated_rule_and_the_mode_named() -> None:
@@ -58,53 +58,35 @@ def test_colours_alpha_and_depth_are_converted_by_the_stated_rule_and_the_mode_n
         # JPEG of CMYK is the one that is not exact.
         tolerance = 12 if mode == "CMYK" else 0
         assert np.abs(pixels_of(content).astype(int) - levels).max() <= tolerance, mode
-
-
-def test_avif_is_read_and_heic_says_what_would_read_it() -> None:
     face = pixels_of(encoded(picture(5), "AVIF", quality=95, subsampling="4:4:4")).astype(float)
     assert np.abs(face - pixels_of(encoded(picture(5), "PNG"))).mean() < 8
-    with pytest.raises(DataError, match="it is a HEIC file.*pip install pillow-heif"):
-        read_picture(b"\0\0\0\x18ftypheic" + bytes(64), 32)
 
 
-def test_a_camera_held_sideways_is_turned_upright() -> None:
+def test_a_wide_picture_keeps_its_middle_and_one_held_sideways_is_turned_upright() -> None:
+    wide = Image.new("RGB", (96, 32), "black")
+    wide.paste("white", (32, 0, 64, 32))
+    assert (pixels_of(encoded(wide, "PNG")) == 255).all()
     sideways = Image.new("RGB", (32, 32), "black")
     sideways.paste("white", (0, 0, 32, 16))  # its upper half is white
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by 90 degrees clockwise: the white half is on the right
     upright = pixels_of(encoded(sideways, "PNG", exif=exif))
-    assert (upright[:, 17:] == 255).all()
-    assert (upright[:, :15] == 0).all()
+    assert (upright[:, 17:].min(), upright[:, :15].max()) == (255, 0)
     damaged = encoded(picture(3), exif=b"Exif\0\0 no note at all")
     assert np.array_equal(pixels_of(damaged), pixels_of(encoded(picture(3))))
 
 
-def test_a_wide_picture_keeps_its_middle() -> None:
-    wide = Image.new("RGB", (96, 32), "black")
-    wide.paste("white", (32, 0, 64, 32))
-    assert (pixels_of(encoded(wide, "PNG")) == 255).all()
-
-
-def test_a_large_face_is_packed_from_a_decoding_as_large() -> None:
-    whole = np.asarray(picture(5, px=400)).astype(float)
-    large = pixels_of(encoded(picture(5, px=400), quality=95), 400)
-    assert np.abs(large - whole).mean() < 4
-
-
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
+def test_an_unusable_picture_says_why() -> None:
+    for content, reason in (
         (b"", "the file is empty"),
         (b"<html>not found</html>", "it is not a picture"),
+        (b"\0\0\0\x18ftypheic" + bytes(64), "it is a HEIC file.*pip install pillow-heif"),
         (encoded(picture(6), quality=90)[:900], "the picture is damaged"),
         (encoded(picture(6), "PNG")[:900], "the picture is damaged"),
         (encoded(Image.new("RGB", (1, 1))), "the picture has 1 x 1 pixels"),
         (encoded(Image.fromarray(np.zeros((32, 32), np.float32)), "TIFF"), "mode is F"),
         (png_header(8100, 8000), "the picture has 8100 x 8000 pixels"),
         (png_header(60_000, 60_000), "more than 64,000,000 pixels"),
-    ],
-)
-def test_an_unusable_picture_says_why(content: bytes, reason: str) -> None:
-    with pillow_quiet(), pytest.raises(DataError) as caught:
-        read_picture(content, 32)
-    assert reason in caught.value.found
+    ):
+        with pytest.raises(DataError, match=reason):
+            read_picture(content, 32)

@@ -1,5 +1,6 @@
 """One call from a source to a whole data set, or to nothing at all and one clear sentence."""
 
+import os
 import resource
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ from benchmark.data import prepare as prepare_module
 from benchmark.data import progress
 from benchmark.data.dataset import FaceSet
 from benchmark.data.prepare import audit, prepare
+from benchmark.data.progress import in_parallel
 from benchmark.errors import DataError
 from benchmark.evaluation.predictions import limits_of
 from benchmark.files import file_lock
@@ -28,34 +30,30 @@ def made(tmp_path: Path, files: dict[str, bytes], image_px: int = 32) -> FaceSet
 
 
 def test_the_same_faces_from_any_source_are_the_same_data_set(tmp_path: Path) -> None:
-    files = faces(40)
+    files = faces(40) | {face_name(99): jpeg(3, px=96)}
     sources = [
         folder_of(tmp_path / "folder", files),
-        tar_of(tmp_path / "a.tar", files),
         tar_of(tmp_path / "b.tar.gz", dict(reversed(files.items()))),
         zip_of(tmp_path / "My Faces (2).ZIP", files),
     ]
     prepared = [prepare(source, tmp_path / "data", image_px=32).faces for source in sources]
-    assert [faces.name for faces in prepared] == ["folder-32", "a-32", "b-32", "my-faces-2-32"]
+    assert [faces.name for faces in prepared] == ["folder-32", "b-32", "my-faces-2-32"]
     assert len({faces.pixel_digest for faces in prepared}) == 1
     assert len({(faces.folder / "table.csv").read_bytes() for faces in prepared}) == 1
+    large = made(tmp_path, files, 128)
+    assert (prepared[0].pixels().shape, large.pixels().shape) == (
+        (41, 32, 32, 3),
+        (41, 128, 128, 3),
+    )
+    assert large.split_digest == prepared[0].split_digest
 
 
-def test_the_packed_size_does_not_change_the_split(tmp_path: Path) -> None:
-    files = {**faces(40), face_name(99): jpeg(3, px=96)}
-    small, large = (made(tmp_path, files, image_px) for image_px in (24, 128))
-    assert (small.pixels().shape, large.pixels().shape) == ((41, 24, 24, 3), (41, 128, 128, 3))
-    assert small.split_digest == large.split_digest
-
-
-def test_preparing_again_does_nothing_and_other_faces_or_options_are_refused(
-    tmp_path: Path,
-) -> None:
-    source = tar_of(tmp_path / "faces.tar", faces(20))
+def test_preparing_again_does_nothing_and_other_options_are_refused(tmp_path: Path) -> None:
+    source, data_dir = tar_of(tmp_path / "faces.tar", faces(20)), tmp_path / "data"
     other = tar_of(tmp_path / "other.tar", faces(21))
-    first = prepare(source, tmp_path / "data", image_px=32, name="mine")
+    first = prepare(source, data_dir, image_px=32, name="mine")
     written = (first.faces.folder / "faces.npy").stat().st_mtime_ns
-    again = prepare(source, tmp_path / "data", image_px=32, name="mine")
+    again = prepare(source, data_dir, image_px=32, name="mine")
     assert (first.is_new, again.is_new) == (True, False)
     assert (again.faces.folder / "faces.npy").stat().st_mtime_ns == written
     for given, px, found in (
@@ -63,12 +61,12 @@ def test_preparing_again_does_nothing_and_other_faces_or_options_are_refused(
         (other, 32, "prepared with source_sha256"),
     ):
         with pytest.raises(DataError, match=found):
-            prepare(given, tmp_path / "data", image_px=px, name="mine")
+            prepare(given, data_dir, image_px=px, name="mine")
 
 
 def test_clusters_and_split_can_be_taken_from_a_table_of_the_same_faces(tmp_path: Path) -> None:
     files = {**faces(40), face_name(98): jpeg(3, px=96)}
-    first = prepare(tar_of(tmp_path / "a.tar", files), tmp_path / "data", image_px=32).faces
+    first = made(tmp_path, files)
     table = first.folder / "table.csv"
     recoded = {name: encoded(picture(500 + i)) for i, name in enumerate(files)}
     source = tar_of(tmp_path / "b.tar", recoded)
@@ -122,7 +120,7 @@ def test_what_cannot_be_used_is_left_out_with_the_reason_and_all_is_counted(tmp_
             assert np.abs(prepared.pixels()[row] - original).mean() < 25
 
 
-def test_a_source_or_a_size_that_will_not_do_leaves_nothing(tmp_path: Path) -> None:
+def test_a_source_or_a_size_that_will_not_do_and_a_full_disk_leave_nothing(tmp_path: Path) -> None:
     empty, sound = folder_of(tmp_path / "0", {}), tar_of(tmp_path / "faces.tar.gz", faces(60))
     empty.mkdir()
     cut = tmp_path / "cut.tar.gz"
@@ -141,6 +139,14 @@ def test_a_source_or_a_size_that_will_not_do_leaves_nothing(tmp_path: Path) -> N
         with pytest.raises(DataError, match=found):
             prepare(source, tmp_path / "data", image_px=image_px)
         assert not list((tmp_path / "data").glob("*"))
+    # No file may grow beyond 20 kB, which the system refuses as it refuses a full disk.
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    arguments = ["data", "prepare", str(sound), "--data-dir", str(tmp_path / "data")]
+    result = CliRunner().invoke(app, arguments)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (result.exit_code, "Check the free space" in result.stderr) == (2, True)
+    assert list((tmp_path / "data").iterdir()) == []
 
 
 def test_a_data_sheet_changes_no_digest_and_is_said_with_every_number(tmp_path: Path) -> None:
@@ -157,22 +163,6 @@ def test_a_data_sheet_changes_no_digest_and_is_said_with_every_number(tmp_path: 
     assert (first, tuple(others)) == ("Data sheet: Source: here. Licence: none.", limits_of({}))
 
 
-def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path: Path) -> None:
-    source = tar_of(tmp_path / "faces.tar", faces(20))
-    arguments = ["data", "prepare", str(source), "--data-dir", str(tmp_path / "data")]
-    # No file may grow beyond 20 kB, which the system refuses as it refuses a full disk.
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
-    result = CliRunner().invoke(app, arguments)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert (result.exit_code, "Check the free space" in result.stderr) == (2, True)
-    assert list((tmp_path / "data").iterdir()) == []
-
-
-class Killed(BaseException):
-    """As sudden as a signal: nothing that catches errors catches it."""
-
-
 def test_processes_give_the_same_data_set_as_one_and_nothing_when_they_are_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -186,14 +176,31 @@ def test_processes_give_the_same_data_set_as_one_and_nothing_when_they_are_stopp
 
         def stop(now: str, done: int, total: int, stage: str = stage) -> None:
             if now == stage:
-                raise Killed
+                raise KeyboardInterrupt
 
-        with pytest.raises(Killed):
+        with pytest.raises(KeyboardInterrupt):
             prepare(source, tmp_path / "shared", image_px=32, on_progress=stop)
         assert list((tmp_path / "shared").iterdir()) == []
     shared = prepare(source, tmp_path / "shared", image_px=32).faces.folder
     for file in ("faces.npy", "table.csv", "quarantine.csv", "manifest.json"):
         assert (shared / file).read_bytes() == (alone / file).read_bytes()
+
+
+def process_of(number: int) -> int:
+    if number == 20:
+        raise DataError("twenty", allowed="nineteen")
+    if number == 30:
+        os._exit(number)
+    return os.getpid()
+
+
+def test_many_items_are_done_elsewhere_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "n_cores", lambda: 2)
+    done = list(in_parallel(process_of, ((n, n) for n in range(9)), 9, a_core=2))
+    assert ([key for key, _ in done], os.getpid() in dict(done).values()) == (list(range(9)), False)
+    for wrong, found in ((20, r"twenty \(allowed: nineteen"), (30, "that reads pictures died")):
+        with pytest.raises(DataError, match=found):
+            list(in_parallel(process_of, [(n, n) for n in (*range(8), wrong)], 9, a_core=2))
 
 
 def test_two_processes_that_prepare_the_same_faces_make_them_once(tmp_path: Path) -> None:
@@ -229,6 +236,5 @@ def test_an_audit_finds_leaks_changed_labels_and_placed_copies(tmp_path: Path) -
     ):
         table = prepared.table.copy()
         table.loc[row, column] = value
-        assert audit(FaceSet(prepared.folder, prepared.manifest, table))["findings"][0].startswith(
-            found
-        )
+        findings = audit(FaceSet(prepared.folder, prepared.manifest, table))["findings"]
+        assert findings[0].startswith(found)

@@ -1,5 +1,7 @@
 """The real archive gives exactly the counts that are published with every number we measure."""
 
+from pathlib import Path
+
 import pandas as pd
 import pytest
 
@@ -49,9 +51,7 @@ def test_everything_is_counted_as_published(real: PrepareResult) -> None:
     assert [counts[part] for part in ("train", "val", "test")] == [18_521, 2_316, 2_315]
 
 
-def test_the_split_is_the_published_one_and_every_stratum_has_its_share(
-    real: PrepareResult,
-) -> None:
+def test_the_split_is_the_published_one_and_nothing_leaks(real: PrepareResult) -> None:
     assert real.faces.split_digest == SPLIT_DIGEST
     placed = real.faces.table[real.faces.table["part"] != ""]
     strata = placed.groupby(["age_group", "gender", "race"])["part"]
@@ -59,23 +59,15 @@ def test_the_split_is_the_published_one_and_every_stratum_has_its_share(
     # A cluster of near-duplicates with other labels can shift a stratum by a face or three.
     assert (tested["test"] - tested["n"] / 10).abs().max() <= 3.5
     check_spread(placed)
-
-
-def test_the_audit_finds_nothing_and_a_second_prepare_does_nothing(real: PrepareResult) -> None:
     result = audit(real.faces)
-    assert result["findings"] == []
-    assert len(result["counts"]) > 100
+    assert (result["findings"], len(result["counts"]) > 100) == ([], True)
+
+
+def test_the_smaller_archive_shares_the_split(real: PrepareResult, tmp_path: Path) -> None:
     again = prepare(shared_file("data", "UTKFace.tar.gz"), real.faces.folder.parent)
-    assert not again.is_new
-    assert again.seconds < 5
-
-
-def test_the_smaller_archive_shares_the_split(
-    real: PrepareResult, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+    assert (again.is_new, again.seconds < 5) == (False, True)
     archive = shared_file("data", "UTKFace-100px.tar.gz")
-    table = real.faces.folder / "table.csv"
-    smaller = prepare(archive, tmp_path_factory.mktemp("smaller"), table=table).faces
+    smaller = prepare(archive, tmp_path, table=real.faces.folder / "table.csv").faces
     assert smaller.name == "utkface-100px-100"
     assert smaller.split_digest == SPLIT_DIGEST
     assert smaller.pixel_digest != real.faces.pixel_digest

@@ -19,17 +19,11 @@ def table_of(n_faces: int, faces_per_cluster: int = 1) -> pd.DataFrame:
     """Faces of 20 strata in turn; the first of every hundred has no place."""
     number = np.arange(n_faces)
     cluster = number // faces_per_cluster
-    return pd.DataFrame(
-        {
-            "file": [f"{i:05d}.jpg" for i in number],
-            "sha256": [f"sha-{i}" for i in number],
-            "age_group": cluster % 5,
-            "gender": cluster // 5 % 2,
-            "race": cluster // 10 % 2,
-            "cluster": cluster,
-            "no_place_reason": ["copy of x" if i % 100 == 0 else "" for i in number],
-        }
-    )
+    files, sha256 = [f"{i:05d}.jpg" for i in number], [f"sha-{i}" for i in number]
+    reasons = ["copy of x" if i % 100 == 0 else "" for i in number]
+    columns = {"file": files, "sha256": sha256, "age_group": cluster % 5}
+    columns |= {"gender": cluster // 5 % 2, "race": cluster // 10 % 2, "cluster": cluster}
+    return pd.DataFrame(columns | {"no_place_reason": reasons})
 
 
 def test_parts_have_their_shares_in_all_and_in_every_stratum_and_clusters_stay_whole() -> None:
@@ -88,8 +82,7 @@ def test_the_rule_of_this_version_is_pinned_by_the_digest_of_its_sorted_lines() 
 
 
 def faces_of(table: pd.DataFrame, version: str = splits.SPLIT_VERSION) -> FaceSet:
-    manifest = {"name": "some-faces", "split_version": version}
-    return FaceSet(Path("some-faces"), manifest, table)
+    return FaceSet(Path("some-faces"), {"name": "some-faces", "split_version": version}, table)
 
 
 def test_folds_test_every_placed_face_once_and_validate_on_an_eighth_of_the_rest() -> None:
@@ -131,15 +124,10 @@ def test_a_planted_duplicate_or_a_row_in_two_parts_is_refused() -> None:
 
 
 def subset_table(n: int = 400) -> pd.DataFrame:
-    rng = np.random.default_rng(3)
-    return pd.DataFrame(
-        {
-            "file": [f"{number:04d}.jpg" for number in range(n)],
-            "age_group": rng.integers(0, 5, n),
-            "gender": rng.integers(0, 2, n),
-            "race": rng.choice(5, n, p=[0.5, 0.2, 0.1, 0.1, 0.1]),
-        }
-    )
+    rng, files = np.random.default_rng(3), [f"{number:04d}.jpg" for number in range(n)]
+    labels = {"age_group": rng.integers(0, 5, n), "gender": rng.integers(0, 2, n)}
+    race = rng.choice(5, n, p=[0.5, 0.2, 0.1, 0.1, 0.1])
+    return pd.DataFrame({"file": files} | labels | {"race": race})
 
 
 WHOLE = {"train": np.arange(320), "val": np.arange(320, 360), "test": np.arange(360, 400)}
@@ -149,18 +137,16 @@ def test_a_subset_is_trained_on_as_it_says_and_selected_and_tested_on_its_own_fa
     table, women = subset_table(), Subset(gender="female")
     inside = splits.members(table, women)
     assert inside.tolist() == (table["gender"] == 1).tolist()
-    for name, rows in splits.subset_parts(table, WHOLE, women, seed=0).items():
+    of_women = splits.subset_parts(table, WHOLE, women, seed=0)
+    for name, rows in of_women.items():
         assert np.array_equal(rows, WHOLE[name][inside[WHOLE[name]]])
     assert splits.subset_parts(table, WHOLE, None, seed=0) == WHOLE
-    subset, everyone, size_matched = (
-        splits.subset_parts(table, WHOLE, Subset(race="Black", training=training), seed=0)
-        for training in ("subset", "everyone", "size_matched")
-    )
-    for name in ("val", "test"):
-        assert np.array_equal(everyone[name], subset[name])
-        assert np.array_equal(size_matched[name], subset[name])
-    assert np.array_equal(everyone["train"], WHOLE["train"])
-    assert len(size_matched["train"]) == len(subset["train"])
+    for training, n_train in (("everyone", 320), ("size_matched", len(of_women["train"]))):
+        subset = Subset(gender="female", training=training)
+        parts = splits.subset_parts(table, WHOLE, subset, seed=0)
+        assert len(parts["train"]) == n_train
+        for name in ("val", "test"):
+            assert np.array_equal(parts[name], of_women[name])
 
 
 def test_a_sample_has_the_shares_of_all_by_seed_whatever_the_order_of_the_table() -> None:
