@@ -10,7 +10,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -90,15 +90,10 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} has no JSON form")
 
 
-def sha256_of(path: Path, on_bytes: Callable[[int], None] | None = None) -> str:
-    """Hash a file in pieces; `on_bytes` hears how many bytes were read."""
-    digest = hashlib.sha256()
+def sha256_of(path: Path) -> str:
+    """Hash a file in pieces."""
     with path.open("rb") as stream:
-        while piece := stream.read(1 << 20):
-            digest.update(piece)
-            if on_bytes is not None:
-                on_bytes(len(piece))
-    return digest.hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @contextlib.contextmanager

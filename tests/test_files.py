@@ -33,13 +33,10 @@ def test_json_takes_numpy_numbers_and_does_not_depend_on_order(tmp_path: Path) -
     assert canonical_json({"b": 1, "a": [2.0]}) == canonical_json({"a": [2.0], "b": 1})
 
 
-def test_sha256_reports_the_bytes_it_read(tmp_path: Path) -> None:
-    path = tmp_path / "f"
-    path.write_bytes(b"abc")
-    seen: list[int] = []
+def test_sha256_is_the_standards(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"abc")
     # FIPS 180-2, appendix B.1: the digest of "abc".
-    assert files.sha256_of(path, seen.append).startswith("ba7816bf8f01cfea")
-    assert seen == [3]
+    assert files.sha256_of(tmp_path / "f").startswith("ba7816bf8f01cfea")
 
 
 def test_a_lock_is_held_in_its_block_and_asking_takes_nothing(tmp_path: Path) -> None:

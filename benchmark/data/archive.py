@@ -109,16 +109,8 @@ class Source:
 
     def sha256(self, on_progress: OnProgress = keep_quiet) -> str:
         """Digest an archive's bytes, or a folder's names, sizes and contents."""
-        stage, done = f"reading {self.path.name}", 0
         if self.kind != "folder":
-            total = self.path.stat().st_size
-
-            def hear(n_bytes: int) -> None:
-                nonlocal done
-                done += n_bytes
-                on_progress(stage, done, total)
-
-            return sha256_of(self.path, hear)
+            return sha256_of(self.path)
         entries = [entry for entry in _folder_entries(self.path) if not entry[0].problem]
         digest = hashlib.sha256()
         for done, (member, read) in enumerate(sorted(entries, key=lambda e: e[0].path), start=1):
@@ -127,7 +119,7 @@ class Source:
             line = f"{member.path}\0{member.n_bytes}\0{hashlib.sha256(body).hexdigest()}\n"
             digest.update(line.encode("utf-8", "surrogateescape"))
             if done % 256 == 0 or done == len(entries):
-                on_progress(stage, done, len(entries))
+                on_progress(f"reading {self.path.name}", done, len(entries))
         return digest.hexdigest()
 
     def _entries(self) -> Iterator[Entry]:

@@ -231,10 +231,23 @@ class CutFace(NamedTuple):
     image: Image.Image
 
 
-def crop_picture(
-    image: Image.Image, detector: Detector, options: CropOptions
-) -> tuple[list[CutFace], int]:
-    """Cut out the faces that the options choose, the largest first; say how many are seen in all.
+class CroppedPicture(NamedTuple):
+    """What became of one picture; whatever it was, there is one of these.
+
+    outcome: one of OUTCOMES. reason: why there is no crop. width, height: in pixels, turned
+    upright; 0 where it cannot be read.
+    """
+
+    outcome: str
+    reason: str = ""
+    faces_seen: int = 0
+    width: int = 0
+    height: int = 0
+    crops: Sequence[CutFace] = ()
+
+
+def crop_picture(image: Image.Image, detector: Detector, options: CropOptions) -> CroppedPicture:
+    """Cut out the faces that the options choose, the largest first.
 
     image: RGB, upright (benchmark.data.read_upright).
     """
@@ -255,7 +268,9 @@ def crop_picture(
             )
         )
     chosen = seen if options.faces == "all" else seen[:1]
-    return [_cut(image, face, options) for face in chosen], len(seen)
+    crops = [_cut(image, face, options) for face in chosen]
+    outcome = ("cropped", "") if crops else ("no face", "no face found")
+    return CroppedPicture(*outcome, len(seen), width, height, crops)
 
 
 def _cut(image: Image.Image, face: FoundFace, options: CropOptions) -> CutFace:
@@ -285,21 +300,6 @@ def cut_box(face: FoundFace, size: tuple[int, int], margin: float) -> Box:
     return (left, top, max(right, left + 1), max(bottom, top + 1))  # a pixel rounds to nothing
 
 
-class CroppedPicture(NamedTuple):
-    """What became of one picture; whatever it was, there is one of these.
-
-    outcome: one of OUTCOMES. reason: why there is no crop. width, height: in pixels, turned
-    upright; 0 where it cannot be read.
-    """
-
-    outcome: str
-    reason: str = ""
-    faces_seen: int = 0
-    width: int = 0
-    height: int = 0
-    crops: Sequence[CutFace] = ()
-
-
 def cropped(
     contents: Iterable[tuple[Key, bytes | str]],
     n_pictures: int,
@@ -322,9 +322,7 @@ def _cropped(options: CropOptions, choice: DetectorChoice, content: bytes | str)
         image = read_upright(content)
     except DataError as error:
         return CroppedPicture("unreadable", reason_of(error))
-    crops, n_seen = crop_picture(image, load_detector(choice), options)
-    outcome = ("cropped", "") if crops else ("no face", "no face found")
-    return CroppedPicture(*outcome, n_seen, *image.size, crops)
+    return crop_picture(image, load_detector(choice), options)
 
 
 def crop_folder(

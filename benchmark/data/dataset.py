@@ -23,7 +23,6 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from pandas.api.types import is_integer_dtype
 from PIL import Image
 
@@ -148,7 +147,7 @@ def finish_dataset(
             for kind, shape in (("sketch", SKETCH_SHAPE), ("thumbnail", THUMBNAIL_SHAPE))
         )
         pairs, near = near_duplicates(table, sketches, thumbnails, on_progress)
-        table = placed(table, pairs)
+        table = splits.with_split(table.join(placement_columns(table, pairs)))[list(TABLE_COLUMNS)]
     manifest = {
         **about,
         "near_duplicates": near,
@@ -212,16 +211,6 @@ def _counts(table: pd.DataFrame, kinds: "pd.Series[str]", image_px: int) -> dict
         "largest_cluster": int(cluster_sizes.max()),
         "identical": count_duplicates(table),
     }
-
-
-def placed(
-    table: pd.DataFrame, near: Iterable[tuple[int, int]] | NDArray[np.int64]
-) -> pd.DataFrame:
-    """Add the placement columns: clusters by equal bytes and `near` pairs of rows, then the split.
-
-    Needs file, sha256, the labels, mode, width and height, sorted by file.
-    """
-    return splits.with_split(table.join(placement_columns(table, near)))[list(TABLE_COLUMNS)]
 
 
 def check_same_faces(table: pd.DataFrame, other: pd.DataFrame) -> None:

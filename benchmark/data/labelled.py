@@ -63,23 +63,12 @@ LabelTable = tuple[dict[str, str], pd.DataFrame, set[str]]
 every cell a str; columns whose name says that numbers are UTKFace's classes, or ages years."""
 
 
-class Labelling(NamedTuple):
-    """What tables say, before any picture is looked at.
-
-    about: as the manifest's `labels`. words: file and the tables' columns, of rows that can be
-    used. said: for every row's file the labels, or why it has none.
-    """
-
-    about: dict[str, Any]
-    words: pd.DataFrame
-    said: dict[str, FaceLabels | str]
-
-
 class Scan(NamedTuple):
     """The faces of a source, found without looking at a picture.
 
-    table: columns file and LABELS, by file. paths: the member of each face, row by row. labels,
-    words: of tables, for the manifest's `labels` (`counted` completes it), and what they say.
+    table: columns file and LABELS, by file. paths: the member of each face, row by row. labels: of
+    tables, for the manifest's `labels` (`counted` completes it). words: file and the tables'
+    columns, of rows that can be used.
     """
 
     table: pd.DataFrame
@@ -89,13 +78,13 @@ class Scan(NamedTuple):
     words: pd.DataFrame | None = None
 
 
-def labelling_for(
+def scan_source(
     source: Source, layout: str | None, labels: Sequence[Path], given: rules.Given
-) -> Labelling | None:
-    """Read the tables of labels that are named, or lie in the source; None for UTKFace's layout.
+) -> Scan:
+    """Find the faces of a source: by their names, or by tables that are named or lie in it.
 
     layout: if left out, a table where one is named, else UTKFace's. Raises DataError where a layout
-    has no table of labels, or one of them is none.
+    has no table of labels, one of them is none, or no face is found.
     """
     layout = layout or ("table" if labels else "utkface")
     in_names = "was given for faces whose names tell their labels"
@@ -109,7 +98,7 @@ def labelling_for(
         if is_wrong:
             raise DataError(found, allowed=allowed)
     if layout == "utkface":
-        return None
+        return scan_names(source)
     files: list[tuple[str, bytes | str]] = [(path.name, path.read_bytes()) for path in labels]
     if not labels:
         paths = {member.path for member in source.members()}
@@ -121,7 +110,8 @@ def labelling_for(
             f"{source.path} holds no {' or '.join(FAIRFACE_FILES)}",
             fix="Put them beside the pictures, or name them with --labels",
         )
-    return _read([parse_label_table(*file) for file in files], layout, given)
+    tables = [parse_label_table(*file) for file in files]
+    return _scan_with_tables(source, *_read(tables, layout, given))
 
 
 def parse_label_table(name: str, content: bytes | str) -> LabelTable:
@@ -171,8 +161,10 @@ def _cells_of(text: str) -> tuple[pd.DataFrame, set[str]]:
     return pd.DataFrame(cells, dtype=object), ours if OUR_TABLE - set(names) else set(HEADINGS)
 
 
-def _read(tables: Sequence[LabelTable], layout: str, given: rules.Given) -> Labelling:
-    """Read every word of the tables, and say how."""
+def _read(
+    tables: Sequence[LabelTable], layout: str, given: rules.Given
+) -> tuple[dict[str, Any], pd.DataFrame, dict[str, FaceLabels | str]]:
+    """Give a Scan's labels and words, and for every row's file its labels or why it has none."""
     columns = [label for label in LABELS if any(label in cells for _, cells, _ in tables)]
     rows = pd.concat([cells for _, cells, _ in tables], ignore_index=True).fillna("")
     rows = rows[["file", *columns]]
@@ -191,8 +183,8 @@ def _read(tables: Sequence[LabelTable], layout: str, given: rules.Given) -> Labe
     codes = []
     for column in columns:
         is_ours = all(column in ours for _, cells, ours in tables if column in cells)
-        found = rules.read_column(column, words[column].unique(), given, is_ours=is_ours)
-        readings[column], not_read = found
+        of_column = words[column].unique()
+        readings[column], not_read = rules.read_column(column, of_column, given, is_ours=is_ours)
         codes += [not_read] if not_read else []
     for row in words.to_dict("records"):
         nothing = rules.Reading(MISSING)
@@ -223,7 +215,7 @@ def _read(tables: Sequence[LabelTable], layout: str, given: rules.Given) -> Labe
         "repeated_rows": n_repeated,
         "contradicted_faces": len(contradicted),
     }
-    return Labelling(about, words, said)
+    return about, words, said
 
 
 def _entries(
@@ -274,19 +266,24 @@ def scan_names(source: Source) -> Scan:
     return _scan_of(faces, rejected)
 
 
-def scan_with_tables(source: Source, labelling: Labelling) -> Scan:
+def _scan_with_tables(
+    source: Source,
+    about: dict[str, Any],
+    words: pd.DataFrame,
+    said: Mapping[str, FaceLabels | str],
+) -> Scan:
     """Find the picture of each row: the one whose path agrees with the row's in most last parts.
 
     Where rows agree with one picture, the one that agrees most has it; what they agree in is the
     face's name. Raises DataError where not a single one fits.
     """
-    tables = [file["name"] for file in labelling.about["files"]]
+    tables = [file["name"] for file in about["files"]]
     pictures, others = _pictures_of(source)
     rejected = [row for row in others if row[0] not in tables]
     above = source.path.resolve().as_posix().split("/") if source.path.is_dir() else []
     index = PictureIndex(pictures, above)
     rows_of: defaultdict[str, list[tuple[float, str, str]]] = defaultdict(list)
-    for file in labelling.said:
+    for file in said:
         n_parts, found, name = index.find(file)
         if len(found) == 1:
             rows_of[found[0]].append((n_parts, file, name))
@@ -307,8 +304,7 @@ def scan_with_tables(source: Source, labelling: Labelling) -> Scan:
             rejected.append((printable(path), NAME_KIND, why))
             continue
         _, file, name = best[0]
-        labels = labelling.said[file]
-        if isinstance(labels, str):
+        if isinstance(labels := said[file], str):
             rejected.append((printable(file), NAME_KIND, labels))
         else:
             name_of[file] = name
@@ -319,15 +315,14 @@ def scan_with_tables(source: Source, labelling: Labelling) -> Scan:
             f"no picture of {source.path} has a row in {', '.join(tables)} and a label that has a "
             f"class here; {'; '.join(reasons[:2])}",
             allowed="a column `file` with the pictures' paths within the source, or their names",
-            fix="; ".join(labelling.about["codes"]) or "--map says what an unknown word means",
+            fix="; ".join(about["codes"]) or "--map says what an unknown word means",
         )
     shortened = [[file, name] for file, name in name_of.items() if file != name]
-    about = labelling.about | {
+    about |= {
         "rows_matched_by_last_parts": len(shortened),
         "example_of_last_parts": shortened[0] if shortened else [],
     }
-    files = labelling.words["file"].map(lambda file: name_of.get(file, file))
-    words = labelling.words.assign(file=files)
+    words = words.assign(file=words["file"].map(lambda file: name_of.get(file, file)))
     return _scan_of(faces, rejected)._replace(labels=about, words=words)
 
 

@@ -215,11 +215,8 @@ def read_label(column: str, cell: str, given: Given) -> Reading:
 
 def _code(word: str) -> str:
     """Give the number that a normal word is, `-1` and `2` for ` 1` and `2.0`; else empty."""
-    found = re.fullmatch(r"( ?)([0-9]{1,9})(?:[.]([0-9]*))?", word)
-    if found is None:
-        return ""
-    fraction = f".{found[3]}" if (found[3] or "").strip("0") else ""
-    return f"{'-' if found[1] else ''}{int(found[2])}{fraction}"
+    is_number = re.fullmatch(r" ?[0-9]{1,9}(\.[0-9]*)?", word)
+    return f"{float(word.replace(' ', '-')):.12g}" if is_number else ""
 
 
 def read_column(

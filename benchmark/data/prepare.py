@@ -8,7 +8,7 @@ pictures, which are decoded on all cores. A prepared data set is audited here, t
 import os
 import re
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -18,13 +18,7 @@ from benchmark.data import dataset, splits
 from benchmark.data.archive import Source, open_source
 from benchmark.data.dataset import FaceSet, Placement
 from benchmark.data.duplicates import count_duplicates
-from benchmark.data.labelled import (
-    FAIRFACE_SHEET,
-    Scan,
-    labelling_for,
-    scan_names,
-    scan_with_tables,
-)
+from benchmark.data.labelled import FAIRFACE_SHEET, Scan, scan_source
 from benchmark.data.labels import LABELS, Given, parse_name
 from benchmark.data.pictures import Picture, decode, pixel_digest, write_pixels
 from benchmark.data.progress import OnProgress, in_parallel, keep_quiet
@@ -77,7 +71,7 @@ def prepare(
     stem = re.sub(r"[^a-z0-9._-]+", "-", stem).strip("-._") or "faces"
     name = name or f"{stem}-{image_px}"
     dataset.check_dataset_name(name, drawn=False)
-    labelling = labelling_for(opened, layout, labels, given or {})
+    scan = scan_source(opened, layout, labels, given or {})
     placement = _placement_of(table) if table is not None else None
     about: dict[str, Any] = {
         "name": name,
@@ -86,12 +80,11 @@ def prepare(
         "source": source_name,
         "source_sha256": opened.sha256(on_progress),
     }
-    is_fairface = labelling is not None and labelling.about["layout"] == "fairface"
-    if datasheet or is_fairface:
+    by_table = scan.labels or {}
+    if datasheet or by_table.get("layout") == "fairface":
         about["datasheet"] = datasheet or FAIRFACE_SHEET
     final, is_new = data_dir / name, False
     if not final.exists():
-        scan = scan_with_tables(opened, labelling) if labelling else scan_names(opened)
         if placement is not None:
             dataset.check_same_faces(scan.table, placement.table)
         write = partial(_write, opened, scan, about, placement, on_progress)
@@ -102,7 +95,7 @@ def prepare(
     found = faces.manifest
     for what, before, asked in (
         ("labels", (found.get("labels") or {}).get("source_sha256"),
-         labelling and labelling.about["source_sha256"]),
+         by_table.get("source_sha256")),
         ("source_sha256", found["source_sha256"], about["source_sha256"]),
         ("image_px", faces.image_px, image_px),
         ("table_source_sha256", found["table_source_sha256"], placement and placement.sha256),
@@ -136,9 +129,27 @@ def _write(
     folder: Path,
 ) -> None:
     """Decode the faces of a source and write the data set's files."""
+    image_px, row_of = about["image_px"], {path: row for row, path in enumerate(scan.paths)}
     results: dict[int, Picture | str] = {}
-    with closing(_decoded(source, scan.paths, about["image_px"], results, on_progress)) as faces:
-        write_pixels(folder / dataset.PIXELS_FILE, about["image_px"], faces)
+    contents = ((row_of[path], content) for path, content in source.contents(set(row_of)))
+    parallel = in_parallel(partial(decode, image_px), contents, len(row_of), a_core=PICTURES_A_CORE)
+
+    def usable() -> Iterator[tuple[int, bytes]]:
+        """Give row and pixels; note of each row what it was, or why it is unusable."""
+        for row, (pixels, picture) in parallel:
+            results[row] = picture
+            if pixels:
+                yield row, pixels
+            if len(results) % 32 == 0 or len(results) == len(row_of):
+                on_progress("packing faces", len(results), len(row_of))
+
+    with closing(parallel):
+        write_pixels(folder / dataset.PIXELS_FILE, image_px, usable())
+    if n_lost := len(row_of) - len(results):
+        raise DataError(
+            f"{source.path} changed while it was read: {n_lost} pictures are gone",
+            fix="Prepare it again once nothing writes to it",
+        )
     pictures = {row: item for row, item in sorted(results.items()) if isinstance(item, Picture)}
     unusable = [
         (scan.table["file"][row], dataset.PICTURE_KIND, why)
@@ -165,31 +176,6 @@ def _write(
     )
 
 
-def _decoded(
-    source: Source,
-    paths: Sequence[str],
-    image_px: int,
-    results: dict[int, Picture | str],
-    on_progress: OnProgress,
-) -> Generator[tuple[int, bytes]]:
-    """Give row and pixels of every usable face; note by row what it was, or why it is unusable."""
-    row_of = {path: row for row, path in enumerate(paths)}
-    contents = ((row_of[path], content) for path, content in source.contents(set(row_of)))
-    parallel = in_parallel(partial(decode, image_px), contents, len(row_of), a_core=PICTURES_A_CORE)
-    with closing(parallel) as decoded:
-        for row, (pixels, picture) in decoded:
-            results[row] = picture
-            if pixels:
-                yield row, pixels
-            if len(results) % 32 == 0 or len(results) == len(row_of):
-                on_progress("packing faces", len(results), len(row_of))
-    if n_lost := len(row_of) - len(results):
-        raise DataError(
-            f"{source.path} changed while it was read: {n_lost} pictures are gone",
-            fix="Prepare it again once nothing writes to it",
-        )
-
-
 def audit(faces: FaceSet) -> dict[str, Any]:
     """Look for leaks, changed files and labels that contradict the names; count each part.
 
@@ -206,7 +192,7 @@ def audit(faces: FaceSet) -> dict[str, Any]:
     }
     counts = table[table["part"] != ""].groupby(["part", *TASKS]).size().rename("n")
     findings = [
-        f"{split} leaks: {leaks[0]} ({len(leaks)} such overlaps)"
+        f"{split} leaks: {leaks[0][1]} ({len(leaks)} such overlaps)"
         for split, leaks in found.items()
         if leaks
     ]
@@ -237,7 +223,7 @@ def audit(faces: FaceSet) -> dict[str, Any]:
         "counts": counts.reset_index().to_dict("records"),
         "overlaps": {
             split: {
-                name: sum(leak.column == name for leak in leaks) for name in splits.IDENTITY_COLUMNS
+                name: sum(column == name for column, _ in leaks) for name in splits.IDENTITY_COLUMNS
             }
             for split, leaks in found.items()
         },

@@ -45,14 +45,13 @@ NONE: Final = -1
 class SplitPart(NamedTuple):
     """One part of a split: its names, and the pictures where it is a folder or an archive.
 
-    form: what was read, in words. files: each name once, as it is written; of pictures, the path in
-    their folder. repeated: names listed again. n_nameless: rows without a name. n_others: files of
-    a folder or archive that are no pictures by their names.
+    files: each name once, as it is written; of pictures, the path in their folder. repeated: names
+    listed again. n_nameless: rows without a name. n_others: files of a folder or archive that are
+    no pictures by their names.
     """
 
     name: str
     path: Path
-    form: str
     files: tuple[str, ...]
     repeated: tuple[str, ...] = ()
     n_nameless: int = 0
@@ -82,23 +81,21 @@ def _read_part(path: Path, name: str) -> SplitPart:
     if not path.is_file() and not path.is_dir():
         what = "is neither a file nor a folder" if path.exists() else "does not exist"
         raise DataError(f"{path} {what}", allowed=ALLOWED)
-    written: list[str]
-    if (source := _source_at(path)) is not None:
-        form, (written, others) = f"{source.kind} of pictures", source.pictures()
+    source, others = _source_at(path), list[tuple[str, str]]()
+    if source is not None:
+        written, others = source.pictures()
         written.sort()
     else:
-        (form, written), others = _names_in(path), []
+        written = _names_in(path)
     files: dict[str, str] = {}
     for file in filter(None, written):
         files.setdefault(name_key(file), file)
     if not files:
-        raise DataError(f"{path} lists no names", allowed="one name or more", source=form)
+        raise DataError(f"{path} lists no names", allowed="one name or more")
     counts = Counter(name_key(file) for file in written if file)
     repeated = tuple(files[key] for key, n in counts.items() if n > 1)
     n_nameless = len(written) - counts.total()
-    return SplitPart(
-        name, path, form, (*files.values(),), repeated, n_nameless, source, len(others)
-    )
+    return SplitPart(name, path, (*files.values(),), repeated, n_nameless, source, len(others))
 
 
 def _source_at(path: Path) -> Source | None:
@@ -107,8 +104,8 @@ def _source_at(path: Path) -> Source | None:
     return None
 
 
-def _names_in(path: Path) -> tuple[str, list[str]]:
-    """Read a list: what it is in words, and its names, empty ones included.
+def _names_in(path: Path) -> list[str]:
+    """Read the names of a list, empty ones included.
 
     A delimiter is believed where it uncovers a column with a known heading, or a first column of
     picture names. Without one every line is a name, in a CSV only if most look like pictures.
@@ -118,15 +115,13 @@ def _names_in(path: Path) -> tuple[str, list[str]]:
     except (OSError, DataError) as error:
         raise DataError(f"{path} is no list of names: {error}", allowed=ALLOWED) from error
     is_csv = path.suffix.lower() in (".csv", ".tsv")
-    what = "CSV" if is_csv else "text list"
     lines = [[line.strip()] for line in io.StringIO(text, newline=None) if line.strip()]
     tables = [rows for delimiter in ",;\t|" if (rows := _rows(text, delimiter))]
     tables.sort(key=lambda rows: -len(rows[0]))
     for rows in tables:
         heads = [re.sub(r"[\s_-]", "", cell).lower() for cell in rows[0]]
         if known := [heads.index(heading) for heading in NAME_COLUMNS if heading in heads]:
-            names = [row[known[0]].strip() if known[0] < len(row) else "" for row in rows[1:]]
-            return f'{what}, column "{rows[0][known[0]].strip()}"', names
+            return [row[known[0]].strip() if known[0] < len(row) else "" for row in rows[1:]]
     # As Caffe's lists: a name, a space, a class.
     tables += [] if is_csv else [_rows(text, " ")]
     table = next((of for of in tables if min(map(len, of), default=0) > 1 and _mostly(of)), None)
@@ -137,7 +132,7 @@ def _names_in(path: Path) -> tuple[str, list[str]]:
         )
     names = [row[0].strip() for row in table or lines]
     has_heading = (is_csv or table) and names and not is_picture_name(names[0])
-    return f"{what}, first column" if table else what, names[1:] if has_heading else names
+    return names[1:] if has_heading else names
 
 
 def _rows(text: str, delimiter: str) -> list[list[str]]:
@@ -348,8 +343,7 @@ def _overlap(
     leaks = pairs[pairs["finding"] == "leak"]
     leaking = set(leaks["row"])
     undecided = set(pairs.loc[pairs["finding"] == "undecided", "row"]) - leaking
-    alike = its[its["base"].isin(theirs["base"]) & ~its["key"].isin(theirs["key"])]
-    kinds = pairs.drop_duplicates(KIND)
+    n_alike = int((its["base"].isin(theirs["base"]) & ~its["key"].isin(theirs["key"])).sum())
     return {
         "part": name,
         "other_part": other_name,
@@ -361,9 +355,8 @@ def _overlap(
         "near_duplicates": leaks.loc[leaks["found_by"] == "near-duplicate", "row"].nunique(),
         "undecided": len(undecided),
         "alike_in_name_only": len(set(pairs["row"]) - leaking - undecided),
-        "same_base_name": len(alike),
-        "example_of_base_name": "" if alike.empty else alike["base"].iloc[0],
-        "examples": kinds[list(PAIR_COLUMNS)].to_dict("records"),
+        "same_base_name": n_alike,
+        "examples": pairs.drop_duplicates(KIND)[list(PAIR_COLUMNS)].to_dict("records"),
     }
 
 
@@ -373,8 +366,6 @@ def _part_data(number: int, part: SplitPart, files: pd.DataFrame) -> dict[str, A
     return {
         "name": part.name,
         "path": str(part.path),
-        "given_as": part.form,
-        "is_training": number == 0,
         "files": len(part.files),
         "compared_by_bytes": int((files["content"] != NONE).sum()),
         "compared_as_near_duplicates": int((files["picture"] != NONE).sum()),

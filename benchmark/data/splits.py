@@ -11,7 +11,7 @@ files on disk, gives the same split. A subset takes rows away from its parts and
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 import pandas as pd
@@ -140,20 +140,11 @@ def part_rows(table: pd.DataFrame, fold: int | None = None) -> dict[PartName, Ro
     return {name: np.flatnonzero(part == name) for name in PARTS}
 
 
-class Overlap(NamedTuple):
-    """A picture that stands in two parts at once: by which column, in which parts and files."""
+def overlaps(table: pd.DataFrame, parts: Mapping[PartName, Rows]) -> list[tuple[str, str]]:
+    """Find what any two parts share by sha256, cluster or file name; empty means leak-free.
 
-    column: str
-    parts: tuple[str, str]
-    files: tuple[str, str]
-
-    def __str__(self) -> str:
-        (a, b), (one, other) = self.parts, self.files
-        return f"{one} in {a} and {other} in {b} have the same {self.column}"
-
-
-def overlaps(table: pd.DataFrame, parts: Mapping[PartName, Rows]) -> list[Overlap]:
-    """Find what any two parts share by sha256, cluster or file name; empty means leak-free."""
+    Gives for each picture that stands in two parts at once the column, and a sentence.
+    """
     found = []
     for column in IDENTITY_COLUMNS:
         first = {
@@ -162,7 +153,8 @@ def overlaps(table: pd.DataFrame, parts: Mapping[PartName, Rows]) -> list[Overla
         }
         for a, b in combinations(parts, 2):
             for value in first[a].index.intersection(first[b].index).sort_values():
-                found.append(Overlap(column, (a, b), (first[a][value], first[b][value])))
+                both = f"{first[a][value]} in {a} and {first[b][value]} in {b}"
+                found.append((column, f"{both} have the same {column}"))
     return found
 
 
@@ -170,7 +162,7 @@ def check_no_overlap(table: pd.DataFrame, parts: Mapping[PartName, Rows]) -> Non
     """Raise DataError if two parts share a picture; every training calls this first."""
     if found := overlaps(table, parts):
         raise DataError(
-            f"the split leaks: {found[0]} ({len(found)} such overlaps in all)",
+            f"the split leaks: {found[0][1]} ({len(found)} such overlaps in all)",
             allowed="parts that share no file name, no sha256 and no cluster",
             fix="Use the split of the prepared data set, or put each cluster into one part",
         )

@@ -85,8 +85,8 @@ def share_found(model: Path, pictures: Path, n_pictures: int) -> None:
     contents = [path.read_bytes() for path in paths[:n_pictures]]
     began, found, several = time.process_time(), 0, 0
     for content in contents:
-        crops, n_seen = crop_picture(read_upright(content), detector, CropOptions())
-        found, several = found + len(crops), several + (n_seen > 1)
+        cropped = crop_picture(read_upright(content), detector, CropOptions())
+        found, several = found + len(cropped.crops), several + (cropped.faces_seen > 1)
     rate = len(contents) / (time.process_time() - began)
     share = 100 * found / len(contents)
     print(
@@ -111,7 +111,7 @@ def rate_of_large(model: Path, pictures: Path, large: Path, n_pictures: int) -> 
     contents = [path.read_bytes() for path in sorted(large.glob("*.jpg"))]
     began, found = time.process_time(), 0
     for content in contents:
-        found += len(crop_picture(read_upright(content), detector, CropOptions())[0])
+        found += len(crop_picture(read_upright(content), detector, CropOptions()).crops)
     rate = len(contents) / (time.process_time() - began)
     print(
         f"two megapixels: a face in {found} of {len(contents)}; {rate:.0f} pictures a second of "

@@ -21,16 +21,13 @@ def some_faces(
     return batches.FaceBatches.on_device(pixels, table, torch.device(device), say)
 
 
-def test_images_come_with_their_own_labels_in_channels_last_memory() -> None:
+def test_images_come_with_their_own_labels_from_wherever_they_lie() -> None:
     faces, indices = some_faces(), torch.tensor([4, 1])
     images = faces.images(indices)
     assert images.shape == (2, 3, 2, 2)
     assert images.is_contiguous(memory_format=torch.channels_last)
     assert images[:, 0, 0, 0].tolist() == [4, 1]
     assert faces.truths(indices)["gender"].tolist() == [0, 1]
-
-
-def test_a_device_named_without_its_number_is_the_same_device() -> None:
     # As `cuda` and `cuda:0`: rows that are there must not be fetched as if they were elsewhere.
     rows, numbered = torch.ones(4, 2, device=torch.device("meta")), torch.device("meta", 0)
     assert rows.device != numbered
@@ -38,7 +35,7 @@ def test_a_device_named_without_its_number_is_the_same_device() -> None:
     assert (picked.shape, picked.device.type) == ((2, 2), "meta")
 
 
-def test_order_is_a_permutation_by_seed_and_epoch_and_passes_go_on_where_one_ended() -> None:
+def test_order_is_a_permutation_by_seed_and_epoch_and_passes_go_on_in_even_batches() -> None:
     first = batches.random_order(50, seed=1, epoch=0)
     assert sorted(first.tolist()) == list(range(50))
     assert torch.equal(first, batches.random_order(50, seed=1, epoch=0))
@@ -48,9 +45,7 @@ def test_order_is_a_permutation_by_seed_and_epoch_and_passes_go_on_where_one_end
     found = torch.cat([batches.random_passes(10, 7, seed=3, epoch=epoch) for epoch in range(3)])
     passes = torch.cat([batches.random_order(10, seed=3, epoch=number) for number in range(3)])
     assert torch.equal(found, passes[:21])
-
-
-def test_a_last_batch_of_one_joins_the_one_before() -> None:
+    # a last batch of one joins the one before
     for n, sizes in ((9, [4, 5]), (10, [4, 4, 2]), (1, [1])):
         assert [len(batch) for batch in batches.split_into_batches(torch.arange(n), 4)] == sizes
 

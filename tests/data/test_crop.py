@@ -32,13 +32,10 @@ FACE = encoded(ONE, "PNG")
 SMALL = CropOptions(margin=0, size_px=16)
 
 
-def test_the_margin_is_a_share_of_the_box_in_whole_pixels_clipped_to_the_picture() -> None:
+def test_the_faces_asked_for_are_cut_with_a_margin_stretched_or_with_more_of_the_picture() -> None:
     # int(0.2 * 33) = 6 left and right, int(0.2 * 47) = 9 above and below, as the study cut.
     assert cut_box(FoundFace(50, 40, 33, 47, 0.9), (200, 200), 0.2) == (44, 31, 89, 96)
     assert cut_box(FoundFace(-5, 2, 50, 90, 0.9), (60, 80), 0.5) == (0, 0, 60, 80)
-
-
-def test_the_faces_asked_for_are_cut_stretched_to_a_square_or_with_more_of_the_picture() -> None:
     largest, central = (5, 10, 35, 70), (50, 30, 66, 50)
     for options, boxes, n in (
         (CropOptions(faces="largest"), [largest], 2),
@@ -46,10 +43,10 @@ def test_the_faces_asked_for_are_cut_stretched_to_a_square_or_with_more_of_the_p
         (CropOptions(faces="all"), [largest, central], 2),
         (CropOptions(threshold=0.95), [], 0),  # the scores are 0.9
     ):
-        crops, n_seen = crop_picture(TWO, WhiteRectangles(), options)
-        assert ([crop.box for crop in crops], n_seen) == (boxes, n), options
+        found = crop_picture(TWO, WhiteRectangles(), options)
+        assert ([crop.box for crop in found.crops], found.faces_seen) == (boxes, n), options
     stretched, wider = (
-        np.asarray(crop_picture(ONE, WhiteRectangles(), options)[0][0].image)
+        np.asarray(crop_picture(ONE, WhiteRectangles(), options).crops[0].image)
         for options in (SMALL, CropOptions(margin=0, size_px=40, fit="square"))
     )
     assert (stretched == 255).all()  # nothing but face: 20 x 40 became 16 x 16

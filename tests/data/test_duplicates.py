@@ -41,15 +41,12 @@ def rows_of(pairs: pd.DataFrame) -> list[tuple[object, ...]]:
     return list(pairs[["first", "second", "is_mirrored"]].itertuples(index=False, name=None))
 
 
-def test_a_picture_like_its_own_mirror_image_pairs_once() -> None:
+def test_all_pairs_are_found_once_that_a_plain_loop_finds() -> None:
     # Both ways near; the upright distance, 0, is the smaller or the first of two equal ones.
     half = np.random.default_rng(0).integers(0, 256, (16, 8), dtype=np.uint8)
     sketch = np.concatenate([half, np.full((16, 1), 128, np.uint8), half[:, ::-1]], axis=1)
     pairs = duplicates.near_pairs(np.stack([sketch, sketch]))
     assert (rows_of(pairs), pairs["distance_bits"].tolist()) == ([(0, 1, False)], [0])
-
-
-def test_all_pairs_are_found_that_a_plain_loop_finds() -> None:
     rng = np.random.default_rng(1)
     base = rng.integers(0, 256, (10, 16, 17), dtype=np.uint8)
     # 100 faces, near ones and far ones in other blocks.
@@ -86,7 +83,7 @@ def test_different_faces_are_no_pair_and_flat_pictures_or_none_do_no_harm() -> N
         assert len(duplicates.aligned_pairs(np.zeros((n_faces, *THUMBNAIL_SHAPE), np.uint8))) == 0
 
 
-def test_groups_know_what_they_disagree_on_and_are_counted_by_label() -> None:
+def test_groups_copies_conflicts_and_clusters_numbered_by_their_first_face() -> None:
     same = duplicates.identical_files(TABLE)
     assert same["file"].tolist() == ["a.jpg", "b.jpg", "c.jpg", "e.jpg"]
     assert same["age"].tolist() == [True, False, True, False]
@@ -96,9 +93,6 @@ def test_groups_know_what_they_disagree_on_and_are_counted_by_label() -> None:
         "groups_in_conflict_age": 1, "groups_in_conflict_age_group": 0,
         "groups_in_conflict_gender": 1, "groups_in_conflict_race": 0,
     }  # fmt: skip
-
-
-def test_copies_conflicts_and_clusters_numbered_by_their_first_face() -> None:
     # Groups {0, 2} and {1, 4}, and the near pair 2-3: {0, 2, 3}, {1, 4}, {5}.
     columns = duplicates.placement_columns(TABLE, [(2, 3)])
     assert columns["cluster"].tolist() == [0, 1, 0, 0, 1, 2]
