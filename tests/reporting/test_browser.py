@@ -1,6 +1,5 @@
 """The pages in a real browser: they fit, sort, filter, show every figure, and ask for nothing."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,15 +23,11 @@ def trouble() -> list[str]:
     return []
 
 
-@pytest.fixture(scope="module")
-def page_path(page: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The report as a file."""
-    path = tmp_path_factory.mktemp("page") / "report.html"
-    path.write_text(page, encoding="utf-8")
-    return path
-
-
-def opened(browser: "Browser", path: Path, trouble: list[str], width: int) -> "Page":
+def opened(
+    browser: "Browser", folder: pytest.TempPathFactory, text: str, trouble: list[str], width: int
+) -> "Page":
+    path = folder.mktemp("page") / "page.html"
+    path.write_text(text, encoding="utf-8")
     page = browser.new_page(viewport={"width": width, "height": 900})
     page.on("console", lambda said: trouble.append(f"{said.type}: {said.text}"))
     page.on("pageerror", lambda error: trouble.append(str(error)))
@@ -42,17 +37,17 @@ def opened(browser: "Browser", path: Path, trouble: list[str], width: int) -> "P
 
 
 @pytest.fixture(scope="module")
-def shown(browser: "Browser", page_path: Path, trouble: list[str]) -> Iterator["Page"]:
+def shown(
+    browser: "Browser", page: str, tmp_path_factory: pytest.TempPathFactory, trouble: list[str]
+) -> "Page":
     """The report, opened once on a desk."""
-    page = opened(browser, page_path, trouble, 1280)
-    yield page
-    page.close()
+    return opened(browser, tmp_path_factory, page, trouble, 1280)
 
 
 @pytest.fixture(scope="module")
 def board(
     browser: "Browser", tmp_path_factory: pytest.TempPathFactory, trouble: list[str]
-) -> Iterator["Page"]:
+) -> "Page":
     """A leaderboard of a reference row, two networks and one that is missing, opened once."""
     made = a_board(
         Row("reference", "majority class"),
@@ -60,11 +55,7 @@ def board(
         a_row("mtl-fast-one", 0.7, rank=2, seconds=20.0),
         Row("missing", NASTY),
     )
-    path = tmp_path_factory.mktemp("page") / "leaderboard.html"
-    path.write_text(board_page(made), encoding="utf-8")
-    page = opened(browser, path, trouble, 1440)
-    yield page
-    page.close()
+    return opened(browser, tmp_path_factory, board_page(made), trouble, 1440)
 
 
 def names(page: "Page") -> list[str]:
@@ -80,8 +71,8 @@ def test_a_leaderboard_does_not_scroll_sideways(width: int, board: "Page") -> No
 
 
 def test_a_leaderboard_is_sorted_filtered_and_widened(board: "Page") -> None:
-    for label, order in (("time", [SLOW, "mtl-fast-one"]), ("time", ["mtl-fast-one", SLOW])):
-        board.get_by_role("button", name=label, exact=True).first.click()
+    for order in ([SLOW, "mtl-fast-one"], ["mtl-fast-one", SLOW]):
+        board.get_by_role("button", name="time", exact=True).first.click()
         # What has no value stands last either way.
         assert names(board) == [*order, "majority class", f"{NASTY} (not run)"]
     board.get_by_role("searchbox").fill("FAST")
@@ -97,7 +88,7 @@ def test_a_leaderboard_is_sorted_filtered_and_widened(board: "Page") -> None:
 
 
 def test_the_reports_tables_are_sorted_by_click_and_key_and_searched(shown: "Page") -> None:
-    table, network = shown.locator("#board-0"), "mtl-squeezenet1_1-{}-frozen-short"
+    table = shown.locator("#board-0")
     head = table.locator("thead th", has_text="val").first
     cells = table.locator("tbody:first-of-type td[data-label=val][data-value]")
     orders = []
@@ -111,9 +102,8 @@ def test_the_reports_tables_are_sorted_by_click_and_key_and_searched(shown: "Pag
     assert orders == [sorted(orders[0], reverse=True), sorted(orders[0])]
     table.locator("input[type=search]").fill("squeezenet1_1 FROZEN")
     found = table.locator("[scope=row]:visible").all_inner_texts()
-    assert {name.split("\n")[0] for name in found} == {
-        network.format("imagenet"), network.format("none"),
-    }  # fmt: skip
+    networks = (f"mtl-squeezenet1_1-{weights}-frozen-short" for weights in ("imagenet", "none"))
+    assert {name.split("\n")[0] for name in found} == set(networks)
     assert table.locator("output").inner_text().startswith("2 of ")
 
 
@@ -127,18 +117,17 @@ def test_pages_neither_complain_nor_ask_for_anything(
 
 @pytest.mark.parametrize("width", [390, 1440])
 def test_every_figure_is_shown_and_nothing_is_wider_than_the_screen(
-    width: int, browser: "Browser", page_path: Path
+    width: int, shown: "Page"
 ) -> None:
-    page = opened(browser, page_path, [], width)
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    boxes = [item.bounding_box() for item in page.locator("svg[role=img]:visible").all()]
+    shown.set_viewport_size({"width": width, "height": 900})
+    assert shown.evaluate("document.documentElement.scrollWidth") <= width
+    boxes = [item.bounding_box() for item in shown.locator("svg[role=img]:visible").all()]
     assert len(boxes) > 20
     for box in boxes:
         assert box is not None
         assert box["width"] > 200
         assert box["height"] > 40
         assert box["x"] + box["width"] <= width + 1
-    page.close()
 
 
 def test_the_page_of_the_whole_study_is_small_and_opens_at_once(

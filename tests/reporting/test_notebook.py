@@ -1,4 +1,5 @@
-"""What a notebook gets: typed objects and pandas tables; and docs/quickstart.ipynb, executed."""
+"""What a notebook gets: the rows of the available runs, typed objects and pandas tables; and
+docs/quickstart.ipynb, executed."""
 
 import json
 import shlex
@@ -16,11 +17,13 @@ from benchmark import leaderboard, load_run, registry
 from benchmark.cli.main import app
 from benchmark.comparison.rows import Row
 from benchmark.errors import RunError
-from benchmark.files import write_json
+from benchmark.files import write_json, write_text
 from benchmark.registry import named
 from benchmark.reporting.columns import FIELDS
+from benchmark.reporting.leaderboards import FORMATS, write_board
+from benchmark.reporting.notebook import Board
 from tests.conftest import ROOT
-from tests.made_runs import RunBuilder, exact_predictions
+from tests.made_runs import RunBuilder, an_experiment, exact_predictions
 
 GENDER = registry.experiment("gender-cnn-none-full-short")
 
@@ -28,6 +31,10 @@ GENDER = registry.experiment("gender-cnn-none-full-short")
 def one_run(runs: RunBuilder, *, seed: int = 0) -> str:
     predictions = exact_predictions(70, 80, tasks=("gender",))
     return runs.done(GENDER, predictions, seed=seed).identity
+
+
+def shown(runs: RunBuilder, *suites: str, **options: Any) -> Board:
+    return leaderboard(*suites, runs_dir=runs.runs_dir, data_dir=runs.runs_dir, **options)
 
 
 def test_importing_the_package_and_asking_its_commands_for_help_loads_nothing_heavy() -> None:
@@ -50,7 +57,7 @@ def test_tuned_experiments_are_on_leaderboards_and_can_be_loaded(runs: RunBuilde
     recipe = {"schema": 1, "base": GENDER.name, "tuned": tuned.as_dict()}
     write_json(runs.runs_dir / "tuned/recipe.json", recipe)
     runs.done(tuned, exact_predictions(70, 80, tasks=("gender",)))
-    board = leaderboard("tuned", runs_dir=runs.runs_dir, data_dir=runs.runs_dir)
+    board = shown(runs, "tuned")
     assert tuned.name in set(board.table["experiment"])
     assert load_run(tuned.name, runs_dir=runs.runs_dir).name == tuned.name
     assert tuned.name not in registry.experiments()
@@ -58,7 +65,7 @@ def test_tuned_experiments_are_on_leaderboards_and_can_be_loaded(runs: RunBuilde
 
 def test_a_leaderboard_is_rows_and_a_table_of_one_data_set(runs: RunBuilder) -> None:
     one_run(runs)
-    board = leaderboard("quick", runs_dir=runs.runs_dir, data_dir=runs.runs_dir)
+    board = shown(runs, "quick")
     assert isinstance(board.rows[0], Row)
     assert list(board.table.columns) == list(FIELDS)
     line = board.table.query("table == 'gender'").iloc[0]
@@ -69,9 +76,56 @@ def test_a_leaderboard_is_rows_and_a_table_of_one_data_set(runs: RunBuilder) -> 
     assert board.html().startswith("<!doctype html>")
     one_run(RunBuilder(runs.runs_dir, runs.dataset | {"name": "other", "pixel_digest": "1" * 64}))
     with pytest.raises(RunError, match="other, utkface-100"):
-        leaderboard(runs_dir=runs.runs_dir, data_dir=runs.runs_dir)
-    board = leaderboard(dataset="other", runs_dir=runs.runs_dir, data_dir=runs.runs_dir)
-    assert board.leaderboard.dataset == "other"
+        shown(runs)
+    assert shown(runs, dataset="other").leaderboard.dataset == "other"
+
+
+def test_several_suites_share_their_tables_and_each_row_stands_once(
+    runs: RunBuilder, tmp_path: Path
+) -> None:
+    one_run(runs)
+    board = shown(runs, "quick", "depth", "quick").leaderboard
+    names = [row.name for table in board.tables for row in table.rows]
+    quick, depth = (set(registry.suite(name).experiments) for name in ("quick", "depth"))
+    assert (set(names), len(names)) == (quick | depth, len(quick | depth))
+    assert board.suites_of("mtl-squeezenet1_1-imagenet-frozen-short") == ("quick", "depth")
+    files = write_board(board, tmp_path / "out", runs.runs_dir)
+    assert [path.name for path in files] == [
+        f"leaderboard-utkface-100-quick+depth.{ending}" for ending in FORMATS
+    ]
+
+
+def test_runs_on_the_older_split_are_shown_and_never_pooled_with_those_on_the_current(
+    runs: RunBuilder,
+) -> None:
+    one_run(runs)
+    split = {"split_version": "leak-free-1", "split_digest": "11" * 32}
+    older = RunBuilder(runs.runs_dir, runs.dataset | split)
+    was_run = GENDER.varied(name=GENDER.name, **{"protocol.split": "leak-free-1"})
+    older.done(was_run, exact_predictions(60, 80, tasks=("gender",)), seed=1)
+    lines = shown(runs).table.query("seeds != ''")[["split_version", "seeds"]].to_numpy().tolist()
+    assert sorted(lines) == [["leak-free-1", "1"], ["leak-free-2", "0"]]
+
+
+def test_what_cannot_be_shown_is_counted_and_said_in_few_lines(runs: RunBuilder) -> None:
+    write_text(runs.runs_dir / "work/0abc/experiment.json", '{"schema": 0}')
+    with pytest.raises(RunError, match="no run to show .*has schema 0"):
+        shown(runs)
+    record = runs.begun(GENDER, seed=2)
+    write_text(record.folder / "history.csv", "epoch,val/combined\n1,0.5\n2,0.6\n")
+    stranger = an_experiment("stranger", tasks=("race",), **{"recipe.learning_rate": 7e-3})
+    runs.begun(stranger)
+    for number in range(1, 9):
+        write_text(runs.runs_dir / f"work/{number}abc/experiment.json", '{"schema": 0}')
+    board = shown(runs).leaderboard
+    notes = [note for note in board.notes if note.startswith("Left out")]
+    assert len(notes) == 5
+    assert "has schema 0" in notes[0]
+    assert notes[3] == "Left out, not readable either: 6 more runs."
+    assert notes[4] == f"Left out: 1 run of experiments not registered here ({stranger.name})."
+    done = f"2 of {GENDER.recipe.max_epochs} epochs done"
+    (row,) = board.tables[0].rows
+    assert row.remarks == (f"seed 2 was interrupted or is still running ({done})",)
 
 
 def test_a_run_is_loaded_by_id_or_by_name_and_seed_with_its_figures(runs: RunBuilder) -> None:

@@ -8,17 +8,21 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import numpy as np
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
 from benchmark import registry
 from benchmark.cli.main import app
+from benchmark.comparison.wording import Mark, StudyPanel, StudyPicture
 from benchmark.evaluation.fairness import gender_gap_table
 from benchmark.evaluation.predictions import read_predictions
 from benchmark.reporting import evidence as evidences
+from benchmark.reporting import figures
 from benchmark.reporting.evidence import Evidence, RunLinks
 from benchmark.reporting.questions import QUESTIONS, Answer
 from benchmark.reporting.report import network_sections
+from benchmark.tasks import TASKS
 from tests.made_runs import RunBuilder
 from tests.reporting.stores import DRAWN, QUICK, evidence_of, fill, page_of
 
@@ -69,20 +73,19 @@ def test_cost_names_the_networks_that_no_cheaper_one_beats(
     evidence: Evidence, found: dict[str, Answer]
 ) -> None:
     ranked = evidence.ranked("mtl")
-    places = {item.name: (-(item.parameters or 0), item.val_combined) for item in ranked}
-    front = [
-        name
-        for name, (size, score) in places.items()
-        if not any(a >= size and b >= score and (a, b) != (size, score) for a, b in places.values())
-    ]
+    front, best = [], 0.0
+    for item in sorted(ranked, key=lambda it: (it.parameters or 0, -(it.val_combined or 0))):
+        if (item.val_combined or 0) > best:
+            front.append(item.name)
+            best = item.val_combined or 0
     sentence = found["cost"].sentences[1]
     assert sentence.startswith("By parameters, no network is both cheaper and better")
-    assert all(name in sentence for name in front)
+    assert all((item.name in sentence) == (item.name in front) for item in ranked)
     assert f"the Pareto front of {len(ranked)} networks" in sentence
 
 
 def test_a_link_leads_to_one_run_or_to_several_in_mlflow() -> None:
-    ids = [f"{number:012x}" for number in range(2)]
+    ids = ["0" * 12, "1" * 12]
     links = RunLinks("http://here:5000", {ids[0]: ("7", "run0"), ids[1]: ("7", "run1")})
     assert links.of(ids[:1]) == "http://here:5000/#/experiments/7/runs/run0"
     assert "/#/compare-runs?runs=%5B%22run0%22%2C%22run1%22%5D" in links.of(ids)
@@ -119,10 +122,8 @@ def test_few_runs_answer_little_and_say_what_would_answer_more(drawn_runs: RunBu
     words = words_of(page_of(few))
     for text in (
         *("Not answered by these runs", "race-cnn-none-full-short (not run)", "2 unfinished"),
-        *(
-            "seed 0 was interrupted or is still running",
-            "seed 0 failed: the loss of epoch 3 is nan",
-        ),
+        "seed 0 was interrupted or is still running",
+        "seed 0 failed: the loss of epoch 3 is nan",
     ):
         assert text in words, text
 
@@ -144,43 +145,38 @@ def test_siblings_differ_in_one_respect_alone_and_stand_in_their_order() -> None
     (depths,) = evidences.siblings(registry.experiments_of("depth"), "depth")
     names = [item.backbone.depth_name for item in depths]
     assert names == ["frozen", "fire6_9", "fire4_5", "fire2_3", "full"]
-    weights = evidences.siblings(registry.experiments_of("controls"), "weights")
-    assert weights
-    for group in weights:
+    for group in evidences.siblings(registry.experiments_of("controls"), "weights"):
         assert [item.backbone.weights for item in group] == ["none", "imagenet"]
         # The swapped control differs in its protocol besides.
         assert not any("swapped" in item.name for item in group)
-    names = ["mtl-cnn-none-full", "mtl-cnn-none-full-gate", "mtl-cnn-none-full-embedding"]
+    names = ["mtl-cnn-none-full-gate", "mtl-cnn-none-full-embedding", "mtl-cnn-none-full"]
     members = [registry.experiment(name) for name in names]
     (conditionings,) = evidences.siblings(members, "conditioning")
-    assert conditionings[0].name == names[0]
-    assert evidences.siblings(members[1:], "conditioning") == []
+    assert conditionings[0].name == names[2]
+    assert evidences.siblings(members[:2], "conditioning") == []
 
 
 def test_a_comparison_has_one_p_on_the_page_and_on_the_leaderboard(evidence: Evidence) -> None:
     evidences.judged(evidence, "first")
-    shown = defaultdict(set)
-    told = {}
+    shown, told = defaultdict(set), {}
     for result in evidence.found.values():
         for line in result.lines:
             pair = frozenset((line.group.identities, line.reference.identities))
             shown[pair, line.task].add((line.family, line.p_holm))
-            told[line.group.label, line.reference.label, line.task] = (line.family, line.p_holm)
+            told[line.group.label, line.reference.label, line.task] = line
     assert sum(len(result.lines) for result in evidence.found.values()) > len(shown)
     assert all(len(lines) == 1 for lines in shown.values())
-    families = {family for lines in shown.values() for family, _ in lines}
-    assert families <= set(evidences.FIELD_OF) | {"mtl_stl", "compare_with", "first"}
-    assert families >= {"mtl_stl", "compare_with", "first"}
+    assert {family for ((family, _),) in shown.values()} >= {"mtl_stl", "compare_with", "first"}
     both = [
-        (told[key], (outcome.judged.family, outcome.judged.p_holm))
+        (told[key], outcome.judged)
         for name, row in evidence.networks.items()
         for outcome in row.comparisons
         if outcome.judged and (key := (name, outcome.other, outcome.task)) in told
     ]
     assert len(both) > 10
-    for (family, p_holm), (its_family, its_p) in both:
-        assert family == its_family
-        assert p_holm == pytest.approx(its_p)
+    for line, judged in both:
+        assert judged.family == line.family
+        assert judged.p_holm == pytest.approx(line.p_holm)
 
 
 def test_matrices_and_stored_tables_are_means_over_seeds(drawn_runs: RunBuilder) -> None:
@@ -194,26 +190,38 @@ def test_matrices_and_stored_tables_are_means_over_seeds(drawn_runs: RunBuilder)
     name, *cells = matrix.rows[0].cells
     assert name.text == f"male ({len(men[0])})"
     assert [cell.text for cell in cells] == [f"{100 * share:.0f}" for share in shares]
-    assert [cell.style for cell in cells] == ["right", "share"]
-    assert (len(section["matrices"]), len(section["curves"])) == (6, 4)
     best = evidence.first_ranked[0]
     assert list(evidences.stored_tables(best)) == []
-    stored = [
-        gender_gap_table(test, {"gender": (test["gender"] == test["gender_pred"]).to_numpy()})
-        for test in tests
-    ]
-    for record, table in zip(records, stored, strict=True):
-        table.to_csv(record.folder / "gender_gaps.csv", index=False)
+    stored = []
+    for record, test in zip(records, tests, strict=True):
+        right = {"gender": (test["gender"] == test["gender_pred"]).to_numpy()}
+        stored.append(gender_gap_table(test, right))
+        stored[-1].to_csv(record.folder / "gender_gaps.csv", index=False)
     (shown,) = evidences.stored_tables(best)
-    first = shown.rows[0].cells
-    means = [
-        100 * float(np.mean([table[name].iloc[0] for table in stored]))
-        for name in ("difference", "permuted")
-    ]
-    assert [cell.text for cell in first[:2]] == ["gender", "all"]
-    assert [first[2].value, first[3].value] == pytest.approx(means)
+    first = pd.concat(stored).groupby("within", sort=False).mean(numeric_only=True).iloc[0]
+    task, within, difference, permuted, p = shown.rows[0].cells
+    assert (task.text, within.text) == ("gender", "all")
+    assert difference.value == pytest.approx(100 * first["difference"])
+    assert permuted.value == pytest.approx(100 * first["permuted"])
     # Of several p-values the largest.
-    assert first[4].value == max(table["p"].iloc[0] for table in stored)
+    assert p.value == max(table["p"].iloc[0] for table in stored)
+
+
+def test_the_panels_of_a_figure_share_a_scale_and_say_their_numbers() -> None:
+    for of_differences, ranges, limits, said in (
+        # Of rates: one width, about their middles, and no higher than just above 1.
+        (False, [(0.6, 0.7), (0.96, 1.0)], [(0.594, 0.706), (0.898, 1.01)], "65.0, 60.0 to 70.0"),
+        (True, [(0.1, 0.2), (0.3, 0.5)], [(-0.03, 0.53)] * 2, "+15.0 pp, +10.0 to +20.0"),
+    ):
+        marks = [Mark('deep − "<b>&', (low + high) / 2, low, high) for low, high in ranges]
+        panels = (StudyPanel(task, task, (it,)) for task, it in zip(TASKS, marks, strict=False))
+        picture = StudyPicture("", "LEAKY · scores", "", tuple(panels), of_differences)
+        for found, ends in zip(figures.common_limits(picture), limits, strict=True):
+            assert found == pytest.approx(ends)
+        made = figures.intervals_figure("name", picture)
+        assert 'id="name-0-' in made.panels[0]
+        assert said in made.panels[0]
+        assert all("<b>" not in panel and "&lt;b&gt;" in panel for panel in made.panels)
 
 
 def test_every_link_of_leaderboard_and_report_leads_to_a_file_or_a_place_of_the_page(
