@@ -16,7 +16,7 @@ from benchmark.cli.options import option
 from benchmark.cli.output import CommandResult, busy, out, print_table, tell, watching
 from benchmark.errors import DataError, RunError, TrackingError
 from benchmark.files import check_outputs, write_text
-from benchmark.record import RunRecord, finished_runs, work_folder
+from benchmark.record import finished_runs, work_folder
 from benchmark.reporting.tables import Table
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def card(
 ) -> None:  # fmt: skip
     """Write the model card of a trained run: uses, accuracy by subgroup, limitations, licences.
 
-    Kept as card.md in the run's folder, and in MLflow where the run is there.
+    Kept as card.md in the run's folder; `facebench runs import` takes it into MLflow.
 
     Examples:
       facebench card mtl-cnn-none-full-short
@@ -158,7 +158,6 @@ def card(
       facebench card fc7728290a43 --json
     """
     from benchmark.reporting.card import CARD_FILE, card_page, model_card
-    from benchmark.tracking import mirror_again
 
     records = finished_runs(name, runs_dir)
     answer.data = {"cards": []}
@@ -174,10 +173,6 @@ def card(
                 content = card_page(text, f"Model card: {named}") if is_page else text
                 write_text(written[-1], content)
             write_text(written[0], text)
-            try:
-                mirror_again(RunRecord(record.folder), runs_dir)
-            except RunError as error:
-                answer.warnings.append(f"{error} The card is in the run's folder.")
         files = [str(path) for path in written]
         answer.data["cards"].append({"identity": record.identity, "files": files, "markdown": text})
         if out_path is None:

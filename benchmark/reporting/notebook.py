@@ -15,11 +15,11 @@ import pandas as pd
 
 from benchmark import registry
 from benchmark.comparison.leaderboard import Leaderboard
-from benchmark.comparison.library import Library, Run, RunGroup
+from benchmark.comparison.library import Run, RunGroup, read_run
 from benchmark.comparison.rows import Row
 from benchmark.errors import RunError
 from benchmark.evaluation.predictions import read_predictions
-from benchmark.record import HOW_TO_RUN
+from benchmark.record import finished_runs
 from benchmark.reporting.board_tables import markdown, page
 from benchmark.reporting.columns import FIELDS, flat_rows
 from benchmark.reporting.leaderboards import Places, available_runs, leaderboards
@@ -191,28 +191,17 @@ def load_run(
     experiment's runs; those of its present definition before ad-hoc ones. runs_dir: where runs are.
     Raises RunError where there is no such run, or more than one.
     """
-    runs = available_runs(Path(runs_dir)).runs
-    if not runs:
-        raise RunError("there is no run to load", source=str(runs_dir), fix=HOW_TO_RUN)
-    with registry.with_tuned(Path(runs_dir)):
-        folds = registry.folds_of(run.name for run in runs)
-        library = Library(tuple(runs), registry.experiments() | folds, registry.suites())
-    if isinstance(meant := library.meant(what), Run):
-        return FinishedRun(library.group_of_run(meant).runs[0])
     fitting = [
-        run
-        for run in runs
-        if run.name == what
-        and run.done
-        and seed in (None, run.record.seed)
-        and dataset in (None, run.setting.dataset)
+        read_run(record)
+        for record in finished_runs(what, Path(runs_dir))
+        if seed in (None, record.seed) and dataset in (None, record.about["dataset"]["name"])
     ]
     found = [run for run in fitting if not run.ad_hoc] or fitting
     if len(found) == 1:
         return FinishedRun(found[0])
     there = [f"{r.short_identity} (seed {r.record.seed}, {r.setting.dataset})" for r in found]
     raise RunError(
-        f"{what} has {len(found) or 'no'} finished {'run' if not found else 'runs'}",
-        allowed=", ".join(there) or "a run's id, or an experiment with a finished run",
-        fix="Name one by its id" if found else f"`facebench run {what}` makes one",
+        f"{what} has {len(found) or 'no'} such finished {'run' if not found else 'runs'}",
+        allowed=", ".join(there) or "a seed and a data set of one of its runs",
+        fix="Name one by its id" if found else "`facebench status --all` lists the runs",
     )

@@ -57,7 +57,7 @@ class MlflowMirror:
     def __init__(self, runs_dir: Path, on_trouble: Callable[[str], None]) -> None:
         self.runs_dir = runs_dir
         self._on_trouble = on_trouble
-        self._run_ids: dict[tuple[str, ...], str] = {}
+        self._run_ids: dict[tuple[str, int, str], str] = {}
         self._steps: dict[str, set[int]] = {}
         self._failed = False
 
@@ -119,32 +119,29 @@ class MlflowMirror:
         """Find the MLflow run of this training, or create it; mark those of earlier trainings."""
         from mlflow.entities import Param
 
-        about, attempt = record.about, int(record.about.get("attempt", 1))
-        training = str(about.get("training", ""))
-        key = (record.identity, str(attempt), training)
+        about, tags = record.about, notes.run_tags(record)
+        attempt, training = int(tags[notes.ATTEMPT_TAG]), tags.get(notes.TRAINING_TAG, "")
+        key = (record.identity, attempt, training)
         if key in self._run_ids:
             return self._run_ids[key]
         experiment_id = self.experiment_id(about["dataset"], of_searches=record.is_trial)
         query = f"tags.`{notes.IDENTITY_TAG}` = '{record.identity}'"
-        order = ["attributes.start_time ASC"]
-        known = self.client.search_runs([experiment_id], filter_string=query, order_by=order)
-        attempts = {run.info.run_id: int(run.data.tags.get(notes.ATTEMPT_TAG, 1)) for run in known}
-        run, tags = None, notes.run_tags(record)
-        for other in known:
-            if attempts[other.info.run_id] == attempt - 1:
-                tags["previous_attempt"] = other.info.run_id
-            elif attempts[other.info.run_id] == attempt:
-                run = other if other.data.tags.get(notes.TRAINING_TAG, "") == training else run
+        run, earlier = None, []
+        for other in self.client.search_runs([experiment_id], filter_string=query):
+            marks = other.data.tags
+            its_attempt = int(marks.get(notes.ATTEMPT_TAG, 1))
+            if its_attempt == attempt and marks.get(notes.TRAINING_TAG, "") == training:
+                run = other
+            elif its_attempt >= attempt and SUPERSEDED_TAG not in marks:
+                earlier.append(other.info.run_id)
         run = run or self.client.create_run(
             experiment_id, run_name=notes.run_name(record), tags=tags,
             start_time=_milliseconds(about["started"]),
         )  # fmt: skip
         run_id = str(run.info.run_id)
-        for other in known:
-            other_id, is_marked = other.info.run_id, SUPERSEDED_TAG in other.data.tags
-            if attempts[other_id] >= attempt and other_id != run_id and not is_marked:
-                self.client.set_tag(other_id, SUPERSEDED_TAG, run_id)
-                self.client.set_tag(other_id, "state", "superseded")
+        for other_id in earlier:
+            self.client.set_tag(other_id, SUPERSEDED_TAG, run_id)
+            self.client.set_tag(other_id, "state", "superseded")
         if not (run.inputs and run.inputs.dataset_inputs):
             # The data sets last: with them the description is whole, whatever kills the process.
             params = [Param(name, value) for name, value in _params(about).items()]
@@ -386,14 +383,3 @@ def import_records(
             raise
         except RunError as error:
             on_unreadable(error)
-
-
-def mirror_again(record: RunRecord, runs_dir: Path) -> bool:
-    """Bring a run that MLflow has up to date, and tell whether it has it; no store is made for it.
-
-    Raises TrackingError where there is a store and it fails.
-    """
-    if record.identity not in store.run_places(runs_dir):
-        return False
-    MlflowMirror(runs_dir, on_trouble=lambda _: None).mirror(record)
-    return True

@@ -60,17 +60,17 @@ def data_note(dataset: Mapping[str, Any]) -> str:
     )
 
 
-def run_note(record: RunRecord, page: Callable[[str], str] | None = None, model: str = "") -> str:
+def run_note(record: RunRecord, page: Callable[[str], str], model: str) -> str:
     """Describe a run: its question, its network, and its outcome once there is one.
 
     page: from a figure's file name to the page that shows it. model: what
-    `mlflow.pyfunc.load_model` takes. Without them nothing is named that cannot be shown.
+    `mlflow.pyfunc.load_model` takes; empty where the weights were not kept.
     """
     about, done = record.about, record.state == "done"
     definition, dataset = about["experiment"], about["dataset"]
     backbone, total = definition["backbone"], about["parameters"]["total"]
     lines = []
-    if done and page is not None:
+    if done:
         # MLflow folds a note to 100 pixels, and of these only the first 40 can be clicked on.
         links = [f"[{title}]({page(name)})" for name, title in FIGURES.items()
                  if (record.folder / name).is_file()]  # fmt: skip

@@ -45,13 +45,8 @@ VIEW_TAG: Final = "mlflow.sharedViewState."
 """Before the name of a view that a link can name; by itself MLflow's UI shows no metric."""
 COLUMNS: Final = ("architecture", "weights", "trainable", "tasks", "state")
 """Tags that a view shows beside the metrics."""
-LOCAL_QUERY: Final = """
-SELECT tags.value, runs.experiment_id, runs.run_uuid FROM tags
-JOIN runs ON runs.run_uuid = tags.run_uuid
-WHERE tags.key = ? AND runs.lifecycle_stage = 'active' ORDER BY runs.start_time
-"""
-LOCK_SECONDS: Final = 20.0
-"""How long a writer is waited for."""
+MOST_RUNS: Final = 50_000
+"""So many runs MLflow gives at once."""
 
 
 def mlflow_module() -> ModuleType:
@@ -259,36 +254,15 @@ def run_places(runs_dir: Path) -> dict[str, tuple[str, str]]:
     Empty where there is no store, and none is made. Raises TrackingError where it cannot be read.
     """
     database = database_of(runs_dir)
-    if database is None:
-        return _places_on_server(runs_dir)
-    if not database.is_file():
+    if database is not None and not database.is_file():
         return {}
-    address = f"{database.as_uri()}?mode=ro"
-    try:
-        with contextlib.closing(sqlite3.connect(address, uri=True, timeout=LOCK_SECONDS)) as store:
-            rows = store.execute(LOCAL_QUERY, (IDENTITY_TAG,)).fetchall()
-    except sqlite3.Error as error:
-        fix = "`facebench ui` says more; `facebench runs import` makes a store anew"
-        found = f"the MLflow store cannot be read: {error}"
-        raise TrackingError(found, source=str(database), fix=fix) from error
-    return {str(identity): (str(experiment), str(run)) for identity, experiment, run in rows}
-
-
-def _places_on_server(runs_dir: Path) -> dict[str, tuple[str, str]]:
-    found: dict[str, tuple[str, str]] = {}
-    token: str | None = ""
     with store_errors(store_uri(runs_dir)):
         client = open_store(runs_dir)
         experiments = [item.experiment_id for item in client.search_experiments()]
-        while token is not None:
-            page = client.search_runs(
-                experiments, order_by=["attributes.start_time ASC"], page_token=token or None
-            )
-            for run in page:
-                if identity := run.data.tags.get(IDENTITY_TAG):
-                    found[identity] = (str(run.info.experiment_id), str(run.info.run_id))
-            token = page.token or None
-    return found
+        order = ["attributes.start_time ASC"]
+        runs = client.search_runs(experiments, order_by=order, max_results=MOST_RUNS)
+    places = ((run.data.tags.get(IDENTITY_TAG), run.info) for run in runs)
+    return {key: (info.experiment_id, info.run_id) for key, info in places if key is not None}
 
 
 def landing_path(runs_dir: Path) -> str:

@@ -149,15 +149,14 @@ def test_what_is_no_one_run_is_refused(runs: RunBuilder, tmp_path: Path) -> None
     for seed in (0, 1):
         one_run(runs, seed=seed)
     empty = tmp_path / "empty"
-    for asked, where, said in (
-        (GENDER.name, runs.runs_dir, "has 2 finished runs"),
-        ("race-cnn-none-full-short", runs.runs_dir, "has no finished run"),
-        ("quick", runs.runs_dir, "has no finished run"),
-        ("moon", runs.runs_dir, "'moon' is no run here"),
-        ("x", empty, "facebench run --suite quick"),
+    for asked, seed, where, said in (
+        (GENDER.name, None, runs.runs_dir, "has 2 such finished runs"),
+        (GENDER.name, 7, runs.runs_dir, "has no such finished run"),
+        (GENDER.name[:-1], None, runs.runs_dir, f"Did you mean {GENDER.name}"),
+        ("x", None, empty, "facebench run --suite quick"),
     ):
         with pytest.raises(RunError, match=said):
-            load_run(asked, runs_dir=where)
+            load_run(asked, seed=seed, runs_dir=where)
     with pytest.raises(RunError, match="facebench run --suite quick"):
         leaderboard(runs_dir=empty)
 

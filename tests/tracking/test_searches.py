@@ -31,35 +31,42 @@ def trial(number: int, value: float | None, state: str = "complete", run: str = 
     return TrialView(number, state, point, value, run=run)
 
 
-def by_name(runs_dir: Path) -> dict[str, Any]:
-    return {run.info.run_name: run for run in mlflow_runs(runs_dir)}
-
-
 def test_a_trial_is_nested_under_its_study_and_stays_with_the_first(runs_dir: Path) -> None:
     identity = the_record(runs_dir).identity
     study_mirror(runs_dir).update([trial(0, 0.5, run=identity)])
     study_mirror(runs_dir, "6" * 64).update([trial(4, 0.5, run=identity)])
-    runs = by_name(runs_dir)
-    assert set(runs) == {f"Search · {TITLE}", f"Trial 000 · {TITLE}"}
-    child, parent = runs[f"Trial 000 · {TITLE}"], runs[f"Search · {TITLE}"]
-    studies = {run.data.tags.get("facebench.study") for run in mlflow_runs(runs_dir)}
-    assert studies == {None, "5" * 64, "6" * 64}
+    runs = mlflow_runs(runs_dir)
+    parents = {it.data.tags["facebench.study"]: it for it in runs if "trial" not in it.data.tags}
+    assert set(parents) == {"5" * 64, "6" * 64}
+    (child,) = (run for run in runs if "trial" in run.data.tags)
+    parent = parents["5" * 64]
+    assert (child.info.run_name, parent.info.run_name) == (
+        f"Trial 000 · {TITLE}",
+        f"Search · {TITLE}",
+    )
     assert child.data.tags["trial_state"] == "complete"
-    assert child.data.tags["mlflow.parentRunId"] != ""
+    assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
     assert (child.info.status, parent.info.status) == ("FINISHED", "RUNNING")
     searches = open_store(runs_dir).get_experiment(parent.info.experiment_id)
     assert searches.tags["mlflow.note.content"].startswith("Searches for recipes.")
 
 
-def test_the_best_trial_is_shown_and_files_are_kept(runs_dir: Path, tmp_path: Path) -> None:
-    mirror, page = study_mirror(runs_dir), tmp_path / "study.html"
+def test_a_search_that_resumes_is_the_same_run_repeats_nothing_and_shows_its_best_trial(
+    runs_dir: Path, tmp_path: Path
+) -> None:
+    page = tmp_path / "study.html"
     page.write_text("a page")
     trials = [trial(0, 0.5), trial(1, 0.75), trial(2, None, "failed"), trial(3, 0.6)]
-    for n_trials in range(1, 5):
-        mirror.update(trials[:n_trials])
+    study_mirror(runs_dir).update(trials[:1], state="interrupted")
+    assert mlflow_runs(runs_dir)[0].info.status == "KILLED"
+    mirror = study_mirror(runs_dir)
+    mirror.update(trials[:3])
+    assert mlflow_runs(runs_dir)[0].info.status == "RUNNING"
     mirror.update(trials, files=[page], state="done")
     (run,) = mlflow_runs(runs_dir)
     assert run.info.status == "FINISHED"
+    values = logged(runs_dir, run.info.run_id, "trial/value")
+    assert values == [(0, 0.5), (1, 0.75), (3, 0.6)]
     best = logged(runs_dir, run.info.run_id, "best/value")
     assert best == [(0, 0.5), (1, 0.75), (3, 0.75)]
     note = run.data.tags["mlflow.note.content"]
@@ -69,24 +76,15 @@ def test_the_best_trial_is_shown_and_files_are_kept(runs_dir: Path, tmp_path: Pa
     assert kept.path == "study/study.html"
 
 
-def test_a_search_that_resumes_later_is_the_same_run_and_repeats_nothing(runs_dir: Path) -> None:
-    study_mirror(runs_dir).update([trial(0, 0.5)], state="interrupted")
-    assert mlflow_runs(runs_dir)[0].info.status == "KILLED"
-    study_mirror(runs_dir).update([trial(0, 0.5), trial(1, 0.25)])
-    (run,) = mlflow_runs(runs_dir)
-    assert run.info.status == "RUNNING"
-    assert logged(runs_dir, run.info.run_id, "trial/value") == [(0, 0.5), (1, 0.25)]
-
-
 def test_a_pruned_trial_is_no_finished_run_and_fresh_seeds_are_beneath(runs_dir: Path) -> None:
     record = the_record(runs_dir)
     mirror = study_mirror(runs_dir)
     mirror.update([trial(0, 0.5)], fresh=[(0, record.identity)], state="done")
-    assert f"Trial 000, seed 0 · {TITLE}" in by_name(runs_dir)
+    assert f"Trial 000, seed 0 · {TITLE}" in {it.info.run_name for it in mlflow_runs(runs_dir)}
     (record.folder / "done.json").unlink()
     (record.folder / "interrupted.json").write_text(json.dumps({"schema": 1}))
     mirror.update([trial(0, 0.5), trial(1, None, "pruned", record.identity)])
-    child = by_name(runs_dir)[f"Trial 001 · {TITLE}"]
+    (child,) = (it for it in mlflow_runs(runs_dir) if it.info.run_name == f"Trial 001 · {TITLE}")
     assert (child.info.status, child.data.tags["trial_state"]) == ("KILLED", "pruned")
 
 
