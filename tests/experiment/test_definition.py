@@ -1,4 +1,4 @@
-"""Definitions are refused when they contradict themselves; changes and folds are checked alike.
+"""Definitions that contradict themselves are refused; changes, folds, searches are checked alike.
 
 Identity is content: what trains otherwise is another run, what merely reads otherwise is not.
 """
@@ -6,14 +6,20 @@ Identity is content: what trains otherwise is another run, what merely reads oth
 import dataclasses
 import math
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from itertools import product
 from typing import Any
 
 import pytest
 
 from benchmark import registry
 from benchmark.errors import ExperimentError
+from benchmark.experiment import DECAY, DEPTH, RATE, RATIO, Choices, Floats, Integers, SearchSpace
+from benchmark.experiment import space as spaces
 from benchmark.experiment.definition import Backbone, Experiment, Head, Protocol, Recipe, Suite
 from benchmark.experiment.parts import Augmentation, LossWeights, StudyRow, Subset
+from benchmark.experiment.space import AUGMENTATION, check_space, experiment_at, point_of, space_of
 from benchmark.identity import Ingredients, family_of, identity_of, steering_content
 
 RECIPE = Recipe(learning_rate=1e-3)
@@ -69,27 +75,15 @@ def test_depth_is_named_by_the_shallowest_trained_stage() -> None:
             Backbone("cnn", trainable_stages=depth)  # type: ignore[arg-type]
 
 
-def test_a_name_says_where_own_weights_come_from() -> None:
-    for source, weights in (("local", "local:mine"), ("run", "run:0123abcd")):
-        name = f"mtl-cnn-{source}-full"
-        assert an_experiment(name, backbone=Backbone("cnn", weights)).stem == name
-
-
 POSITIVE = (
     "learning_rate", "batch_size", "max_epochs", "early_stopping_epochs", "steps_per_epoch",
     "until_train_accuracy", "adam_epsilon", "clip_norm", "trunk_rate_ratio", "stage_rate_decay",
 )  # fmt: skip
-OTHERS: tuple[Callable[[Any], object], ...] = (
-    lambda value: LossWeights(race=value),
-    lambda value: Augmentation(rotation_degrees=value),
-    lambda value: Augmentation(brightness=value),
-    lambda value: Augmentation(contrast=value),
-    lambda value: Backbone("cnn", input_px=value),
-    lambda value: Head(hidden_units=value),
-    lambda value: Protocol(fold=value),
-    lambda value: Augmentation(flip=value if value is not True else 1),
-    lambda value: Subset(gender="female", training=value),
-)
+OTHERS: tuple[tuple[Any, str], ...] = (
+    (LossWeights, "race"), (Augmentation, "rotation_degrees"), (Augmentation, "brightness"),
+    (Augmentation, "contrast"), (Head, "hidden_units"), (Protocol, "fold"),
+    (partial(Backbone, "cnn"), "input_px"), (partial(Subset, gender="female"), "training"),
+)  # fmt: skip
 
 
 def test_every_field_is_refused_where_it_says_nothing() -> None:
@@ -103,10 +97,9 @@ def test_every_field_is_refused_where_it_says_nothing() -> None:
         fields: dict[str, Any] = {"learning_rate": 1e-3} | {name: value}
         with pytest.raises(ExperimentError, match=f"recipe.{name} is "):
             Recipe(**fields)
-    for build in OTHERS:
-        for value in (math.nan, math.inf, -0.5, True):
-            with pytest.raises(ExperimentError):
-                build(value)
+    for (kind, name), value in product(OTHERS, (math.nan, math.inf, -0.5, True)):
+        with pytest.raises(ExperimentError):
+            kind(**{name: value})
 
 
 def test_schedules_give_the_rates_that_the_study_printed() -> None:
@@ -126,7 +119,6 @@ def test_varied_changes_nested_fields_and_checks_the_new_name() -> None:
     with pytest.raises(ExperimentError, match="contradicts its fields"):
         base.varied(name="mtl-cnn-none-full", **{"head.conditioning": "gate"})
     printed = base.varied(name="mtl-cnn-none-full-1", study=StudyRow("1", gender=0.9))
-    assert printed.study == StudyRow("1", gender=0.9)
     assert printed.varied(name="mtl-cnn-none-full-2", study=None).study is None
     with pytest.raises(ExperimentError, match="setting 'recipe' is a group of fields"):
         printed.varied(name="mtl-cnn-none-full-3", recipe=None)
@@ -164,15 +156,15 @@ def test_a_fold_is_the_same_experiment_on_another_split() -> None:
     fold = whole.in_fold(3)
     assert (fold.name, fold.protocol.name) == (f"{whole.name}-fold3", "leak-free fold 3")
     assert fold.protocol == dataclasses.replace(whole.protocol, fold=3)
-    assert (fold.recipe, fold.backbone, fold.head) == (whole.recipe, whole.backbone, whole.head)
-    assert (fold.compare_with, fold.study, fold.ad_hoc) == (None, None, False)
-    assert whole.adjusted({"recipe.max_epochs": 2}).in_fold(0).ad_hoc
+    kept = {"name": whole.name, "protocol": whole.protocol, "compare_with": whole.compare_with}
+    assert dataclasses.replace(fold, **kept, study=whole.study) == whole  # type: ignore[arg-type]
+    assert (fold.compare_with, fold.study) == (None, None)
     with pytest.raises(ExperimentError, match="is fold 3 already"):
         fold.in_fold(1)
 
 
 CNN = registry.experiment("mtl-cnn-none-full-short")
-DEPTH = registry.experiment("mtl-squeezenet1_1-imagenet-fire6_9-short")
+FIRE = registry.experiment("mtl-squeezenet1_1-imagenet-fire6_9-short")
 WITHOUT_WEIGHTS = Ingredients(None, "ab" * 32, "cd" * 32, 1)
 WITH_WEIGHTS = Ingredients("ef" * 32, "ab" * 32, "cd" * 32, 1)
 
@@ -180,7 +172,7 @@ WITH_WEIGHTS = Ingredients("ef" * 32, "ab" * 32, "cd" * 32, 1)
 def test_runs_of_the_first_version_keep_their_identity() -> None:
     """Printed by the version that made the first published runs; new fields must not move it."""
     cnn, depth = (
-        dataclasses.replace(item, protocol=Protocol(split="leak-free-1")) for item in (CNN, DEPTH)
+        dataclasses.replace(item, protocol=Protocol(split="leak-free-1")) for item in (CNN, FIRE)
     )
     assert [identity_of(cnn, WITHOUT_WEIGHTS, 0), identity_of(depth, WITH_WEIGHTS, 2)] == [
         "440c3ac6474acb20e791ebff54f785fc16ec5f4880c7e00289377f90e72e0008",
@@ -189,38 +181,113 @@ def test_runs_of_the_first_version_keep_their_identity() -> None:
 
 
 def test_a_definition_kept_before_a_field_existed_is_the_same_definition() -> None:
+    later = {"steps_per_epoch", "until_train_accuracy", "trunk_rate_ratio", "stage_rate_decay",
+             "standardise_features"}  # fmt: skip
     kept: dict[str, Any] = CNN.as_dict()
     del kept["subset"]
-    for name in (
-        "steps_per_epoch", "until_train_accuracy", "trunk_rate_ratio", "stage_rate_decay",
-        "standardise_features",
-    ):  # fmt: skip
-        del kept["recipe"][name]
+    kept["recipe"] = {name: it for name, it in kept["recipe"].items() if name not in later}
     assert steering_content(kept) == steering_content(CNN.as_dict())
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"recipe.steps_per_epoch": 100}, {"recipe.until_train_accuracy": 0.99},
-        {"recipe.trunk_rate_ratio": 0.1}, {"recipe.stage_rate_decay": 0.5},
-        {"recipe.learning_rate": 2e-3}, {"subset": Subset(gender="female")},
-        {"subset": Subset(gender="female", training="everyone")}, {"protocol.split": "published-1"},
-    ],
-)  # fmt: skip
-def test_what_steers_a_training_changes_its_identity(changes: dict[str, Any]) -> None:
-    ending = f"-{changes['subset'].ending}" if "subset" in changes else ""
-    changed = CNN.varied(name=CNN.name + ending, **changes)
-    assert family_of(changed, WITHOUT_WEIGHTS) != family_of(CNN, WITHOUT_WEIGHTS)
-
-
-def test_words_change_nothing() -> None:
-    reworded = dataclasses.replace(CNN, asks="Really?", compare_with=DEPTH.name)
+def test_what_steers_a_training_changes_its_identity_and_words_do_not() -> None:
+    settings: dict[str, Any] = {
+        "recipe.steps_per_epoch": 100, "recipe.until_train_accuracy": 0.99,
+        "recipe.trunk_rate_ratio": 0.1, "recipe.stage_rate_decay": 0.5,
+        "recipe.learning_rate": 2e-3, "protocol.split": "published-1",
+    }  # fmt: skip
+    changed = [CNN.adjusted({path: value}) for path, value in settings.items()]
+    for training in ("subset", "everyone"):
+        subset = Subset(gender="female", training=training)  # type: ignore[arg-type]
+        changed.append(dataclasses.replace(CNN, subset=subset, ad_hoc=True))
+    families = {family_of(item, WITHOUT_WEIGHTS) for item in (CNN, *changed)}
+    assert len(families) == 1 + len(changed)
+    reworded = dataclasses.replace(CNN, asks="Really?", compare_with=FIRE.name)
     assert identity_of(reworded, WITHOUT_WEIGHTS, 0) == identity_of(CNN, WITHOUT_WEIGHTS, 0)
 
 
-def test_two_rows_made_alike_on_the_command_line_stay_two_runs() -> None:
-    plan = [registry.experiment(f"mtl-vgg16-{source}-block5") for source in ("imagenet", "vggface")]
-    alike = [item.adjusted({"backbone.weights": "none"}) for item in plan]
-    first, second = (identity_of(item, WITHOUT_WEIGHTS, 0) for item in alike)
-    assert first != second
+FULL = registry.experiment("mtl-squeezenet1_1-imagenet-full")
+FROZEN = registry.experiment("mtl-squeezenet1_1-imagenet-frozen-short")
+ALONE = registry.experiment("gender-cnn-none-full-short")
+STEPS = ALONE.adjusted({"recipe.steps_per_epoch": 50})
+BATCH = "recipe.batch_size"
+
+
+def refused(make: Any, *arguments: Any) -> str:
+    with pytest.raises(ExperimentError) as raised:
+        make(*arguments)
+    return str(raised.value)
+
+
+def test_every_architecture_has_a_space_that_fits_and_holds_its_definition() -> None:
+    kinds = {
+        (item.backbone.architecture, item.backbone.weights == "none", len(item.head.tasks)): item
+        for item in registry.experiments().values()
+    }
+    for experiment in kinds.values():
+        space = space_of(experiment)
+        check_space(space, experiment)
+        at_home = experiment_at(experiment, point_of(experiment, space))
+        found = replace(at_home, ad_hoc=False, search=experiment.search)
+        assert found == experiment, experiment.name
+
+
+def test_an_empty_or_contradictory_range_is_refused() -> None:
+    for make, arguments, said in (
+        (Floats, (RATE, 1e-2, 1e-4), "is 0.01 to 0.0001"),
+        (Floats, (RATE, 0.0, 1e-2), "by factors and begins at 0.0"),
+        (Floats, (RATE, float("nan"), 1e-2), "is nan to 0.01"),
+        (Integers, (DEPTH, 3, 3), "is 3 to 3"),
+        (Integers, (DEPTH, 0, True), "is 0 to True"),
+        (Choices, (BATCH, ()), "are []"),
+        (Choices, (BATCH, (16, 16)), "are [16, 16]"),
+        (SearchSpace, ((),), "a search space of []"),
+        (SearchSpace, ((Integers(DEPTH, 0, 2), Integers(DEPTH, 1, 3)),), "two ranges for"),
+    ):
+        assert said in refused(make, *arguments), said
+
+
+def test_a_range_that_does_not_fit_its_experiment_is_refused() -> None:
+    for experiment, ranges, said in (
+        (FULL, (Integers(DEPTH, 0, 5),), "from 0 to 4: squeezenet1_1 has so many"),
+        (FULL, (Integers(AUGMENTATION, 0, 9),), "whole numbers from 0 to 3: none, flip"),
+        (FULL, (Floats("recipe.rate", 1e-4, 1e-2),), "unknown setting 'recipe.rate'"),
+        (FULL, (Choices(BATCH, (0, 32)),), "recipe.batch_size is 0"),
+        (FULL, (Choices(BATCH, ("many",)),), "is 'many'"),
+        (FROZEN, (Floats(RATIO, 1e-2, 1.0),), "and trains 0 stages"),
+        (ALONE, (Floats("recipe.loss_weights.race", 0.1, 1.0),), "of a single task"),
+        (STEPS, (Choices(BATCH, (32, 64)),), "the same number of faces"),
+    ):
+        assert said in refused(check_space, SearchSpace(ranges), experiment), said
+    with pytest.raises(ExperimentError, match="so many stages"):
+        replace(FULL, search=SearchSpace((Integers(DEPTH, 0, 5),)))
+
+
+def test_a_point_is_written_as_a_definition_would_be() -> None:
+    point = {DEPTH: 4, RATIO: 1.0, DECAY: 0.5, RATE: 1e-3}
+    assert spaces.settings_at(FULL, point) == {DEPTH: "all", RATIO: None, DECAY: 0.5, RATE: 1e-3}
+    frozen = spaces.settings_at(FULL, {DEPTH: 0, RATIO: 0.1, DECAY: 0.5})
+    assert frozen == {DEPTH: 0, RATIO: None, DECAY: None}
+    assert spaces.settings_at(FULL, {DEPTH: 1, RATIO: 0.1, DECAY: 0.5})[DECAY] is None
+    assert spaces.settings_at(FULL, {AUGMENTATION: 1})[AUGMENTATION].flip
+    # A trial that changes nothing is still ad hoc: it is not evaluated on the test set.
+    assert experiment_at(FULL, point_of(FULL, space_of(FULL))).ad_hoc
+    assert "search" not in FULL.as_dict()
+
+
+def test_a_definition_outside_of_its_space_says_where_and_only_some_ranges_can_be_kept() -> None:
+    outside = SearchSpace((Choices(BATCH, (64, 128)),))
+    assert "recipe.batch_size is 32" in refused(point_of, FULL, outside)
+    space = space_of(FULL)
+    assert space.only((DEPTH,)).paths == (DEPTH,)
+    assert "recipe.epochs is not searched here" in refused(space.only, ("recipe.epochs",))
+    assert BATCH in space_of(ALONE).paths
+    assert BATCH not in space_of(STEPS).paths
+
+
+def test_the_studys_grids_are_whole() -> None:
+    grids = registry.grids()
+    assert sum(len(grid.printed()) for grid in grids.values()) == 4 + 25 + 25 + 16 + 25 + 6
+    printed = grids["grid-mtl-vgg16-block5"].printed()
+    assert max(printed.items(), key=lambda item: item[1]) == ((32, 1e-4), 0.684550)
+    without = {name for name, g in grids.items() if g.experiment.recipe.clipping == "none"}
+    assert without == {"grid-gender-vgg16-width", "grid-gender-vgg16-block5"}

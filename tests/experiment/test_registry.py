@@ -1,10 +1,12 @@
-"""Being registered is being tested: every definition is held to the rules of the registry."""
+"""Every definition is held to the registry's rules; the study's rows are as it printed them."""
 
 import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,10 +16,13 @@ from typer.testing import CliRunner
 from benchmark import registry
 from benchmark.cli.main import app
 from benchmark.errors import ExperimentError
-from benchmark.experiment.definition import Experiment, Suite
+from benchmark.experiment.architectures import ARCHITECTURES
+from benchmark.experiment.definition import CONDITIONINGS, Experiment, Protocol, Suite
 from benchmark.experiment.parts import flattened
-from benchmark.identity import steering_content
+from benchmark.identity import Ingredients, identity_of, steering_content
 from benchmark.registry import named, tuned_folder
+from benchmark.tasks import TASKS
+from tests.conftest import shared_file
 
 ALL = tuple(registry.experiments().values())
 FULL = registry.experiment("mtl-squeezenet1_1-imagenet-full")
@@ -78,22 +83,20 @@ def test_a_mistyped_name_is_answered_with_the_nearest() -> None:
             look_up(name)
 
 
-def a_module(name: str, *items: Experiment, suites: tuple[Suite, ...] = ()) -> SimpleNamespace:
-    return SimpleNamespace(__name__=name, EXPERIMENTS=items, SUITES=suites)
-
-
 def test_modules_that_contradict_each_other_are_refused() -> None:
-    lost = replace(FULL, compare_with="nobody")
-    no_tuple = "EXPERIMENTS of one is {}.*a tuple of Experiment"
-    for said, modules in (
-        ("one and two", [a_module("one", FULL), a_module("two", FULL)]),
-        ("suite 's' lists 'nobody'", [a_module("one", suites=(Suite("s", "Why?", ("nobody",)),))]),
-        ("compares itself with 'nobody'", [a_module("one", lost)]),
-        *((no_tuple.format(written), [SimpleNamespace(__name__="one", EXPERIMENTS=wrong)])
-          for written, wrong in ((r"Experiment\(", FULL), (r"\[", [FULL.name]), ("None", None))),
-    ):  # fmt: skip
+    lost = replace(FULL, name=f"{FULL.name}-lost", compare_with="nobody")
+    second = SimpleNamespace(__name__="two", EXPERIMENTS=(FULL,))
+    no_tuple, suite = "EXPERIMENTS of one is {}.*a tuple of Exp", Suite("s", "Why?", ("nobody",))
+    for said, defined in (
+        ("one and two", {"EXPERIMENTS": (FULL,)}),
+        ("suite 's' lists 'nobody'", {"SUITES": (suite,)}),
+        ("compares itself with 'nobody'", {"EXPERIMENTS": (lost,)}),
+        (no_tuple.format(r"Experiment\("), {"EXPERIMENTS": FULL}),
+        (no_tuple.format(r"\["), {"EXPERIMENTS": [FULL.name]}),
+        (no_tuple.format("None"), {"EXPERIMENTS": None}),
+    ):
         with pytest.raises(ExperimentError, match=said):
-            registry.collect(modules)  # type: ignore[arg-type]
+            registry.collect([SimpleNamespace(__name__="one", **defined), second])  # type: ignore
 
 
 def test_reading_definitions_loads_no_heavy_package_and_takes_well_under_a_second() -> None:
@@ -135,7 +138,9 @@ def tuned(base: Experiment = FULL, **settings: object) -> Experiment:
 
 def test_a_tuned_recipe_is_registered_beside_its_base_where_it_is_asked_for(tmp_path: Path) -> None:
     here = tmp_path / "one"
-    found = tuned(**{"recipe.learning_rate": 2e-4})
+    # Its name says where it began, since the depth moved.
+    found = tuned(**{"backbone.trainable_stages": 2})
+    assert found.name == "mtl-squeezenet1_1-imagenet-fire4_5-tuned_from_full"
     written(here, found)
     with registry.with_tuned(here):
         assert registry.suite("tuned").experiments == (found.name, FULL.name)
@@ -143,7 +148,7 @@ def test_a_tuned_recipe_is_registered_beside_its_base_where_it_is_asked_for(tmp_
         with registry.with_tuned(tmp_path / "two"):
             assert found.name not in registry.experiments()
     shown = CliRunner().invoke(app, ["list", "--runs-dir", str(here), "--json"])
-    assert f"{FULL.name}-tuned" in shown.stdout
+    assert found.name in shown.stdout
     assert found.name not in registry.experiments()
 
 
@@ -171,7 +176,111 @@ def test_a_damaged_recipe_is_refused_by_itself(tmp_path: Path) -> None:
             assert FULL.name in registry.experiments()
 
 
-def test_a_tuned_name_says_where_it_began_when_the_depth_moved() -> None:
-    deeper = FULL.adjusted({"backbone.trainable_stages": 2})
-    name = "mtl-squeezenet1_1-imagenet-fire4_5-tuned_from_full"
-    assert named(FULL, deeper, "tuned").name == name
+STUDY = tuple(registry.experiments_of("study"))
+
+PRINTED_BY_HAND = [
+    # row, name, rate, batch, age group, gender, race: copied from the table of the notebooks
+    ("2.1", "mtl-vgg16-imagenet-frozen", 1e-3, 32, 0.6377, 0.8986, 0.7213),
+    ("2.4", "mtl-vgg16-imagenet-block5-gate", 1e-4, 32, 0.9045, 0.9703, 0.9385),
+    ("3.5", "mtl-vgg16-vggface-block5-attention", 1e-4, 32, 0.9168, 0.9741, 0.9461),
+    ("5.2a", "age_group-vgg16-imagenet-block5", 1e-4, 32, 0.8299, None, None),
+    ("7.1", "mtl-resnet50-imagenet-frozen", 1e-3, 16, 0.5091, 0.7832, 0.4943),
+    ("8.2", "mtl-densenet121-imagenet-full", 1e-5, 32, 0.8986, 0.9601, 0.9283),
+    ("R2", "mtl-vgg16-vggface-block5-embedding-flatten", 1e-4, 128, 0.9202, 0.9784, 0.9542),
+    ("R6", "race-vgg16-vggface-block5-flatten", 1e-4, 128, None, None, 0.9627),
+]
+
+
+def test_a_study_row_is_as_the_notebook_printed_it() -> None:
+    for printed in PRINTED_BY_HAND:
+        experiment = registry.experiment(printed[1])
+        study, recipe = experiment.study, experiment.recipe
+        assert study is not None
+        assert printed == (
+            study.row, experiment.name, recipe.learning_rate, recipe.batch_size,
+            study.age_group, study.gender, study.race,
+        )  # fmt: skip
+
+
+NOTEBOOKS = {
+    **{f"2.{n}": f"MTL_based_VGGmodel_ImageNetweights_v{n}" for n in range(1, 6)},
+    "2.6": "MTL_based_VGGmodel_ImageNetweights_with_fully_trainable_layers",
+    **{f"3.{n}": f"MTL_based_VGGmodel_VGGFaceweights_v{n}" for n in range(1, 6)},
+    "3.6": "MTL_based_VGGmodel_VGGFaceweights_with_fully_trainable_layers",
+    "5.1": "1_STL_VGGmodel_imagenet_weights_for_gender_classification",
+    "5.2": "2_STL_VGGmodel_imagenet_weights_for_age_group_classification_new",
+    "5.3": "3_STL_VGGmodel_imagenet_weights_for_race_classification",
+    "6.1": "MTL_based_frozen_VGG19model_with_ImageNetweights_v1",
+    "6.2": "MTL_based_VGG19model_ImageNetweights_with_fully_trainable_layers",
+    "7.1": "MTL_based_frozen_ResNet50_model_with_ImageNetweights_v1",
+    "7.3": "MTL_based_fully_trainable_ResNet50_model_with_ImageNet_weights",
+    "8.1": "MTL_frozen_DenseNet121_based_model_with_ImageNetweights_v1",
+    "8.2": "MTL_fully_trainable_DenseNet121_based_model_with_ImageNetweights",
+    "R1": "age_group_gender_race_classifications_using_multi_task_learning_v1",
+    "R2": "age_group_gender_race_classifications_using_gender_embedding_multi_task_learning_v2",
+    "R3": "age_group_gender_race_classifications_using_gender_embedding_multi_task_learning_v3",
+    "R4": "age_group_classification_VGG16_transfer_learning_from_VGGFace_v1",
+    "R5": "gender_classification_VGG16_transfer_learning_from_VGGFace_v1",
+    "R6": "race_classification_VGG16_transfer_learning_from_VGGFace_v1",
+}
+"""The notebook of each row; those of 5.1 to 5.3 hold two models, a and b."""
+
+
+@pytest.mark.real
+def test_every_study_row_is_what_its_notebook_printed() -> None:
+    notebooks = {
+        item["notebook"].rpartition("/")[2].removesuffix(".ipynb"): item
+        for item in json.loads(shared_file("reference", "thesis_results.json").read_text())
+    }
+    for experiment in STUDY:
+        study, name = experiment.study, experiment.name
+        if study is None:
+            continue
+        told = notebooks[NOTEBOOKS[study.row.rstrip("ab")]]
+        test = told["variants"][0]["test"] if study.row.endswith("a") else told["test"]
+        words = {"age_group": "age", "gender": "gender", "race": "race"}
+        printed = {task: test[word]["accuracy"] for task, word in words.items() if word in test}
+        assert {task: getattr(study, task) for task in experiment.head.tasks} == printed, name
+        recipe, backbone = experiment.recipe, experiment.backbone
+        assert (told["lr"], told["batch_size"]) == (recipe.learning_rate, recipe.batch_size), name
+        assert told["backbone"].lower() == backbone.architecture, name
+        assert told["weights"].lower().startswith(backbone.weights), name
+        assert told["epochs"]["max"] == recipe.max_epochs or study.row in ("R5", "R6"), name
+
+
+def test_every_row_of_the_study_is_there_once() -> None:
+    rows = Counter(item.study.row for item in STUDY if item.study)
+    stl = [f"5.{n}{model}" for n, model in product((1, 2, 3), "ab")]
+    assert rows == Counter({*NOTEBOOKS, *stl} - {"5.1", "5.2", "5.3"})
+    cnn = ["mtl-cnn-none-full", *(f"mtl-cnn-none-full-{c}" for c in CONDITIONINGS[1:])]
+    ours = [*cnn, "mtl-resnet50-imagenet-conv5", "mtl-densenet121-imagenet-denseblock4"]
+    assert [item.name for item in STUDY if item.study is None] == ours
+    assert {item.protocol for item in STUDY} == {Protocol()}, "leak-free"
+    assert {item.recipe.max_epochs for item in STUDY} == {30}
+    honest = [item for item in registry.experiments().values() if item.protocol == Protocol()]
+    assert Counter(item.study.row for item in honest if item.study) == rows, "no other has a number"
+
+
+def test_the_matrix_holds_every_published_start_of_every_architecture() -> None:
+    expected = {
+        f"{task}-{name}-{source}-{depth}"
+        for name, architecture in ARCHITECTURES.items()
+        for task, source in product(("mtl", *TASKS), architecture.weight_sources)
+        for depth in (["full"] if source == "none" else ["full", architecture.stages[-1]])
+    }
+    assert {item.name for item in registry.experiments_of("matrix")} == expected
+
+
+def test_every_multi_task_row_has_its_three_counterparts() -> None:
+    for suite in ("study", "matrix", "modern"):
+        for experiment in registry.experiments_of(suite):
+            if not experiment.name.endswith("-short"):  # six epochs: no row of the comparison
+                assert None not in registry.counterparts_of(experiment).values(), experiment.name
+
+
+def test_plan35_without_weights_is_still_thirty_five_different_runs() -> None:
+    plan = [item.adjusted({"backbone.weights": "none"})
+            for item in registry.experiments_of("plan35")]  # fmt: skip
+    assert {item.backbone.weights for item in plan} == {"none"}
+    ingredients = Ingredients(None, "ab" * 32, "cd" * 32, trainer_version=1)
+    assert len({identity_of(item, ingredients, 0) for item in plan}) == 35

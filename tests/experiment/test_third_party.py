@@ -15,7 +15,6 @@ from tests.conftest import ROOT
 EXAMPLES = re.findall(
     r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.DOTALL
 )
-FACEBENCH = "from benchmark.cli.main import main; main()"
 
 
 def install(folder: Path, name: str, module: str) -> None:
@@ -32,9 +31,10 @@ def install(folder: Path, name: str, module: str) -> None:
     )
 
 
-def python(folder: Path, code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run code where the packages in `folder` are installed, outside the project."""
+def facebench(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command where the packages in `folder` are installed, outside the project."""
     path = os.pathsep.join([str(folder), str(ROOT)])
+    code = "from benchmark.cli.main import main; main()"
     return subprocess.run(
         [sys.executable, "-c", code, *arguments], cwd=folder, capture_output=True, text=True,
         env=os.environ | {"PYTHONPATH": path}, check=False,
@@ -42,26 +42,14 @@ def python(folder: Path, code: str, *arguments: str) -> subprocess.CompletedProc
 
 
 def listed(folder: Path) -> dict[str, Any]:
-    answer = python(folder, FACEBENCH, "list", "--json")
+    answer = facebench(folder, "list", "--json")
     assert answer.returncode == 0, answer.stderr
     content: dict[str, Any] = json.loads(answer.stdout)
     return content
 
 
-BUILD = """
-import torch
-from benchmark import registry
-from benchmark.models.network import build_network
-experiment = registry.experiment("mtl-resnet18-imagenet-full")
-bare = experiment.adjusted({"backbone.weights": "none", "backbone.input_px": 64})
-network = build_network(bare, None, seed=0)
-logits = network(torch.zeros(2, 3, 64, 64, dtype=torch.uint8))
-print(*(tuple(values.shape) for values in logits.values()), network.parameter_counts())
-"""
-
-
 @pytest.mark.slow
-def test_the_documented_ten_lines_add_experiments_that_build(tmp_path: Path) -> None:
+def test_the_documented_ten_lines_add_experiments(tmp_path: Path) -> None:
     install(tmp_path, "my_gates", EXAMPLES[0])
     install(tmp_path, "my_faces", EXAMPLES[1])
     # Packages may build on each other in any order.
@@ -72,9 +60,6 @@ def test_the_documented_ten_lines_add_experiments_that_build(tmp_path: Path) -> 
     assert "gates" in {item["name"] for item in answer["data"]["suites"]}
     names = {item["name"] for item in answer["data"]["experiments"]}
     assert {"mtl-vgg19-imagenet-block5-gate", "mtl-resnet18-imagenet-full"} <= names
-    # ResNet18's backbone has 11,176,512 parameters; three heads on 512 features have 198,540.
-    built = python(tmp_path, BUILD)
-    assert built.stdout.strip() == "(2, 5) (2, 2) (2, 5) (11375052, 11375052)", built.stderr
 
 
 BROKEN = {
@@ -102,6 +87,6 @@ def test_broken_packages_are_refused_by_name_and_hide_nothing(tmp_path: Path) ->
         assert reason in warning
     names = {item["name"] for item in answer["data"]["experiments"]}
     assert {"mtl-vgg16-imagenet-full", "mtl-vgg19-imagenet-block5-gate"} <= names
-    unknown = python(tmp_path, FACEBENCH, "show", "mtl-vgg19-imagenet-block6-gate")
+    unknown = facebench(tmp_path, "show", "mtl-vgg19-imagenet-block6-gate")
     assert unknown.returncode == 2
     assert "which installed package was refused" in " ".join(unknown.stderr.split())

@@ -1,4 +1,4 @@
-"""A trained run on other faces: scored as a run is, on what is labelled and was not seen."""
+"""A run on other faces, scored as a run is; and its own numbers, made again from what it kept."""
 
 import json
 import re
@@ -8,26 +8,26 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from benchmark.cli.main import app
 from benchmark.data.dataset import FaceSet, draw_sample, open_faces
 from benchmark.data.prepare import prepare
 from benchmark.errors import DataError
+from benchmark.evaluation.artifacts import DIGEST, rescore, with_digest
+from benchmark.evaluation.metrics import SCORING_VERSION
 from benchmark.evaluation.predictions import read_predictions
-from benchmark.inference.evaluate import Evaluation, evaluate, unseen_rows, write
-from benchmark.record import RunRecord
+from benchmark.files import write_json
+from benchmark.inference.evaluate import Evaluation, Finding, evaluate, unseen_rows, verify, write
+from benchmark.models.weight_formats import header_of
+from benchmark.record import RunRecord, work_folder
 from benchmark.runs.folder import parts_for
 from benchmark.tasks import MISSING
 from tests.data.fairface import fairface_of
 from tests.runs.small import Place
 
 CPU = torch.device("cpu")
-
-
-def labels_in(source: Path) -> pd.DataFrame:
-    """FairFace's two tables as one."""
-    return pd.concat(pd.read_csv(source / f"fairface_label_{it}.csv") for it in ("train", "val"))
 
 
 @pytest.fixture(scope="module")
@@ -42,11 +42,18 @@ def record(drawn_faces: FaceSet, runs_dir: Path) -> RunRecord:
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Hold `fairface-32`, 150 synthetic faces in FairFace's layout, and `genders`: fewer labels."""
+    """Hold `fairface-32`, 150 synthetic faces in FairFace's layout, and `genders`: fewer labels.
+
+    Its table has seven rows more than there are faces.
+    """
     folder = tmp_path_factory.mktemp("sets")
     source = fairface_of(folder / "fairface", 150)
-    prepare(source, folder / "data", image_px=32, layout="fairface")
-    labels_in(source)[["file", "gender"]].to_csv(folder / "genders.csv", index=False)
+    labels = pd.concat(pd.read_csv(source / f"fairface_label_{it}.csv") for it in ("train", "val"))
+    gone = labels.head(7).assign(file=[f"gone{i}.jpg" for i in range(7)], age="20-29")
+    pd.concat([labels, gone]).to_csv(folder / "labels.csv", index=False)
+    options = {"layout": "fairface", "labels": [folder / "labels.csv"]}
+    prepare(source, folder / "data", image_px=32, **options)  # type: ignore[arg-type]
+    labels[["file", "gender"]].to_csv(folder / "genders.csv", index=False)
     prepare(source, folder / "data", image_px=32, name="genders", labels=[folder / "genders.csv"])
     return folder / "data"
 
@@ -94,6 +101,13 @@ def test_every_task_is_scored_by_the_data_sets_own_words(
     # A face without an age group has a gender all the same.
     ages = found[(found["column"] == "age") & (found["word"] == "20-29")]
     assert set(ages["task"]) == {"gender", "race"}
+    # What is compared as what is said in faces, and not in rows of the table.
+    said, all_words = " ".join(on_fairface.notes), on_fairface.faces.words()
+    assert re.search("(East Asian, Southeast Asian|Southeast Asian, East Asian) as Asian", said)
+    assert "Without a class here, and left out: " in said
+    assert all_words is not None
+    assert f"20-29 ({(all_words['age'] == '20-29').sum()} faces)" in said
+    assert "have no age group: left out of whatever needs it." in said
 
 
 def test_each_task_is_read_on_the_faces_labelled_with_it_and_kept(
@@ -117,23 +131,6 @@ def test_each_task_is_read_on_the_faces_labelled_with_it_and_kept(
     right = (stored["race"] == stored["race_pred"]).mean()
     assert kept["metrics"]["test/race/accuracy"] == pytest.approx(right)
     assert (stored["age_group"] == MISSING).sum() == 150 - n_aged
-
-
-def test_what_is_compared_as_what_is_said_in_faces_and_not_in_rows_of_the_table(
-    record: RunRecord, tmp_path: Path
-) -> None:
-    source = fairface_of(tmp_path / "fairface", 60)
-    labels = labels_in(source)
-    n_faces = int((labels["age"] == "20-29").sum())
-    gone = labels.head(7).assign(file=[f"gone{i}.jpg" for i in range(7)], age="20-29")
-    pd.concat([labels, gone]).to_csv(tmp_path / "labels.csv", index=False)
-    options = {"layout": "fairface", "labels": [tmp_path / "labels.csv"], "image_px": 32}
-    faces = prepare(source, tmp_path / "data", **options).faces  # type: ignore[arg-type]
-    said = " ".join(evaluate(record, faces, CPU, lambda: [faces]).notes)
-    assert re.search("(East Asian, Southeast Asian|Southeast Asian, East Asian) as Asian", said)
-    assert "Without a class here, and left out: " in said
-    assert f"20-29 ({n_faces} faces)" in said
-    assert "have no age group: left out of whatever needs it." in said
 
 
 def test_faces_that_the_run_was_trained_on_are_left_out(
@@ -169,7 +166,111 @@ def test_a_task_that_the_data_set_does_not_tell_is_neither_trained_nor_evaluated
     table = result.stdout.partition("By the race that fairface-32 states")[2]
     assert re.search(r"\n *Latino_Hispanic +\S", table)
     assert re.search(r"gender: worst for \w+ \w+ \([\d.]+ % of \d+\), best for", result.stdout)
-    result = CliRunner().invoke(app, [*options, "--dataset", "nowhere", "--json"])
-    assert result.exit_code == 2
-    assert "fairface-32, genders, drawn" in json.loads(result.stdout)["errors"][0]["allowed"]
     assert sorted(path.name for path in record.folder.iterdir()) == before
+
+
+@pytest.fixture
+def run(record: RunRecord, tmp_path: Path) -> RunRecord:
+    """A copy of a finished run, to be damaged."""
+    return RunRecord(Path(shutil.copytree(record.folder, work_folder(tmp_path) / record.identity)))
+
+
+HOLDS = dict.fromkeys(("files", "definition", "metrics", "predictions"), "holds")
+
+
+def said(record: RunRecord, faces: FaceSet | None = None) -> dict[str, Finding]:
+    """Verify a run's folder as it is now."""
+    found = verify(RunRecord(record.folder), [faces] if faces else [])
+    return {item.what: item for item in found}
+
+
+def test_an_untouched_run_holds_to_the_last_bit(run: RunRecord, drawn_faces: FaceSet) -> None:
+    found = said(run, drawn_faces)
+    assert {name: item.verdict for name, item in found.items()} == HOLDS
+    assert "bit for bit" in found["predictions"].detail
+
+
+def test_altered_metrics_are_found_even_where_they_cannot_be_computed_again(run: RunRecord) -> None:
+    path = run.folder / "metrics.json"
+    for name, change, told in (
+        ("test/gender/accuracy", 0.01, "test/gender/accuracy"),
+        # A last digit that another library may compute otherwise, and what cannot be computed.
+        ("test/gender/accuracy", 1e-12, "runs rescore --again"),
+        ("cost/seconds", 1.0, "runs rescore --again"),
+    ):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        content["metrics"][name] += change
+        write_json(path, content)
+        finding = said(run)["metrics"]
+        assert finding.verdict == "differs"
+        assert told in finding.detail
+        rescore(RunRecord(run.folder), again=True)
+        assert said(run)["metrics"].verdict == "holds"
+
+
+def test_numbers_that_came_after_a_run_was_scored_are_not_missed(run: RunRecord) -> None:
+    path = run.folder / "metrics.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    del content[DIGEST]
+    kept = {name: it for name, it in content["metrics"].items() if "nll" not in name.split("/")}
+    content["metrics"] = kept
+    for version, verdict in ((3, "holds"), (SCORING_VERSION, "differs")):
+        content["scoring_version"] = version
+        write_json(path, with_digest(content))
+        finding = said(run)["metrics"]
+        assert finding.verdict == verdict
+        assert "runs rescore" in finding.detail or verdict == "differs"
+
+
+def test_what_was_altered_is_found_and_named(run: RunRecord) -> None:
+    for file, old, new, told in (
+        ("done.json", f'"{DIGEST}"', '"dig"', {"files": "done.json"}),
+        ("metrics.json", f'"{DIGEST}"', '"dig"', {"metrics": "runs rescore --again"}),
+        ("predictions.csv", "0.2", "0.3", {"files": "predic", "metrics": "other predictions"}),
+        ("experiment.json", "0.001", "0.002", {"files": "experi", "definition": "its folder is"}),
+        ("experiment.json", '"experiment"', '"exp"', {"definition": "hold too little"}),
+    ):
+        path = run.folder / file
+        text = path.read_text(encoding="utf-8")
+        assert old in text
+        path.write_text(text.replace(old, new, 1), encoding="utf-8")
+        found = said(run)
+        for what, sentence in told.items():
+            assert found[what].verdict == "differs", (file, what)
+            assert sentence in found[what].detail
+        path.write_text(text, encoding="utf-8")
+
+
+def test_other_weights_say_other_things_and_none_are_no_damage(
+    run: RunRecord, drawn_faces: FaceSet
+) -> None:
+    assert said(run)["predictions"].verdict == "not checked"  # without the faces
+    path = run.folder / "model.safetensors"
+    header, tensors = header_of(path), load_file(path)
+    name = next(name for name in tensors if name.endswith("weight"))
+    save_file(tensors | {name: tensors[name] * 1.5}, path, metadata=header)
+    found = said(run, drawn_faces)
+    assert found["predictions"].verdict == "differs"
+    assert "model.safetensors" in found["files"].detail
+    path.unlink()
+    found = said(run, drawn_faces)
+    assert (found["files"].verdict, found["predictions"].verdict) == ("holds", "not checked")
+
+
+def test_the_command_says_what_differs_and_exits_1(run: RunRecord, drawn_data_dir: Path) -> None:
+    where = ["--runs-dir", str(run.folder.parents[1]), "--data-dir", str(drawn_data_dir)]
+    fine = CliRunner().invoke(app, ["verify", run.identity[:12], "--json", *where])
+    assert fine.exit_code == 0, fine.output
+    assert json.loads(fine.stdout)["data"]["runs"][0]["holds"]
+    (run.folder / "history.csv").write_text("epoch\n1\n", encoding="utf-8")
+    found = CliRunner().invoke(app, ["verify", *where])
+    assert found.exit_code == 1
+    assert "history.csv" in found.stdout
+    assert "0 of 1 runs hold" in found.stdout
+
+
+def test_a_run_on_a_label_table_holds(data_dir: Path, tmp_path: Path) -> None:
+    faces = open_faces(data_dir / "fairface-32")
+    record = Place(faces, tmp_path).done()
+    assert record.about["dataset"]["labels_digest"] == faces.labels_digest is not None
+    assert {name: item.verdict for name, item in said(record, faces).items()} == HOLDS

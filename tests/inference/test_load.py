@@ -1,18 +1,28 @@
-"""Which trained network is meant; what is none, is another's or holds code is refused."""
+"""Which trained network is meant; exported, it predicts what it did before, or is not kept."""
 
 import json
 import pickle
 import shutil
+import sys
 from pathlib import Path
+from typing import Any, get_args
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from benchmark.errors import RunError, WeightsError
-from benchmark.inference.load import load_trained, trained_run
+from benchmark.experiment.definition import Backbone, Experiment, Head, Recipe
+from benchmark.experiment.parts import Conditioning
+from benchmark.inference import export as exporting
+from benchmark.inference.export import Portable, export, random_pictures
+from benchmark.inference.load import TrainedNetwork, load_trained, trained_run
+from benchmark.models.network import build_network
+from benchmark.models.preprocessing import CAFFE, InputScaling
 from benchmark.models.weight_formats import header_of
 from benchmark.record import RunRecord, all_records
+from benchmark.tasks import CLASS_NAMES
 from tests.models.keras import Evil
 
 
@@ -29,23 +39,17 @@ def record(runs_dir: Path) -> RunRecord:
 def test_a_run_is_named_by_its_first_digits_its_experiment_or_its_file(
     runs_dir: Path, record: RunRecord, tmp_path: Path
 ) -> None:
-    model = record.folder / "model.safetensors"
+    path, model = record.folder / "calibration.json", record.folder / "model.safetensors"
+    said = json.loads(path.read_text())
+    said["tasks"]["race"] |= {"temperature": 20.0, "temperature_is_at_an_end": True}
+    path.write_text(json.dumps(said))
     for name in (record.identity, record.identity[:8], "mtl-cnn-none-full-tiny", model):
         network = trained_run(name, runs_dir)
         assert (network.path, network.faces_px) == (model, 32)
         assert network.record is not None
-        assert network.tasks == ("age_group", "gender", "race")
+        assert network.temperatures == {"age_group": 1.5, "gender": 1.5}
     moved = trained_run(Path(shutil.copy(model, tmp_path / "mine.safetensors")), runs_dir)
     assert (moved.record, moved.faces_px, moved.temperatures) == (None, 32, {})
-
-
-def test_temperatures_at_an_end_are_none(runs_dir: Path, record: RunRecord) -> None:
-    path = record.folder / "calibration.json"
-    said = json.loads(path.read_text())
-    said["tasks"]["race"] |= {"temperature": 20.0, "temperature_is_at_an_end": True}
-    path.write_text(json.dumps(said))
-    temperatures = trained_run(record.identity, runs_dir).temperatures
-    assert temperatures == {"age_group": 1.5, "gender": 1.5}
 
 
 def test_a_run_that_cannot_be_used_is_said_to_be_so(runs_dir: Path, record: RunRecord) -> None:
@@ -64,35 +68,25 @@ def test_a_run_that_cannot_be_used_is_said_to_be_so(runs_dir: Path, record: RunR
         trained_run(record.identity, runs_dir)
 
 
-def rewritten(record: RunRecord, path: Path, **changes: str) -> Path:
-    source = record.folder / "model.safetensors"
-    save_file(load_file(source), path, {**header_of(source), **changes})
-    return path
-
-
 def test_files_that_are_no_checkpoints_are_refused_and_their_code_is_not_run(
     record: RunRecord, tmp_path: Path
 ) -> None:
     folder, trap = tmp_path / "files", tmp_path / "ran"
     folder.mkdir()
-    whole = (record.folder / "model.safetensors").read_bytes()
-    bad = {"empty": b"", "page": b"<html>none</html>", "cut": whole[:-100], "start": whole[:40]}
-    for name, content in (bad | {"plain.pt": pickle.dumps(Evil(trap))}).items():
-        (folder / name).write_bytes(content)
+    model = record.folder / "model.safetensors"
+    (folder / "cut").write_bytes(model.read_bytes()[:-100])
+    (folder / "plain.pt").write_bytes(pickle.dumps(Evil(trap)))
     torch.save({"weight": Evil(trap)}, folder / "zip.pt")
     torch.save({"weight": torch.zeros(2)}, folder / "tensors.pt")
-    save_file({"weight": torch.zeros(3)}, folder / "bare")
-    definition = header_of(record.folder / "model.safetensors")["experiment"]
-    other = definition.replace("cnn", "vgg16")
-    rewritten(record, folder / "other", experiment=other)
-    odd: list[dict[str, str]] = [
-        {"experiment": "{}"}, {"experiment": "not json"}, {"network": "null"}, {"network": "{}"},
-        {"network": '{"schema": 1}'},
-        {"network": '{"schema": 1, "preprocessing": {}, "options": {}}'},
-        {"network": '{"schema": 99, "preprocessing": {}, "options": {}}'},
-    ]  # fmt: skip
-    for number, changes in enumerate(odd):
-        rewritten(record, folder / f"odd{number}", **changes)
+    header = header_of(model)
+    for name, changes in {
+        "other": {"experiment": header["experiment"].replace("cnn", "vgg16")},
+        "odd1": {"experiment": "{}"}, "odd2": {"experiment": "not json"},
+        "odd3": {"network": "null"}, "odd4": {"network": '{"schema": 1}'},
+        "odd5": {"network": '{"schema": 1, "preprocessing": {}, "options": {}}'},
+        "odd6": {"network": '{"schema": 99, "preprocessing": {}, "options": {}}'},
+    }.items():  # fmt: skip
+        save_file(load_file(model), folder / name, header | changes)
     said = {}
     for path in (*folder.iterdir(), folder / "none", folder):
         with pytest.raises(WeightsError) as caught:
@@ -102,3 +96,103 @@ def test_files_that_are_no_checkpoints_are_refused_and_their_code_is_not_run(
         assert "does not say which network it is" in said[name]
     assert "do not fit 'mtl-vgg16-none-full-tiny'" in said["other"]
     assert not trap.exists()
+
+
+FACES = np.random.default_rng(5).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+RECIPE = Recipe(learning_rate=1e-3)
+IMAGES = torch.from_numpy(FACES).permute(0, 3, 1, 2)
+
+
+@pytest.fixture(scope="module")
+def network(trained_runs_dir: Path) -> TrainedNetwork:
+    return trained_run("mtl-cnn-none-full-tiny", trained_runs_dir)
+
+
+def check(checks: list[dict[str, Any]], said: dict[str, Any], *, is_inside: bool) -> None:
+    """What was compared is equal, and the file says how it is used."""
+    assert [(it["on"], it["pictures"]) for it in checks] == [
+        ("random pictures", 64), ("faces given", 3),
+    ]  # fmt: skip
+    assert max(it["max_difference"] for it in checks) < 1e-5
+    assert sum(it["labels_that_differ"] for it in checks) == 0
+    assert said["outputs"]["race"] == list(CLASS_NAMES["race"])
+    assert said["input"]["shape"] == ["n", 3, 32, 32]
+    assert said["preprocessing"]["is_inside"] == is_inside
+
+
+def test_a_safetensors_file_predicts_the_same_and_is_a_checkpoint_like_any_other(
+    network: TrainedNetwork, tmp_path: Path
+) -> None:
+    path = tmp_path / "face.safetensors"
+    checks = export(network, "safetensors", path, {"faces given": FACES})
+    check(checks, json.loads(header_of(path)["facebench"]), is_inside=False)
+    assert list(tmp_path.iterdir()) == [path]
+    assert load_trained(path).predict(FACES).equals(network.predict(FACES))
+    with pytest.raises(RunError, match="cannot be written"):
+        export(network, "safetensors", path / "face")
+
+
+@pytest.mark.slow
+def test_an_onnx_file_works_without_us_for_any_number_of_faces(
+    network: TrainedNetwork, tmp_path: Path
+) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxscript")
+    path = tmp_path / "face.onnx"
+    checks = export(network, "onnx", path, {"faces given": FACES})
+    (said,) = onnx.load(path).metadata_props
+    check(checks, json.loads(said.value), is_inside=True)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (images,) = session.get_inputs()
+    assert (images.name, images.type, images.shape[1:]) == ("images", "tensor(uint8)", [3, 32, 32])
+    assert [output.name for output in session.get_outputs()] == list(network.tasks)
+    for n_faces in (1, 7):
+        given = random_pictures(32)[:n_faces].transpose(0, 3, 1, 2)
+        answers = session.run(None, {"images": np.ascontiguousarray(given)})
+        assert [answer.shape for answer in answers] == [(n_faces, 5), (n_faces, 2), (n_faces, 5)]
+
+
+@pytest.mark.parametrize("conditioning", get_args(Conditioning))
+def test_every_head_bgr_input_and_another_input_size_are_portable(
+    conditioning: Conditioning,
+) -> None:
+    head = Head(hidden_units=8, conditioning=conditioning)
+    experiment = Experiment("any", "?", Backbone("cnn", input_px=40), head, RECIPE, ad_hoc=True)
+    built = build_network(experiment, None, seed=1).eval()
+    built.scaling = InputScaling(CAFFE, 40)
+    with torch.no_grad():  # else untrained weights make logits of hundreds from inputs of 150
+        next(built.backbone.parameters()).div_(128)
+    portable = Portable(built, head.tasks, faces_px=32).eval()
+    with torch.inference_mode():
+        expected = built(IMAGES)
+        for task, values in zip(head.tasks, portable(IMAGES), strict=True):
+            np.testing.assert_allclose(values, expected[task].softmax(1), atol=1e-5)
+            assert values.max() < 0.99, "a saturated answer would hide a difference"
+
+
+@pytest.mark.parametrize("damage", [lambda it: np.roll(it, 1, axis=1), lambda it: it * np.nan])
+def test_a_file_that_predicts_otherwise_is_not_kept(
+    network: TrainedNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: Any
+) -> None:
+    path = tmp_path / "face"
+    path.write_bytes(b"an older file")
+
+    def damaged(run: TrainedNetwork, _file: Path) -> exporting.Apply:
+        return lambda pixels: {task: damage(it) for task, it in run.probabilities(pixels).items()}
+
+    monkeypatch.setattr(exporting, "_write_safetensors", damaged)
+    with pytest.raises(RunError, match="does not predict what the network does"):
+        export(network, "safetensors", path)
+    assert path.read_bytes() == b"an older file"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_without_the_packages_the_extra_is_named_and_nothing_is_written(
+    network: TrainedNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(RunError, match="is not installed") as caught:
+        export(network, "onnx", tmp_path / "face.onnx")
+    assert "facebench[export]" in caught.value.fix
+    assert list(tmp_path.iterdir()) == []

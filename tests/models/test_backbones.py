@@ -7,7 +7,6 @@ import re
 
 import pytest
 import torch
-from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmark.errors import ExperimentError, WeightsError
@@ -31,8 +30,8 @@ def test_the_stages_a_definition_knows_are_the_backbones_and_hold_all_of_it() ->
         held = [id(item) for name in backbone.stages for item in backbone.stages[name].parameters()]
         assert len(held) == len(set(held)), architecture
         assert set(held) == {id(parameter) for parameter in backbone.parameters()}, architecture
-        states = [key for name in backbone.stages for key in backbone.stages[name].state_dict()]
-        assert len(states) == len(backbone.state_dict()), f"{architecture}: running statistics too"
+        n_states = sum(len(backbone.stages[name].state_dict()) for name in backbone.stages)
+        assert n_states == len(backbone.state_dict()), f"{architecture}: running statistics too"
 
 
 def test_the_multiply_adds_a_definition_knows_are_those_that_are_counted() -> None:
@@ -42,13 +41,6 @@ def test_the_multiply_adds_a_definition_knows_are_those_that_are_counted() -> No
             a_backbone(architecture.name).eval()(torch.empty(1, 3, px, px))
         known = 1e6 * sum(architecture.mega_macs) * (px / 100) ** 2
         assert counter.get_total_flops() / 2 == pytest.approx(known, rel=0.02), architecture.name
-
-
-def test_cnn_block_is_convolution_norm_relu_then_maximum() -> None:
-    block = build_backbone("cnn").train().stages["block1"]
-    x = torch.randn(4, 3, 20, 20)
-    wanted = nn.functional.max_pool2d(block.norm(block.conv(x)).relu(), 2)
-    assert torch.equal(block(x), wanted)
 
 
 def test_any_prefix_of_a_chain_can_be_cut() -> None:
@@ -85,14 +77,6 @@ def test_what_is_not_known_is_refused() -> None:
             feature_map_shape(name, size)
 
 
-def by_stage(name: str) -> list[int]:
-    """Parameters of each stage, shallow to deep."""
-    with torch.device("meta"):
-        model = timm_models.create(name)
-    stages = timm_models.stages_of(name)
-    return [sum(model.get_parameter(it).numel() for it in paths) for paths in stages.values()]
-
-
 PARAMETERS = {
     # timm groups VGGs by layer; cut at the maxima instead, without the layers of 4,096
     "vgg16": [38_720, 221_440, 1_475_328, 5_899_776, 7_079_424],
@@ -108,7 +92,12 @@ PARAMETERS = {
 
 
 def test_stages_have_the_parameters_of_timms_groups() -> None:
-    assert {name: by_stage(name) for name in PARAMETERS} == PARAMETERS
+    for name, wanted in PARAMETERS.items():
+        with torch.device("meta"):
+            model = timm_models.create(name)
+        stages = timm_models.stages_of(name).values()
+        found = [sum(model.get_parameter(it).numel() for it in paths) for paths in stages]
+        assert found == wanted, name
     with torch.device("meta"):
         model = timm_models.create("vgg16")
     assert timm_models.n_features(model) == 512, "built without its layers of 4,096"
@@ -116,17 +105,10 @@ def test_stages_have_the_parameters_of_timms_groups() -> None:
     assert {name.split(".")[0] for name in left_out} == {"pre_logits", "head"}
 
 
-def test_what_is_written_down_is_what_timm_says() -> None:
-    for known in FROM_TIMM:
-        assert known.stages == tuple(timm_models.stages_of(known.name))
-        has_weights = timm_models.pretrained(known.name) is not None
-        assert ("imagenet" in known.weight_sources) == has_weights, known.name
-
-
 def test_stages_of_any_family_are_named_by_their_place_and_hold_everything() -> None:
     stages = ("stem", "layers_0", "layers_1", "layers_2", "layers_3")
     assert architecture_named("swin_tiny_patch4_window7_224").stages == stages
-    for name in ("inception_v3", "coat_tiny", "hrnet_w18", "levit_128", "maxvit_tiny_rw_224"):
+    for name in ("inception_v3", "coat_tiny", "levit_128", "maxvit_tiny_rw_224"):
         stages = timm_models.stages_of(name)
         assert all(re.fullmatch("[a-z0-9_]+", stage) for stage in stages), name
         with torch.device("meta"):
@@ -136,13 +118,11 @@ def test_stages_of_any_family_are_named_by_their_place_and_hold_everything() -> 
 
 def test_imagenet_means_imagenet_1k_alone() -> None:
     for name, tag in {
-        "convnext_tiny": "fb_in1k",
         "resnet18": "a1_in1k",
         # timm's own first choice, ns_jft_in1k, learnt from a teacher with pictures of Google's
         "tf_efficientnet_b0": "ap_in1k",
         # only with other pictures, or none published
         "vit_small_patch14_dinov2": None,
-        "vit_tiny_patch16_224": None,
     }.items():
         found = timm_models.pretrained(name)
         assert (found.tag if found else None) == tag, name

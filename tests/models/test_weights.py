@@ -8,7 +8,6 @@ from typing import Any
 
 import h5py
 import pytest
-import timm
 import torch
 import torchvision
 from safetensors import safe_open
@@ -177,20 +176,15 @@ def test_the_first_copy_is_trusted_and_another_refused(tmp_path: Path, store: Pa
         with pytest.raises(WeightsError, match=r"another one is trusted .*remove the entry"):
             add_file(second, store, published=published, **options)
     assert weights.read_trusted(store)[KERAS.file_name]["sha256"] == sha256_of(first)
+    assert verified(store)[0].problem is None
+    trusted = {KERAS.file_name: {"sha256": "0" * 64, "when": "2026-11-29"}}
+    (store / "pins.json").write_text(json.dumps({"schema": 1, "pins": trusted}))
+    assert "another one is trusted" in str(verified(store)[0].problem)
     (store / "squeezenet1_1-imagenet.safetensors").unlink()
     published = (replace(UNSUMMED, url=second.as_uri()),)
     with pytest.raises(WeightsError, match="another one is trusted"):
         resolve(*SOURCE, store, offline=False, published=published)
     assert files_in(store) == {"pins.json"}
-
-
-def test_what_is_stored_is_compared_with_its_trusted_checksum(tmp_path: Path, store: Path) -> None:
-    file, name = written(tmp_path, name=TORCHVISION.file_name), TORCHVISION.file_name
-    add_file(file, store, published=(replace(UNSUMMED, file_name=name),))
-    assert verified(store)[0].problem is None
-    trusted = {name: {"sha256": "0" * 64, "when": "2026-11-29"}}
-    (store / "pins.json").write_text(json.dumps({"schema": 1, "pins": trusted}))
-    assert "another one is trusted" in str(verified(store)[0].problem)
 
 
 def test_a_file_in_the_other_order_than_its_first_layer_shows_is_refused(
@@ -292,7 +286,9 @@ def test_a_download_that_is_not_the_published_file_is_refused_and_not_kept(
     assert files_in(store) == set()
 
 
-def test_what_is_damaged_is_found_out(h5: Path, store: Path) -> None:
+def test_what_is_damaged_or_cannot_be_written_is_found_out(h5: Path, store: Path) -> None:
+    with pytest.raises(WeightsError, match="weights cannot be written to"):
+        add_file(h5, h5, any_checksum=True)
     added = add_file(h5, store, any_checksum=True)
     content = added.path.read_bytes()
     added.path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
@@ -313,12 +309,6 @@ def test_what_facebench_did_not_write_is_no_source(tmp_path: Path) -> None:
         resolve(*SOURCE, tmp_path, offline=True)
 
 
-def test_a_folder_that_cannot_be_written_is_said_to_be_so(h5: Path, store: Path) -> None:
-    store.write_text("a file, not a folder")
-    with pytest.raises(WeightsError, match="weights cannot be written to"):
-        add_file(h5, store, any_checksum=True)
-
-
 def test_every_entry_of_the_manifest_fits_a_source_and_its_layout() -> None:
     sources = {(it.name, source) for it in ARCHITECTURES.values() for source in it.weight_sources}
     published = {(file.architecture, file.source) for file in FILES}
@@ -329,26 +319,20 @@ def test_every_entry_of_the_manifest_fits_a_source_and_its_layout() -> None:
     for file in FILES:
         (layout,) = [known for known in layouts_of(file.architecture) if known.name == file.layout]
         assert dict(layout.options) == dict(file.options), file.file_name
-        assert len(file.sha256 or "8 digits") in (8, 64), file.file_name
-        assert file.url.startswith(("https://", "http://www.robots.ox.ac.uk/")), file.file_name
-        end = "model.safetensors" if file.layout == "timm" else file.file_name
-        assert file.url.endswith(f"/{end}")
 
 
 def test_published_files_are_as_torchvision_and_timm_say() -> None:
     for file in (file for file in FILES if file.layout == "torchvision"):
         theirs: Any = torchvision.models.get_model_weights(file.architecture)["IMAGENET1K_V1"]
         transforms = theirs.transforms()
-        assert file.url == theirs.url, file.file_name
+        assert (file.url, file.preprocessing) == (theirs.url, IMAGENET), file.file_name
         assert (file.sha256 or "no sum") in theirs.url, file.file_name
-        assert file.preprocessing == IMAGENET, file.file_name
         assert (tuple(transforms.mean), tuple(transforms.std)) == (IMAGENET.mean, IMAGENET.std)
     # What is written down of timm is what would be asked of it.
     for name in (*(it.name for it in FROM_TIMM), "resnet18"):
         (file,) = files_for(name, "imagenet")
-        full_name, fed = file.file_name.removesuffix(".safetensors"), file.preprocessing
-        assert full_name in timm.list_pretrained(f"{name}*")
-        cfg: Any = get_pretrained_cfg(full_name)
+        cfg: Any = get_pretrained_cfg(file.file_name.removesuffix(".safetensors"))
+        fed = file.preprocessing
         assert file.url == f"https://huggingface.co/{cfg.hf_hub_id}/resolve/main/model.safetensors"
         assert (fed.mean, fed.std, fed.channels, fed.scale) == (cfg.mean, cfg.std, "RGB", 1 / 255)
         assert file.licence.lower() == cfg.license, name

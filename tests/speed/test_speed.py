@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from unittest.mock import Mock, call
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from benchmark.data.batches import FaceBatches
 from benchmark.data.dataset import FaceSet
 from benchmark.errors import DataError
 from benchmark.speed import loops
-from benchmark.speed.loops import Job, Loop, rows_that_train
+from benchmark.speed.loops import Job, rows_that_train
 from benchmark.speed.measure import ROWS, in_turns, ratio_of, rows_named
 from tests.training.small import CPU
 
@@ -64,28 +65,12 @@ def test_a_run_builds_its_cache_inside_and_anew_each_time(
     assert not (tmp_path / "cache").exists()
 
 
-class NotedLoop(Loop):
-    """A loop that writes down what is asked of it."""
-
-    def __init__(self, name: str, book: list[str], seconds: float = 0.0) -> None:
-        self.name, self.book, self.seconds = name, book, seconds
-
-    def warm_up(self) -> None:
-        self.book.append(f"warm {self.name}")
-
-    def prepare(self) -> None:
-        self.book.append(f"prepare {self.name}")
-
-    def measure(self) -> None:
-        time.sleep(self.seconds)
-        self.book.append(self.name)
-
-
 def test_loops_take_turns_after_all_are_warm_and_waiting_is_no_processor_time() -> None:
-    book: list[str] = []
-    _, found = in_turns({"a": NotedLoop("a", book, 0.3), "b": NotedLoop("b", book)}, 2)
-    round_ = ["prepare a", "a", "prepare b", "b"]
-    assert book == ["warm a", "warm b", *round_, *round_]
+    both = Mock()
+    both.a.measure.side_effect = lambda: time.sleep(0.3)
+    _, found = in_turns({"a": both.a, "b": both.b}, 2)
+    round_ = [call.a.prepare(), call.a.measure(), call.b.prepare(), call.b.measure()]
+    assert both.mock_calls == [call.a.warm_up(), call.b.warm_up(), *round_, *round_]
     assert [len(found[name]) for name in ("a", "b")] == [2, 2]
     seconds, cpu_seconds = found["a"][0]
     assert seconds >= 0.3

@@ -1,14 +1,13 @@
-"""Losses by hand; recorded and compiled steps learn what eager ones learn.
+"""Losses by hand; recorded and compiled steps learn what eager ones learn; devices, switches.
 
 The recorder here does the work itself, on the CPU: all but CUDA's own part is tested.
 """
 
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -16,15 +15,30 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmark.data.batches import FaceBatches
+from benchmark.errors import DeviceError
 from benchmark.experiment.definition import Augmentation, Experiment, LossWeights, Recipe
 from benchmark.tasks import TASKS, TaskName, n_classes
 from benchmark.training import steps
-from benchmark.training.device import Device, Precision
+from benchmark.training.device import Device, Precision, choose_device, device_trouble
 from benchmark.training.predict import epoch_batches
 from benchmark.training.prefix_cache import CacheSettings, PrefixRequest, open_prefix
-from benchmark.training.steps import CudaCapture, SpeedSettings, TaskLoss, clip_gradients
+from benchmark.training.steps import (
+    CudaCapture,
+    SpeedSettings,
+    TaskLoss,
+    clip_gradients,
+    resolve_precision,
+)
 from benchmark.training.trainer import EpochResult, TrainingFaces, TrainingState, fit, start
-from tests.training.small import CPU, a_network, an_experiment, epochs, same_weights, some_data
+from tests.training.small import (
+    CPU,
+    FACES,
+    a_network,
+    an_experiment,
+    epochs,
+    same_weights,
+    some_data,
+)
 
 CHANGES = Augmentation(flip=True, brightness=0.1, contrast=0.1, rotation_degrees=5)
 
@@ -83,16 +97,6 @@ def test_recorded_steps_end_in_the_weights_of_eager_ones() -> None:
     assert (eager.speed_report["graph"], recorded.speed_report["graph"]) == (False, True)
 
 
-def test_recorded_steps_take_cached_activations_too(tmp_path: Path) -> None:
-    experiment, data = an_experiment(augmentation=Augmentation(flip=True)), some_data()
-    request = PrefixRequest("the pixels", experiment.recipe.augmentation)
-    prefix = open_prefix(a_network(experiment), data.faces, CPU, CacheSettings(tmp_path), request)
-    eager, speed = trained(experiment, data), SpeedSettings(capture=Recorder())
-    assert same_weights(
-        eager.network, trained(experiment, replace(data, prefix=prefix), speed).network
-    )
-
-
 @pytest.mark.parametrize("is_recorded", [False, True])
 def test_a_resumed_training_ends_as_an_undisturbed_one(is_recorded: bool) -> None:
     experiment = an_experiment(trained="all", max_epochs=3, augmentation=CHANGES)
@@ -126,31 +130,27 @@ def mistaken_compiler(function: Callable[..., dict[str, Tensor]], **_options: ob
     return compiled
 
 
-@pytest.mark.parametrize(
-    ("compiler", "said"),
-    [
-        (None, "cannot be recorded as a CUDA graph (CUDA error: not permitted when stream"),
-        (no_compiler, "torch.compile does not work here (InvalidCxxCompiler"),
-        (mistaken_compiler, "torch.compile does not work here (a first step leaves weights that"),
-    ],
-    ids=["broken recorder", "no compiler", "compiler's mistake"],
-)
 def test_what_does_not_work_is_said_and_costs_nothing_else(
-    monkeypatch: pytest.MonkeyPatch, compiler: Any, said: str
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     experiment, sentences = an_experiment(trained="all"), list[str]()
     eager = trained(experiment, some_data())
-    speed = SpeedSettings(capture=Recorder(broken=True), say=sentences.append)
-    if compiler is not None:
+    broken = SpeedSettings(capture=Recorder(broken=True), say=sentences.append)
+    compiling = SpeedSettings(compile=True, say=sentences.append)
+    for compiler, speed, said in (
+        (None, broken, "cannot be recorded as a CUDA graph (CUDA error: not permitted when str"),
+        (no_compiler, compiling, "torch.compile does not work here (InvalidCxxCompiler"),
+        (mistaken_compiler, compiling, "does not work here (a first step leaves weights that"),
+    ):
         # torch's own compiler takes half a minute to find out that there is none.
         monkeypatch.setattr(torch, "compile", compiler)
-        speed = SpeedSettings(compile=True, say=sentences.append)
-    after = trained(experiment, some_data(), speed)
-    (sentence,) = sentences
-    assert said in sentence
-    assert "\n" not in sentence
-    assert (after.speed_report["graph"], after.speed_report["compiled"]) == (False, False)
-    assert same_weights(eager.network, after.network)
+        after = trained(experiment, some_data(), speed)
+        (sentence,) = sentences
+        assert said in sentence
+        assert "\n" not in sentence
+        assert (after.speed_report["graph"], after.speed_report["compiled"]) == (False, False)
+        assert same_weights(eager.network, after.network)
+        sentences.clear()
 
 
 @pytest.mark.slow
@@ -166,17 +166,6 @@ def test_a_compiled_backward_pass_rounds_nothing_that_an_eager_one_does_not(
     compiled = trained(experiment, some_data(), SpeedSettings(compile=True), device=device)
     assert compiled.speed_report["compiled"] is True
     assert same_weights(eager.network, compiled.network)
-
-
-def weighted_cross_entropy(
-    logits: Mapping[TaskName, Tensor], truths: Mapping[TaskName, Tensor], weights: LossWeights
-) -> Tensor:
-    """The loss by its definition, one task after another; a single task counts 1."""
-    losses = []
-    for task, values in logits.items():
-        weight = getattr(weights, task) if len(logits) > 1 else 1
-        losses.append(functional.cross_entropy(values.float(), truths[task]) * weight)
-    return torch.stack(losses).sum()
 
 
 def test_a_missing_label_counts_for_nothing_and_each_labelled_face_alike() -> None:
@@ -226,7 +215,10 @@ def test_all_tasks_at_once_give_loss_and_hits_of_one_after_another(
     weights = LossWeights(age_group=0.5, gender=0.3, race=0.7)
     logits = {task: (20 * torch.randn(32, n_classes(task))).requires_grad_(True) for task in tasks}
     truths = {task: labels[task][rows] for task in tasks}
-    expected = weighted_cross_entropy(logits, truths, weights)
+    # The loss by its definition, one task after another; a single task counts 1.
+    losses = [functional.cross_entropy(logits[task], truths[task])
+              * (getattr(weights, task) if len(tasks) > 1 else 1) for task in tasks]  # fmt: skip
+    expected = torch.stack(losses).sum()
     wanted = torch.autograd.grad(expected, list(logits.values()))
     found = TaskLoss(tasks, labels, weights)(logits, rows)
     torch.testing.assert_close(found.loss, expected)
@@ -241,7 +233,6 @@ def test_batches_count_by_their_faces_and_each_epoch_begins_anew() -> None:
     totals = steps.Totals(("gender", "race"), torch.device("cpu"))
     for _ in range(2):
         totals.reset()
-        assert totals.mean_loss() == 0.0
         totals.add(steps.BatchLoss(torch.tensor(2.0), torch.tensor([3, 1]), 4))
         totals.add(steps.BatchLoss(torch.tensor(0.5), torch.tensor([2, 0]), 2))
         totals.n_images += 6
@@ -289,3 +280,76 @@ def test_a_cuda_graph_learns_what_eager_steps_learn_from_cached_activations_too(
     eager, recorded = (state.network.state_dict() for state in states)
     for name, value in eager.items():
         assert torch.allclose(value.float(), recorded[name].float(), rtol=1e-4, atol=1e-6), name
+
+
+def test_what_is_not_here_is_refused_with_what_is() -> None:
+    refused = [
+        (("tpu",), {}, r"device 'tpu' is not on this machine \(allowed: cpu"),
+        (("cpu", "fp8"), {}, r"unknown precision 'fp8' \(allowed: auto, bf16, fp32"),
+        (("cpu", "bf16"), {"exact": True}, "--deterministic with --precision bf16"),
+    ]
+    if not torch.cuda.is_available():
+        refused.append((("cuda",), {}, r"'cuda' is not on this machine.*Leave --device out"))
+    for arguments, options, said in refused:
+        with pytest.raises(DeviceError, match=said):
+            choose_device(*arguments, **options)
+
+
+def test_the_precision_asked_for_is_used_and_else_probed_for() -> None:
+    for precision, expected in (("bf16", torch.bfloat16), ("fp32", torch.float32)):
+        device = choose_device("cpu", precision)
+        with device.autocast():
+            assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == expected
+        assert not device.probes
+    exact = choose_device("cpu", exact=True)
+    assert (exact.precision, exact.exact, exact.probes) == ("fp32", True, False)
+    assert choose_device("cpu").probes
+
+
+def test_switches_hold_while_a_run_lasts_and_no_longer() -> None:
+    before = torch.backends.cudnn.allow_tf32
+    with choose_device("cpu", exact=True).arithmetic():
+        assert torch.are_deterministic_algorithms_enabled()
+        assert torch.backends.cudnn.deterministic
+        assert not torch.backends.cudnn.allow_tf32
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert not torch.backends.cudnn.deterministic
+    assert torch.backends.cudnn.allow_tf32 == before
+
+
+def test_a_lack_of_memory_and_a_lost_device_are_recognised_and_explained() -> None:
+    for error, said in (
+        (torch.OutOfMemoryError("CUDA out of memory. Tried\nmany lines"), "recipe.batch_size"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate"), "recipe.batch_size"),
+        (RuntimeError("could not create a primitive"), "recipe.batch_size"),
+        (MemoryError(), "recipe.batch_size"),
+        (torch.AcceleratorError("CUDA error: device-side failure\nmany lines"), "stopped working"),
+        (RuntimeError("could not create a primitive descriptor for a pool"), "None"),
+        (ValueError("something else"), "None"),
+    ):
+        trouble = str(device_trouble(error))
+        assert said in trouble
+        assert "many lines" not in trouble
+
+
+def test_the_fastest_is_taken_and_remembered_and_the_network_left_alone() -> None:
+    experiment, device = an_experiment(trained="all"), choose_device("cpu", "auto")
+    network = a_network(experiment)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    chosen, seconds = resolve_precision(device, network, FACES, experiment, cached=False)
+    assert seconds is not None
+    assert len(seconds) == (3 if steps.cpu_has_bf16() else 2)
+    layout = "channels_last" if chosen.channels_last else "channels_first"
+    assert steps.fastest(seconds) == f"{chosen.precision} {layout}"
+    assert resolve_precision(device, network, FACES, experiment, cached=False)[1] is seconds
+    other = an_experiment(trained="all", batch_size=16)
+    assert resolve_precision(device, network, FACES, other, cached=False)[1] is not seconds
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    # A precision that is given is kept.
+    for given in (choose_device("cpu", "fp32"), choose_device("cpu", exact=True), chosen):
+        found = resolve_precision(given, network, FACES, experiment, cached=False)
+        assert found == (given, None)
+    # Native bf16 is taken unless it is clearly slower.
+    fp32 = {"fp32 channels_first": 1.2, "fp32 channels_last": 1.0}
+    for bf16, expected in ((0.5, "bf16"), (1.2, "bf16"), (1.3, "fp32"), (math.inf, "fp32")):
+        assert steps.fastest(fp32 | {"bf16 channels_last": bf16}) == f"{expected} channels_last"
