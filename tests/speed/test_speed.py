@@ -12,7 +12,7 @@ from benchmark.data.dataset import FaceSet
 from benchmark.errors import DataError
 from benchmark.speed import loops
 from benchmark.speed.loops import Job, rows_that_train
-from benchmark.speed.measure import ROWS, in_turns, ratio_of, rows_named
+from benchmark.speed.measure import in_turns, ratio_of, rows_named
 from tests.training.small import CPU
 
 
@@ -81,9 +81,3 @@ def test_a_ratio_compares_within_rounds() -> None:
     # Rounds 4/2, 9/3 and 8/1: 2, 3 and 8. The ratio of the medians, 8/2, is another number.
     ratio = ratio_of([(4, 0), (9, 0), (8, 0)], [(2, 0), (3, 0), (1, 0)])
     assert ratio == {"middle": 3, "low": 2, "high": 8}
-
-
-def test_rows_come_in_our_order_and_all_can_be_defined() -> None:
-    assert [row.name for row in rows_named("frozen,data")] == ["data", "frozen"]
-    for row in ROWS:
-        assert row.experiment(100, 1).recipe.clipping == "global", row.name
