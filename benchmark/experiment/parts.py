@@ -12,13 +12,15 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, TypeVar, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, Final, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from benchmark.errors import require, require_choice
 from benchmark.experiment.architectures import NOT_OFFERED, architecture_named
 from benchmark.tasks import TASKS, TaskName
 
 Definition = TypeVar("Definition")
+UNIONS: Final = (Union, UnionType)
 _hints_of: Final = functools.cache(get_type_hints)
 Conditioning = Literal["none", "embedding", "gate", "attention"]
 CONDITIONINGS: Final = get_args(Conditioning)
@@ -345,44 +347,28 @@ def changed_settings(base: Mapping[str, Any], changed: Mapping[str, Any]) -> Ite
 def _with_value(node: Any, keys: list[str], value: Any, path: str) -> Any:
     allowed = [item.name for item in dataclasses.fields(node) if item.name != "ad_hoc"]
     require(keys[0] in allowed, f"unknown setting {path!r}", allowed=", ".join(allowed))
-    current = getattr(node, keys[0])
+    current, kinds = getattr(node, keys[0]), _kinds_of(_hints_of(type(node))[keys[0]])
     fields = dataclasses.fields(current) if dataclasses.is_dataclass(current) else ()
     if len(keys) > 1:
         found = f"unknown setting {path!r}: {keys[0]} has no fields"
         above = ".".join(path.split(".")[: -len(keys) + 1])
         require(bool(fields), found, allowed=f"{above}=VALUE")
         value = _with_value(current, keys[1:], value, path)
-    else:
-        kinds = _kinds_of(get_type_hints(type(node))[keys[0]])
-        # A group may be left out where its field may be None, as a definition's study row.
-        left_out = value is None and type(None) in kinds
-        require(
-            not fields or type(value) is type(current) or left_out,
-            f"setting {path!r} is a group of fields",
-            allowed=", ".join(f"{path}.{item.name}" for item in fields),
-        )
-        value = _converted(value, kinds, path)
+    elif isinstance(value, list):
+        value = tuple(value)
+    elif type(value) is int and float in kinds and int not in kinds:
+        value = float(value)
+    # A value of another type than the field's is refused, so that '3' never trains as text.
+    found = f"setting {path!r} is {'a group of fields' if fields else repr(value)}"
+    names = sorted(kind.__name__.replace("NoneType", "null") for kind in kinds)
+    allowed = ", ".join(f"{path}.{item.name}" for item in fields) or " or ".join(names)
+    require(type(value) in kinds, found, allowed=allowed)
     return dataclasses.replace(node, **{keys[0]: value})
 
 
-def _converted(value: Any, kinds: set[type], path: str) -> Any:
-    """Refuse a value of another type than the field's, so that '3' never trains as text."""
-    if float in kinds and int not in kinds and type(value) is int:
-        value = float(value)
-    if isinstance(value, list):
-        value = tuple(value)
-    names = sorted(kind.__name__.replace("NoneType", "null") for kind in kinds)
-    fits = not kinds or type(value) in kinds
-    require(fits, f"setting {path!r} is {value!r}", allowed=" or ".join(names))
-    return value
-
-
 def _kinds_of(hint: Any) -> set[type]:
-    """Reduce a type hint to the classes a value may have; empty means anything goes."""
-    if isinstance(hint, type) and get_origin(hint) is None:
-        return {hint}
-    if get_origin(hint) is Literal:
+    """Reduce a type hint to the classes that a value may have."""
+    origin = get_origin(hint) or hint
+    if origin is Literal:
         return {type(choice) for choice in get_args(hint)}
-    if get_origin(hint) is tuple:
-        return {tuple}
-    return set().union(*map(_kinds_of, get_args(hint)))
+    return set().union(*map(_kinds_of, get_args(hint))) if origin in UNIONS else {origin}

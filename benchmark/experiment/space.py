@@ -198,8 +198,7 @@ def count_stages(experiment: Experiment) -> int:
 
 def depth_of(experiment: Experiment) -> int:
     """Count the stages that an experiment trains."""
-    depth = experiment.backbone.trainable_stages
-    return count_stages(experiment) if depth == "all" else depth
+    return len(experiment.backbone.trained_stages)
 
 
 def check_space(space: SearchSpace, experiment: Experiment) -> None:

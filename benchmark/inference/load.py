@@ -18,11 +18,11 @@ import pandas as pd
 import torch
 
 from benchmark.data.batches import FaceBatches
-from benchmark.errors import DataError, ExperimentError, WeightsError
+from benchmark.errors import DataError, ExperimentError
 from benchmark.evaluation.predictions import probability_columns
 from benchmark.experiment.definition import Experiment
 from benchmark.models.network import Network, rebuild_network
-from benchmark.models.weight_formats import header_of, read_weight_file
+from benchmark.models.weight_formats import header_of, read_weight_file, refused
 from benchmark.record import MODEL_FILE, RunRecord, finished_run
 from benchmark.tasks import TaskName
 from benchmark.training.predict import probabilities
@@ -96,11 +96,8 @@ def load_trained(path: Path | str) -> TrainedNetwork:
         network = rebuild_network(experiment, description, tensors).eval()
         return TrainedNetwork(network, experiment, path, int(header.get("faces_px", 0)), str(path))
     except (LookupError, TypeError, ValueError, AttributeError, ExperimentError) as error:
-        raise WeightsError(
-            f"{path.name} does not say which network it is ({type(error).__name__}: {error})",
-            allowed=_WRITTEN,
-            source=str(path),
-        ) from None
+        found = f"does not say which network it is ({type(error).__name__}: {error})"
+        raise refused(path, found, "", _WRITTEN) from None
 
 
 _load_pyfunc = load_trained
@@ -121,12 +118,9 @@ def trained_run(run: str | Path, runs_dir: Path) -> TrainedNetwork:
         path = record.model_path()
     trained = load_trained(path)
     if not trained.faces_px:
-        raise WeightsError(
-            f"{path.name} does not say how large the faces were that it was trained on",
-            allowed=_WRITTEN,
-            source=str(path),
-            fix="Run its experiment again: facebench of today writes it down",
-        )
+        found = "does not say how large the faces were that it was trained on"
+        fix = "Run its experiment again: facebench of today writes it down"
+        raise refused(path, found, fix, _WRITTEN)
     if record is None:
         return trained
     title = f"{record.experiment_name}, seed {record.seed}, run {record.identity[:12]}"

@@ -30,6 +30,7 @@ from benchmark.errors import DataError
 from benchmark.experiment.definition import Experiment
 from benchmark.experiment.parts import Augmentation
 from benchmark.models.network import Network, build_network
+from benchmark.models.preprocessing import IMAGENET
 from benchmark.tasks import COMBINED_WEIGHTS, TaskName
 from benchmark.training.device import Device
 from benchmark.training.predict import ForwardPass, epoch_batches
@@ -37,8 +38,6 @@ from benchmark.training.prefix_cache import CacheSettings, PrefixRequest, open_p
 from benchmark.training.steps import SpeedSettings
 from benchmark.training.trainer import EpochResult, TrainingFaces, fit, start
 
-MEAN: Final = (0.485, 0.456, 0.406)
-STD: Final = (0.229, 0.224, 0.225)
 BATCH_SIZE: Final = 32
 RATE: Final = 1e-4
 CLIP_NORM: Final = 1.0
@@ -55,7 +54,7 @@ class PictureFiles(Dataset[tuple[Any, Tensor]]):
         self.files, self.labels = files, labels
         flips = [transforms.RandomHorizontalFlip()] if flip else []
         self.transform: Any = transforms.Compose(
-            [*flips, transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
+            [*flips, transforms.ToTensor(), transforms.Normalize(IMAGENET.mean, IMAGENET.std)]
         )
 
     def __len__(self) -> int:
@@ -309,7 +308,7 @@ class TimmTraining(PlainTraining):
         return create_loader(
             pictures,  # type: ignore[arg-type]
             input_size=(3, px, px), batch_size=job.batch_size, is_training=training,
-            no_aug=True, mean=MEAN, std=STD, num_workers=job.workers,
+            no_aug=True, mean=IMAGENET.mean, std=IMAGENET.std, num_workers=job.workers,
             pin_memory=job.is_pinned, persistent_workers=job.workers > 0,
             use_prefetcher=job.is_pinned, crop_pct=1.0, device=job.device.torch_device,
         )  # fmt: skip

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import platform
+import re
 import resource
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from benchmark.errors import DeviceError
 Precision = Literal["bf16", "fp32"]
 PRECISIONS: Final = ("auto", "bf16", "fp32")
 NATIVE_BF16: Final = ("avx512_bf16", "amx_bf16")
-"""As torch and Linux name what multiplies bf16 in a processor."""
+"""As Linux names what multiplies bf16 in a processor."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,8 @@ class Device:
         if self.kind == "cuda":
             return torch.cuda.get_device_name(self.torch_device)
         threads, name = torch.get_num_threads(), platform.processor() or platform.machine()
-        info = Path("/proc/cpuinfo")
-        if info.is_file():
-            lines = info.read_text(encoding="utf-8", errors="replace").splitlines()
-            models = (line.split(":", 1)[1] for line in lines if line.startswith("model name"))
-            name = next(models, name).strip()
+        models = re.search(r"^model name\s*: (.*)$", _cpuinfo(), re.MULTILINE)
+        name = models[1] if models else name
         return f"{name}, {threads} thread{'s' if threads > 1 else ''}"
 
     @property
@@ -176,12 +174,13 @@ def choose_device(
 
 def cpu_has_bf16() -> bool:
     """Tell whether the processor multiplies bf16 natively."""
-    # torch.cpu.get_capabilities is newer than the oldest torch we support.
-    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
-    with contextlib.suppress(OSError):
-        flags = capabilities or dict.fromkeys(Path("/proc/cpuinfo").read_text().split(), True)
-        return any(flags.get(name, False) for name in NATIVE_BF16)
-    return False
+    return not set(NATIVE_BF16).isdisjoint(_cpuinfo().split())
+
+
+def _cpuinfo() -> str:
+    """Give what Linux says of its processors; empty elsewhere."""
+    info = Path("/proc/cpuinfo")
+    return info.read_text(encoding="utf-8", errors="replace") if info.is_file() else ""
 
 
 def device_trouble(error: Exception) -> DeviceError | None:
