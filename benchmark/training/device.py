@@ -58,11 +58,9 @@ class Device:
         """Move a network to the device, its kernels in the device's layout."""
         network.to(self.torch_device, memory_format=self.memory_format)  # type: ignore[call-overload]
 
-    @contextlib.contextmanager
-    def autocast(self) -> Iterator[None]:
+    def autocast(self) -> torch.autocast:
         """Compute convolutions and products in bf16 if the precision says so; weights stay fp32."""
-        with torch.autocast(self.kind, torch.bfloat16, enabled=self.precision == "bf16"):
-            yield
+        return torch.autocast(self.kind, torch.bfloat16, enabled=self.precision == "bf16")
 
     @contextlib.contextmanager
     def arithmetic(self) -> Iterator[None]:

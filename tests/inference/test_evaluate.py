@@ -165,7 +165,6 @@ def test_a_task_that_the_data_set_does_not_tell_is_neither_trained_nor_evaluated
 
 @pytest.fixture
 def run(record: RunRecord, tmp_path: Path) -> RunRecord:
-    """A copy of a finished run, to be damaged."""
     return RunRecord(Path(shutil.copytree(record.folder, work_folder(tmp_path) / record.identity)))
 
 

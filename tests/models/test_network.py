@@ -95,7 +95,7 @@ def test_a_definition_trains_what_its_depth_says() -> None:
 
 
 def test_a_step_changes_exactly_the_declared_stages() -> None:
-    """Of four: ours, with and without batch norm; timm's, one with parameters that lie loose."""
+    # With and without batch norm; of timm's one with parameters that lie loose.
     for architecture in ("cnn", "squeezenet1_1", "mobilenetv4_conv_small", "vit_tiny_patch16_224"):
         depths = every_depth(architecture)
         for depth, declared in depths if len(depths) < 9 else depths[6:8]:
