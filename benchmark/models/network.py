@@ -8,15 +8,14 @@ for three tasks starts where that of its single-task counterpart starts.
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
-import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, Self, cast
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmark.errors import WeightsError, WeightsMissing
@@ -281,13 +280,9 @@ class Network(nn.Module):
         """Count the multiply-adds of one face's forward pass: convolutions and matrices only."""
         # On the meta device, which works out shapes alone: the counter knows attention there, and
         # not as a CPU fuses it, so that the number is the same wherever the network is.
-        tensors = itertools.chain(self.named_parameters(), self.named_buffers())
-        shapes = {name: torch.empty_like(value, device="meta") for name, value in tensors}
-        faces, was_training = torch.empty(1, 3, image_px, image_px, device="meta"), self.training
-        self.eval()
+        shapes = copy.deepcopy(self).to("meta").eval()
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            functional_call(self, shapes, (faces,))
-        self.train(was_training)
+            shapes(torch.empty(1, 3, image_px, image_px, device="meta"))
         return int(counter.get_total_flops()) // 2
 
     def describe(self) -> dict[str, Any]:

@@ -63,8 +63,8 @@ def cache_files(folder: Path) -> list[Path]:
 @pytest.mark.parametrize(
     ("architecture", "trained", "augmentation", "features"),
     [
-        ("squeezenet1_1", 1, None, "pooled"),
-        ("squeezenet1_1", 0, FLIPS, "pooled"),
+        pytest.param("vgg16", 1, None, "pooled", marks=pytest.mark.slow),
+        pytest.param("vgg16", 0, FLIPS, "pooled", marks=pytest.mark.slow),
         ("cnn", 0, None, "flattened"),
         ("cnn", 2, None, "pooled"),
         ("cnn", 1, FLIPS, "pooled"),
