@@ -347,7 +347,8 @@ def changed_settings(base: Mapping[str, Any], changed: Mapping[str, Any]) -> Ite
 def _with_value(node: Any, keys: list[str], value: Any, path: str) -> Any:
     allowed = [item.name for item in dataclasses.fields(node) if item.name != "ad_hoc"]
     require(keys[0] in allowed, f"unknown setting {path!r}", allowed=", ".join(allowed))
-    current, kinds = getattr(node, keys[0]), _kinds_of(_hints_of(type(node))[keys[0]])
+    of: Any = type(node)
+    current, kinds = getattr(node, keys[0]), _kinds_of(_hints_of(of)[keys[0]])
     fields = dataclasses.fields(current) if dataclasses.is_dataclass(current) else ()
     if len(keys) > 1:
         found = f"unknown setting {path!r}: {keys[0]} has no fields"
@@ -361,8 +362,8 @@ def _with_value(node: Any, keys: list[str], value: Any, path: str) -> Any:
     # A value of another type than the field's is refused, so that '3' never trains as text.
     found = f"setting {path!r} is {'a group of fields' if fields else repr(value)}"
     names = sorted(kind.__name__.replace("NoneType", "null") for kind in kinds)
-    allowed = ", ".join(f"{path}.{item.name}" for item in fields) or " or ".join(names)
-    require(type(value) in kinds, found, allowed=allowed)
+    inner = ", ".join(f"{path}.{item.name}" for item in fields)
+    require(type(value) in kinds, found, allowed=inner or " or ".join(names))
     return dataclasses.replace(node, **{keys[0]: value})
 
 

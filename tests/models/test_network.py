@@ -112,9 +112,9 @@ def test_a_step_changes_exactly_the_declared_stages() -> None:
 
 
 def test_every_registered_network_answers_its_tasks() -> None:
-    first = {(item.backbone.architecture, item.backbone.input_px, item.head): item
-             for item in registry.experiments().values()}  # fmt: skip
-    for defined in first.values():
+    kinds = {(item.backbone.architecture, item.backbone.input_px, item.head.conditioning,
+              item.head.features): item for item in registry.experiments().values()}  # fmt: skip
+    for defined in kinds.values():
         network = on_meta(defined.adjusted({"backbone.weights": "none"}))
         logits = network(torch.empty(2, 3, 100, 100, device="meta"))
         wanted = {task: (2, n_classes(task)) for task in defined.head.tasks}
