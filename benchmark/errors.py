@@ -73,10 +73,10 @@ class TrackingError(RunError):
     """Raised when the MLflow store cannot be used."""
 
 
-def and_more(names: Sequence[str], most: int, between: str = ", ") -> str:
+def and_more(names: Sequence[str], most: int) -> str:
     """List the first names, and how many more there are."""
     more = len(names) - most
-    return between.join(names[:most]) + (f" and {more:,} more" if more > 0 else "")
+    return ", ".join(names[:most]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def require(condition: bool, found: str, *, allowed: str, fix: str = "") -> None:

@@ -104,45 +104,30 @@ def file_lock(path: Path, *, wait: bool = False) -> Iterator[bool]:
     only tells a person who owns it. With `wait`, wait for the owner to let go.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = _opened_and_locked(path, wait=wait)
-    if descriptor is None:
-        yield False
-        return
-    try:
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps({"pid": os.getpid(), "since": time.time()}).encode(), 0)
-        yield True
-    finally:
-        os.close(descriptor)
-
-
-def _opened_and_locked(path: Path, *, wait: bool) -> int | None:
-    """Open the lock's file and lock it; None where another process owns it."""
-    # One that is locked for the moment of a question (is_locked) is asked for twice. A file removed
-    # between opening and locking is nobody's lock: another process would make a new one.
-    asked = 0
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            if path.stat().st_ino == os.fstat(descriptor).st_ino:
-                return descriptor
-        except BlockingIOError:
-            asked += 1
-        except FileNotFoundError:  # removed meanwhile
-            pass
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)
-        if asked == 2:
-            return None
-        if asked:
-            time.sleep(ASK_AGAIN_SECONDS)
+    n_refused = 0
+    while n_refused < 2:
+        with path.open("a", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                n_refused += 1  # Maybe for the moment of a question (is_locked): ask again.
+                time.sleep(ASK_AGAIN_SECONDS)
+                continue
+            is_there = False
+            with contextlib.suppress(FileNotFoundError):
+                is_there = path.stat().st_ino == os.fstat(file.fileno()).st_ino
+            # One that was removed meanwhile is nobody's: another process would make a new one.
+            if is_there:
+                file.truncate(0)
+                file.write(json.dumps({"pid": os.getpid(), "since": time.time()}))
+                file.flush()
+                yield True
+                return
+    yield False
 
 
 def is_locked(path: Path) -> bool:
-    """Tell whether a living process owns the lock, without taking it or making the file."""
+    """Tell whether a living process owns the lock on a file or folder, without taking it."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except OSError:

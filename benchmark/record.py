@@ -21,13 +21,12 @@ Provenance is versions of code, packages and platform; no secrets, no names.
 import contextlib
 import difflib
 import json
-import os.path
 import platform
 import re
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
@@ -131,21 +130,16 @@ class RunRecord:
         return dict(self._scored.get("answers", {}))
 
     def subgroups(self) -> "pd.DataFrame":
-        """The columns of SUBGROUP_COLUMNS; what each is: benchmark.evaluation.subgroups."""
-        import pandas as pd
-
-        numbers = dict.fromkeys(SUBGROUP_COLUMNS[4:], "float64")  # in JSON, None is null
-        return pd.DataFrame(self.subgroup_columns()).astype(numbers)
-
-    def subgroup_columns(self) -> dict[str, list[Any]]:
-        """The same as plain lists by column, which for hundreds of runs is ten times as fast.
+        """The columns of SUBGROUP_COLUMNS; what each is: benchmark.evaluation.subgroups.
 
         Runs that were scored before metrics.json held them have them in subgroups.csv alone.
         """
-        stored = self._scored.get("subgroups")
-        if stored is None:
-            stored = self._csv("subgroups.csv", group=str).to_dict("list")
-        return {name: stored[name] for name in SUBGROUP_COLUMNS}
+        import pandas as pd
+
+        if (stored := self._scored.get("subgroups")) is None:
+            stored = self._csv("subgroups.csv", group=str)
+        numbers = dict.fromkeys(SUBGROUP_COLUMNS[4:], "float64")  # in JSON, None is null
+        return pd.DataFrame({name: stored[name] for name in SUBGROUP_COLUMNS}).astype(numbers)
 
     @property
     def is_trial(self) -> bool:
@@ -260,11 +254,9 @@ def finished_run(name: str, runs_dir: Path) -> RunRecord:
     """Find the one finished run that is meant; raise RunError where there are several, too."""
     runs = finished_runs(name, runs_dir)
     if len(runs) > 1:
-        ids = [record.identity for record in runs]
-        n_digits = max(12, len(os.path.commonprefix(ids)) + 1)
         raise RunError(
             f"{name!r} means {len(runs)} finished runs", source=str(runs_dir),
-            allowed=", ".join(f"{it.identity[:n_digits]} (seed {it.seed})" for it in runs),
+            allowed=", ".join(f"{it.identity[:12]} (seed {it.seed})" for it in runs),
             fix="Name one by its id, with more digits",
         )  # fmt: skip
     return runs[0]
@@ -288,20 +280,21 @@ def commit() -> str:
     if not (folder / ".git").exists():
         return f"v{__version__}"
 
-    def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", *arguments], cwd=folder, capture_output=True, text=True, check=True, timeout=10
-        ).stdout.strip()
-
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:
-        head = git("rev-parse", "--short=12", "HEAD")
-        return f"{head}-dirty" if git("status", "--porcelain", "--untracked-files=no") else head
+        return subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return f"v{__version__}"
 
 
+@cache
 def environment() -> str:
-    """List the platform and every installed package, one a line; the host's name is left out."""
+    """List the platform and every installed package, one a line; the host's name is left out.
+
+    Once for all runs of a process: it runs what it has loaded.
+    """
     # A distribution's direct URL may hold a private path or token: names and versions only.
     packages = {item.metadata["Name"]: item.version for item in distributions()}
     return (

@@ -25,7 +25,7 @@ from tests.made_runs import an_experiment, made_up_predictions
 from tests.reporting.boards import a_board, a_row
 from tests.reporting.stores import builder, evidence_of, finish, page_of
 from tests.reporting.test_card import changed
-from tests.tuning.planted import a_study, planted
+from tests.tuning.planted import a_study, scored
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # optuna and plotly warn of each other
 
@@ -101,7 +101,7 @@ def search_page(folder: Path, name: str, faces: FaceSet) -> str:
     """The page of a search on a data set that is called `name`."""
     study = a_study(folder, called(faces, name), sampler="random")
     queue = TrialQueue(study)
-    list(search(queue, planted(), 3))
+    list(search(queue, scored(), 3))
     return write_search(study, queue.optuna_study, queue.trials())[1].read_text(encoding="utf-8")
 
 

@@ -39,20 +39,12 @@ def test_sha256_is_the_standards(tmp_path: Path) -> None:
     assert files.sha256_of(tmp_path / "f").startswith("ba7816bf8f01cfea")
 
 
-def test_a_lock_is_held_in_its_block_and_asking_takes_nothing(tmp_path: Path) -> None:
+def test_a_lock_is_one_process_s_whose_death_frees_it_and_asking_takes_nothing(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "claim"
     assert not is_locked(path)
     assert not path.exists()
-    for _ in range(2):
-        with file_lock(path) as mine:
-            assert mine
-            assert is_locked(path)
-            assert lock_owner(path)["pid"] == os.getpid()
-        assert not is_locked(path)
-
-
-def test_another_process_sees_the_lock_and_its_death_frees_it(tmp_path: Path) -> None:
-    path = tmp_path / "claim"
     code = (
         "import sys, pathlib; from benchmark.files import file_lock\n"
         "with file_lock(pathlib.Path(sys.argv[1])) as mine: print(mine, flush=True); input()"
@@ -66,6 +58,11 @@ def test_another_process_sees_the_lock_and_its_death_frees_it(tmp_path: Path) ->
         assert other.stdout.readline().strip() == "True"
         with file_lock(path) as mine:
             assert not mine
+        assert lock_owner(path)["pid"] == other.pid
         other.kill()
-    with file_lock(path) as mine:
-        assert mine
+    for _ in range(2):
+        assert not is_locked(path)
+        with file_lock(path) as mine:
+            assert mine
+            assert is_locked(path)
+            assert lock_owner(path)["pid"] == os.getpid()

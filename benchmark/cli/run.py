@@ -122,7 +122,7 @@ def run(
     graph: Annotated[bool, advanced(
         "On CUDA, record the step and replay it.", "--graph/--no-graph")] = True,
     compile_: Annotated[bool | None, advanced(
-        "Let torch.compile fuse operations; if left out, on CUDA where enough steps share it.",
+        "Let torch.compile fuse operations; if left out, on CUDA where enough steps are taken.",
         "--compile/--no-compile")] = None,
     *, where: Execution,
 ) -> None:  # fmt: skip

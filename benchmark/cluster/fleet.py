@@ -170,7 +170,7 @@ class Fleet:
         with self._usable():
             if self._options.shared_runs:
                 plan.folder.mkdir(parents=True, exist_ok=True)
-            elif begun := worker.read_files(plan.folder, worker.BEGUN_WITH):
+            elif begun := worker.read_files(plan.folder):
                 self._ray.get(self._inbox.begin.remote(plan.identity, begun))
             faces = plan.faces
             pixels = self._put(faces.pixel_digest, faces.folder / PIXELS_FILE)
@@ -191,10 +191,9 @@ class Fleet:
                 cache=cache and CacheSettings(cache.folder, cache.cap_gib),
                 speed=SpeedSettings(speed.graph, speed.compile),
             )  # fmt: skip
-            job = worker.RemoteRun(
-                plan.experiment, plan.seed, plan.ingredients, weights, plan.folder.resolve(),
-                sent, self._options, self._device, self._versions,
-            )  # fmt: skip
+            without_faces = replace(faces, table=faces.table.head(0))
+            alone = replace(plan, faces=without_faces, folder=plan.folder.resolve())
+            job = worker.RemoteRun(alone, sent, self._options, self._device, self._versions)
             placed = {} if task.node is None else {
                 "scheduling_strategy": self._on(task.node, soft=True)
             }  # fmt: skip
@@ -256,7 +255,7 @@ class Fleet:
         elif kind == "files":
             files = dict(zip(content, self._ray.get(list(content.values())), strict=True))
             if files:
-                worker.write_files(plan.folder, files, is_end=False)
+                worker.write_files(plan.folder, files)
             settings.mirror(plan.record)
 
     def _ended(self, task: Task, settings: Settings) -> Iterator[runs.Event]:
@@ -276,7 +275,7 @@ class Fleet:
             )
             raise mark_failed(plan, settings, lost) from None
         if returned.files:
-            worker.write_files(plan.folder, returned.files, is_end=True)
+            worker.write_files(plan.folder, returned.files)
         if returned.held:
             yield runs.Skipped(plan, returned.held)
             return

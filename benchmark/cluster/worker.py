@@ -13,7 +13,6 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -29,10 +28,7 @@ from benchmark.data.batches import FaceBatches
 from benchmark.data.dataset import PIXELS_FILE, FaceSet
 from benchmark.data.pictures import pixel_digest
 from benchmark.errors import BenchmarkError, DataError, RunError
-from benchmark.experiment.definition import Experiment
 from benchmark.files import file_lock, replacing
-from benchmark.identity import Ingredients
-from benchmark.models.weights import WeightFile
 from benchmark.record import RunRecord
 from benchmark.runs.execution import with_compile
 from benchmark.runs.folder import CHECKPOINT_FILE
@@ -43,10 +39,8 @@ from benchmark.training.trainer import EpochResult
 
 WORKER_DIR: Final = "FACEBENCH_WORKER_DIR"
 """The variable that says where a node keeps faces, weights, features and unfinished runs."""
-MARKS: Final = ("done.json", "failed.json", "interrupted.json")
-"""How a run's folder says its end; where a later report has none, it is under way again."""
-BEGUN_WITH: Final = ("experiment.json", "failed.json", CHECKPOINT_FILE)
-"""What a run goes on from."""
+PASSING: Final = ("done.json", "failed.json", "interrupted.json", CHECKPOINT_FILE)
+"""Files of a run's folder that go again: of its end, and of what it resumes from."""
 
 Files = dict[str, NDArray[np.uint8]]
 """The bytes of files by name, as Ray stores them without a copy."""
@@ -54,14 +48,11 @@ Files = dict[str, NDArray[np.uint8]]
 
 @dataclass(frozen=True)
 class RemoteRun:
-    """A run as its driver planned it, without its faces, which all runs share."""
+    """A run as its driver planned it."""
 
-    experiment: Experiment
-    seed: int
-    ingredients: Ingredients
-    weights: WeightFile | None
-    folder: Path
-    """The driver's; the workers' own too where they share the runs' folder."""
+    plan: Plan
+    """Without the table of its faces, which all runs share. Its folder is the driver's; the
+    workers' own too where they share the runs' folder."""
     settings: Settings
     """The driver's, but for what is a node's own: device, folders, who gets its reports."""
     options: ClusterOptions
@@ -92,19 +83,15 @@ class Inbox:
         self._messages.append((identity, kind, content))
 
     def keep(self, identity: str, files: Files) -> None:
-        """Take files of a run under way; they stay here if their node is lost."""
+        """Take the files of a run under way; they stay here if its node is lost."""
         self.begin(identity, files)
-        kept = {name: self._files[identity][name] for name in files}
-        self._messages.append((identity, "files", kept))
+        self._messages.append((identity, "files", self._files[identity]))
 
     def begin(self, identity: str, files: Files) -> None:
         """Take the files that a run goes on from."""
         import ray
 
-        kept = self._files.setdefault(identity, {})
-        for name in MARKS:
-            kept.pop(name, None)
-        kept.update({name: ray.put(content) for name, content in files.items()})
+        self._files[identity] = {name: ray.put(content) for name, content in files.items()}
 
     def files(self, identity: str) -> dict[str, Any]:
         """Give references to the files of a run, those of its last report."""
@@ -121,11 +108,11 @@ class Inbox:
 
 
 class Reporter:
-    """A run's mirror on a node: sends changed files to the driver, at most every `seconds`."""
+    """A run's mirror on a node: sends its files to the driver, at most every `seconds`."""
 
     def __init__(self, inbox: Any, seconds: float, *, shared: bool) -> None:
         self._inbox, self._seconds, self._shared = inbox, seconds, shared
-        self._sent_at, self._newest = time.monotonic(), 0
+        self._sent_at = time.monotonic()
 
     def __call__(self, record: RunRecord) -> None:
         now = time.monotonic()
@@ -137,34 +124,20 @@ class Reporter:
             return
         import ray
 
-        changed = {path.name: path.stat().st_mtime_ns for path in files_in(record.folder)}
-        names = [name for name, when in changed.items() if when > self._newest]
         # With a full object store a report is left out: it costs epochs, if the node is lost too.
         with contextlib.suppress(ray.exceptions.RayError):
-            self._inbox.keep.remote(record.identity, read_files(record.folder, names))
-            self._newest = max(changed.values(), default=self._newest)
+            self._inbox.keep.remote(record.identity, read_files(record.folder))
 
 
-def files_in(folder: Path) -> list[Path]:
-    """List the files of a run's folder that go from one machine to another."""
-    return [
-        path for path in sorted(folder.iterdir())
-        if path.is_file() and path.name != "claim" and not path.name.startswith(".")
-    ]  # fmt: skip
+def read_files(folder: Path) -> Files:
+    """Read the files of a run's folder that go from one machine to another."""
+    paths = (path for path in folder.iterdir() if path.is_file() and path.name != "claim")
+    return {path.name: np.fromfile(path, np.uint8) for path in paths if path.name[0] != "."}
 
 
-def read_files(folder: Path, names: Iterable[str]) -> Files:
-    """Read files of a folder; those that are not there are left out."""
-    found = {name: folder / name for name in names if (folder / name).is_file()}
-    return {name: np.fromfile(path, np.uint8) for name, path in found.items()}
-
-
-def write_files(folder: Path, files: Mapping[str, NDArray[np.uint8]], *, is_end: bool) -> None:
-    """Bring a run's folder to what its worker says of it; `done.json` is written last.
-
-    is_end: the files are all there are, so that a checkpoint which is not among them goes.
-    """
-    for name in (*MARKS, *((CHECKPOINT_FILE,) if is_end else ())):
+def write_files(folder: Path, files: Files) -> None:
+    """Bring a run's folder to what its worker says of it; `done.json` is written last."""
+    for name in PASSING:
         if name not in files:
             (folder / name).unlink(missing_ok=True)
 
@@ -246,7 +219,9 @@ def train(
     here = worker_folder()
     remove_abandoned(here)
     with tempfile.TemporaryDirectory(dir=here, prefix=f"run-{os.getpid()}-") as scratch:
-        folder = job.folder if job.options.shared_runs else Path(scratch) / "work" / job.folder.name
+        folder = job.plan.folder
+        if not job.options.shared_runs:
+            folder = Path(scratch) / "work" / folder.name
         try:
             if job.options.shared_runs and not folder.is_dir():
                 found = f"{socket.gethostname()} does not have the folder of runs that it shares"
@@ -259,8 +234,7 @@ def train(
             # Without its frames, which hold the network.
             error.__cause__ = error.__context__ = None
             ended = Returned(error=error.with_traceback(None))
-        names = [] if job.options.shared_runs else [path.name for path in files_in(folder)]
-        return replace(ended, files=read_files(folder, names))
+        return ended if job.options.shared_runs else replace(ended, files=read_files(folder))
 
 
 def _trained(
@@ -269,7 +243,7 @@ def _trained(
 ) -> Returned:  # fmt: skip
     import ray
 
-    identity, options, own = job.folder.name, job.options, job.weights
+    identity, options, own = job.plan.identity, job.options, job.plan.weights
     if (versions := probe()()) != job.versions:
         raise RunError(
             f"{socket.gethostname()} has {versions}", allowed=str(job.versions),
@@ -287,11 +261,11 @@ def _trained(
         for name, reference in weights.items():
             kept_file(place / name, reference)
         own = replace(own, path=place / own.path.name)
-    plan = Plan(job.experiment, job.seed, faces, own, job.ingredients, folder)
+    plan = replace(job.plan, faces=faces, weights=own, folder=folder)
     if not options.shared_runs:
         references = ray.get(inbox.files.remote(identity))
         contents = ray.get(list(references.values()))
-        write_files(folder, dict(zip(references, contents, strict=True)), is_end=True)
+        write_files(folder, dict(zip(references, contents, strict=True)))
     torch.set_num_threads(max(1, int(options.cpus)))
     device = choose_device(job.device, options.precision, exact=job.settings.device.exact)
     note, cache = functools.partial(say, "note"), job.settings.cache
@@ -303,7 +277,7 @@ def _trained(
         cache=cache and replace(cache, folder=here / "cache", say=note),
         speed=replace(job.settings.speed, say=note),
     )
-    (settings,) = with_compile([job.experiment], 1, faces, settings)
+    settings = with_compile(plan.experiment, 1, faces, settings)
     held = ""
     for event in run(plan, _faces_on(device.torch_device, faces), settings):
         if isinstance(event, Started):

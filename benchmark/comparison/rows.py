@@ -262,7 +262,7 @@ def mean_sd(values: Sequence[float]) -> tuple[float, float | None]:
 
 def _mean_subgroups(runs: Sequence[Run]) -> pd.DataFrame:
     """Read the subgroups' accuracies, averaged over seeds; their ends are those of the first."""
-    tables = [pd.DataFrame(run.record.subgroup_columns()) for run in runs]
+    tables = [run.record.subgroups() for run in runs]
     table, keys = tables[0], ["task", "by", "group", "n"]
     if any(not other[keys].equals(table[keys]) for other in tables[1:]):
         raise RunError(

@@ -5,8 +5,7 @@ seconds that it took.
 """
 
 import functools
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -33,30 +32,21 @@ PAYS_FROM_STEPS: Final = 40_000
 
 
 def with_compile(
-    experiments: Sequence[Experiment], n_seeds: int, faces: FaceSet, settings: Settings
-) -> list[Settings]:
-    """Decide for each experiment whether its steps are compiled, where that is left open.
+    experiment: Experiment, n_seeds: int, faces: FaceSet, settings: Settings
+) -> Settings:
+    """Decide whether an experiment's steps are compiled, where that is left open.
 
-    It is where steps that consist of the same operations are so many, all runs together, that
-    compiling them pays: once a process for all of them. Counted as if every run trained on all
-    training faces and none was finished. Not on a CPU, where a step is arithmetic, and not where
-    two runs must end in equal weights.
+    They are where all its seeds together take so many that compiling pays: once a process for all
+    of them. Counted as if every run trained on all training faces and none was finished. Not on a
+    CPU, where a step is arithmetic, and not where two runs must end in equal weights.
     """
-    n_train = int((faces.table["part"] == "train").sum())
-    ahead: Counter[tuple[Any, ...]] = Counter()
-    programs = []
-    for item in experiments:
-        recipe = item.recipe
-        # Other weights are the same operations.
-        backbone, scaling = replace(item.backbone, weights="none"), item.protocol.input_scaling
-        programs.append((backbone, item.head, recipe.batch_size, scaling))
+    recipe, pays = experiment.recipe, settings.speed.compile
+    if pays is None:
+        n_train = int((faces.table["part"] == "train").sum())
         per_epoch = recipe.steps_per_epoch or -(-n_train // recipe.batch_size)
-        ahead[programs[-1]] += n_seeds * recipe.max_epochs * per_epoch
-    may = settings.device.kind == "cuda" and not settings.device.exact
-    pays = [may and ahead[program] >= PAYS_FROM_STEPS for program in programs]
-    if settings.speed.compile is not None:
-        pays = [settings.speed.compile] * len(programs)
-    return [replace(settings, speed=replace(settings.speed, compile=each)) for each in pays]
+        is_many = n_seeds * recipe.max_epochs * per_epoch >= PAYS_FROM_STEPS
+        pays = is_many and settings.device.kind == "cuda" and not settings.device.exact
+    return replace(settings, speed=replace(settings.speed, compile=pays))
 
 
 class ExecutionOptions:

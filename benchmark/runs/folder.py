@@ -7,11 +7,8 @@ load as tensors only.
 """
 
 import contextlib
-import fcntl
-import functools
 import io
 import json
-import os
 import pickle
 import re
 import shutil
@@ -48,8 +45,6 @@ from benchmark.training.trainer import EpochResult, TrainingState
 
 Predict = Callable[[Rows], Mapping[TaskName, npt.NDArray[np.float32]]]
 """From rows of the face table to (n, classes) softmax probabilities per task, in their order."""
-environment = functools.cache(provenance.environment)
-"""What is installed, listed once for all runs of a process: it runs what it has loaded."""
 
 CHECKPOINT_FILE: Final = "checkpoint.pt"
 """In a run's folder, until the run is done."""
@@ -131,7 +126,7 @@ def begin(plan: Plan, about: dict[str, Any], *, resumes: bool = False) -> None:
         if resumes and "training" in before.about:
             history["training"] = before.about["training"]
     write_json(plan.folder / "experiment.json", about | history)
-    write_text(plan.folder / "environment.txt", environment())
+    write_text(plan.folder / "environment.txt", provenance.environment())
     for name in ("failed.json", "interrupted.json", "done.json"):
         (plan.folder / name).unlink(missing_ok=True)
 
@@ -338,18 +333,14 @@ class Removable:
         with contextlib.ExitStack() as stack:
             if self.lock is not None and not stack.enter_context(file_lock(self.lock)):
                 return False
-            if not self.path.is_dir():
-                self.path.unlink(missing_ok=True)
-                if self.path.suffix == ".npy":
-                    self.path.with_suffix(".json").unlink(missing_ok=True)
-                return True
-            try:
-                descriptor = os.open(self.path, os.O_RDONLY)
-                stack.callback(os.close, descriptor)
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if is_locked(self.path):  # a folder of `data prepare`
                 return False
-            shutil.rmtree(self.path)
+            if self.path.is_dir():
+                shutil.rmtree(self.path)
+                return True
+            self.path.unlink(missing_ok=True)
+            if self.path.suffix == ".npy":
+                self.path.with_suffix(".json").unlink(missing_ok=True)
         return True
 
 

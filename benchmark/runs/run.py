@@ -94,9 +94,9 @@ def run_all(
 ) -> Generator[Event]:
     """Run every experiment with every seed; one that fails does not stop the others."""
     run_plan = in_this_process(faces, settings)
-    experiments, seeds = tuple(experiments), tuple(seeds)
-    settings_of_each = with_compile(experiments, len(seeds), faces, settings)
-    for experiment, own in zip(experiments, settings_of_each, strict=True):
+    seeds = tuple(seeds)
+    for experiment in experiments:
+        own = with_compile(experiment, len(seeds), faces, settings)
         for seed in seeds:
             yield from run_one(experiment, seed, faces, own, run_plan)
 

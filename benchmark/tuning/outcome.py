@@ -20,7 +20,7 @@ from optuna import visualization
 
 from benchmark.data.dataset import FaceSet
 from benchmark.data.splits import split_digest
-from benchmark.errors import BenchmarkError, DataError, require
+from benchmark.errors import BenchmarkError, require
 from benchmark.experiment.definition import Experiment
 from benchmark.experiment.space import GridSpace, experiment_at, settings_at
 from benchmark.files import write_json, write_text
@@ -31,7 +31,6 @@ from benchmark.tuning.search import FreshScores
 from benchmark.tuning.study import OBJECTIVE, Study, TrialQueue
 
 FEWEST_FOR_IMPORTANCE: Final = 4
-FEWEST_FACES: Final = 10
 STYLE: Final = """
 body{font:15px/1.5 system-ui,sans-serif;color:#222;max-width:1180px;margin:2rem auto;padding:0 1rem}
 p{max-width:48rem} .wide{overflow-x:auto}
@@ -197,17 +196,13 @@ def grid_faces(grid: GridSpace, faces: FaceSet) -> FaceSet:
 
     Of the training and validation faces of the split, those of lowest hash, the same everywhere;
     the rest have no place. The test part keeps its place: a run needs one, and an ad-hoc run is
-    not evaluated on it. Raises DataError where there are too few.
+    not evaluated on it.
     """
     part = faces.table["part"].to_numpy(dtype=object)
     files = [hashlib.sha256(f"grid-1\n{file}".encode()).hexdigest() for file in faces.table["file"]]
     order, kept = np.argsort(np.array(files), kind="stable"), part == "test"
     for name, fraction in (("train", grid.train_fraction), ("val", grid.val_fraction)):
-        rows = order[part[order] == name][: round(fraction * len(part))]
-        if len(rows) < FEWEST_FACES:
-            found = f"{fraction:.0%} of {faces.name} are {len(rows)} faces"
-            raise DataError(found, allowed=f"{FEWEST_FACES} or more")
-        kept[rows] = True
+        kept[order[part[order] == name][: round(fraction * len(part))]] = True
     table = faces.table.assign(part=np.where(kept, part, ""))
     manifest = faces.manifest | {"split_digest": split_digest(table)}
     return replace(faces, manifest=manifest, table=table)

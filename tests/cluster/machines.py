@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -84,15 +84,16 @@ class RayCluster:
     """What nodes and drivers have in their environment; Ray runs anybody's code without it."""
     session: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="fb", dir="/tmp")))
     nodes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
-    launch: dict[str, Callable[[], subprocess.Popen[bytes]]] = field(default_factory=dict)
-    """By node, what starts it once more."""
 
     @property
     def address(self) -> str:
         return f"{HEAD_IP}:{self.port}"
 
     def start(self, ip: str, **environment: str) -> None:
-        """Start a node with one CPU; one that has the head's address is the head."""
+        """Start a node with one CPU, and wait until it has joined; HEAD_IP is the head's.
+
+        On a busy machine Ray gives up some, which try again.
+        """
         own = self.folder / ip
         own.mkdir(exist_ok=True)
         where = ["--address", self.address]
@@ -114,38 +115,18 @@ class RayCluster:
             "OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0",
             "RAY_raylet_start_wait_time_s": "120", **self.token, **environment,
         }  # fmt: skip
-        self.launch[ip] = lambda: started(command, own, **variables)
-        self.nodes[ip] = self.launch[ip]()
-
-    def wait_for(self, ip: str) -> None:
-        """Wait until a node has joined; on a busy machine Ray gives up some, which try again."""
-        log, tries = self.folder / ip / "log", 5
-        while "Ray runtime started" not in (said := log.read_text(errors="replace")):
+        self.nodes[ip], tries = started(command, own, **variables), 5
+        while "Ray runtime started" not in (said := (own / "log").read_text(errors="replace")):
             if has_ended(self.nodes[ip]):
                 tries -= 1
                 assert tries > 0, f"node {ip}: {said}"
                 kill_all(self.nodes[ip])
-                self.nodes[ip] = self.launch[ip]()
+                self.nodes[ip] = started(command, own, **variables)
             time.sleep(0.3)
 
     def kill(self, ip: str) -> None:
         """End a node with SIGKILL: its raylet, its workers and what they were at."""
         kill_all(self.nodes.pop(ip))
-
-
-@contextlib.contextmanager
-def ray_cluster(folder: Path) -> Iterator[RayCluster]:
-    """Two nodes for one run each."""
-    cluster = RayCluster(folder)
-    try:
-        for ip in (HEAD_IP, NODE_IPS[0]):
-            cluster.start(ip)
-            cluster.wait_for(ip)
-        yield cluster
-    finally:
-        for ip in [*reversed(cluster.nodes)]:
-            cluster.kill(ip)
-        shutil.rmtree(cluster.session, ignore_errors=True)
 
 
 def postgres_program() -> str | None:
@@ -176,11 +157,10 @@ class Postgres:
         done = subprocess.run(command, cwd=self.folder, stdout=subprocess.DEVNULL, **own)
         assert done.returncode == 0, action
 
-    def create(self) -> None:
-        options = "--username facebench --auth trust --no-sync --encoding UTF8 --locale C"
-        self._control("initdb", "-o", options)
-
     def start(self) -> None:
+        if not (self.folder / "data").exists():
+            made = "--username facebench --auth trust --no-sync --encoding UTF8 --locale C"
+            self._control("initdb", "-o", made)
         options = f"-h 127.0.0.1 -p {self.port} -k {self.folder} -F"
         self._control("start", "-w", "-l", str(self.folder / "log"), "-o", options)
 
@@ -192,18 +172,6 @@ class Postgres:
         self.stop()
         time.sleep(seconds_away)
         self.start()
-
-
-@contextlib.contextmanager
-def postgres() -> Iterator[Postgres]:
-    server = Postgres()
-    try:
-        server.create()
-        server.start()
-        yield server
-    finally:
-        server.stop()
-        shutil.rmtree(server.folder, ignore_errors=True)
 
 
 @dataclass

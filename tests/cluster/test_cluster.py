@@ -32,7 +32,7 @@ from benchmark.runs.run import Finished, Started, run_all
 from benchmark.training.device import Device
 from tests.cluster import machines
 from tests.cluster.machines import HEAD_IP, NODE_IPS, kill_all, wait_until
-from tests.runs.small import an_experiment
+from tests.runs import small
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 for package in ("ray", "psycopg"):
@@ -53,17 +53,29 @@ EXACT = Device(torch.device("cpu"), "fp32", exact=True)
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[machines.RayCluster]:
     """Two nodes for one run each; those that a test kills are replaced by the next one."""
-    folder = tmp_path_factory.mktemp("cluster")
-    with machines.ray_cluster(folder) as started, pytest.MonkeyPatch.context() as patch:
-        for name, value in started.token.items():
+    made = machines.RayCluster(tmp_path_factory.mktemp("cluster"))
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in made.token.items():
             patch.setenv(name, value)
-        yield started
+        try:
+            for ip in (HEAD_IP, NODE_IPS[0]):
+                made.start(ip)
+            yield made
+        finally:
+            for ip in [*reversed(made.nodes)]:
+                made.kill(ip)
+            shutil.rmtree(made.session, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")
 def database() -> Iterator[machines.Postgres]:
-    with machines.postgres() as server:
+    server = machines.Postgres()
+    try:
+        server.start()
         yield server
+    finally:
+        server.stop()
+        shutil.rmtree(server.folder, ignore_errors=True)
 
 
 @pytest.fixture
@@ -100,7 +112,7 @@ def driven(
 
 
 def settings(runs_dir: Path) -> Settings:
-    return Settings(runs_dir, runs_dir / "weights", EXACT, offline=True, figures=False)
+    return small.settings(runs_dir, device=EXACT, figures=False)
 
 
 def on_drawn(data_dir: Path, runs_dir: Path) -> tuple[str | Path, ...]:
@@ -112,9 +124,8 @@ def node_of(cluster: machines.RayCluster) -> str:
     for ip in cluster.nodes:
         if ip != HEAD_IP:
             return ip
-    ip = NODE_IPS[len(cluster.launch) - 1]
+    ip = NODE_IPS[len(list(cluster.folder.iterdir())) - 1]
     cluster.start(ip)
-    cluster.wait_for(ip)
     return ip
 
 
@@ -222,7 +233,7 @@ def test_a_driver_that_is_told_to_stop_marks_its_runs_and_the_same_command_finis
 def test_a_run_whose_node_dies_goes_on_elsewhere_from_its_last_report(
     cluster: machines.RayCluster, drawn_faces: FaceSet, tmp_path: Path, shared: bool
 ) -> None:
-    experiment, seeds = an_experiment(max_epochs=EPOCHS), (0, 1)
+    experiment, seeds = small.an_experiment(max_epochs=EPOCHS), (0, 1)
     options = ClusterOptions(cluster.address, report_seconds=0.5, shared_runs=shared)
     node = node_of(cluster)
     where = settings(tmp_path / "runs")
@@ -309,7 +320,6 @@ def test_what_no_node_can_do_is_refused_before_the_first_run(
     with (other / "benchmark" / "tasks.py").open("a") as code:
         code.write("\n")
     cluster.start(last, PYTHONPATH=str(other))
-    cluster.wait_for(last)
     said = refused()
     cluster.kill(last)
     assert "1 of " in said

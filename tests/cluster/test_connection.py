@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmark.cluster.connection import ClusterOptions, Node, connected
+from benchmark.cluster.connection import ClusterOptions, connected
 from benchmark.errors import BenchmarkError, ExperimentError
 from tests.cli.conftest import facebench
 
@@ -51,9 +51,3 @@ def test_an_address_that_does_not_answer_is_one_sentence_within_15_seconds() -> 
             assert time.monotonic() - began < 15
             assert "nothing answers" in said
             assert "\n" not in said
-
-
-def test_a_node_has_room_for_as_many_runs_as_its_scarcest_resource_allows() -> None:
-    node = Node("1", "big", {"CPU": 16, "GPU": 2})
-    for cpus, gpus, n_runs in ((1, 0, 16), (4, 0.25, 4), (1, 0.1, 16), (1, 3, 0)):
-        assert node.slots({"CPU": cpus, "GPU": gpus}) == n_runs

@@ -1,8 +1,10 @@
 """The driver of a cluster: what it sends where, and what each end leaves in the runs' folders."""
 
 import contextlib
+import re
 import shutil
 import sys
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,17 +18,17 @@ from benchmark.cluster import worker
 from benchmark.cluster.connection import ClusterOptions, connected
 from benchmark.cluster.fleet import Fleet, Task
 from benchmark.data.dataset import FaceSet
-from benchmark.errors import ClusterLost, RunError
+from benchmark.errors import BenchmarkError, ClusterLost, RunError
 from benchmark.experiment.definition import Backbone, Experiment
 from benchmark.files import file_lock
 from benchmark.record import RunRecord, all_records
 from benchmark.runs.folder import CHECKPOINT_FILE
-from benchmark.runs.plan import Plan, Settings
+from benchmark.runs.plan import Plan, Settings, plan_run
 from benchmark.runs.run import Advanced, Event, Failed, Finished, Missing, Skipped, Started, run_all
 from benchmark.training.prefix_cache import CacheSettings
 from benchmark.training.trainer import EpochResult
 from tests.cluster.stand_in import ObjectStoreFullError, RayError, RayTaskError, StandIn
-from tests.runs.small import a_plan, an_experiment, settings
+from tests.runs.small import an_experiment, settings
 
 SHORT = an_experiment(max_epochs=1)
 
@@ -53,11 +55,9 @@ class Driver:
             return list(fleet.run_all(experiments, seeds, self.faces, self.where))
 
     def plan(self, experiment: Experiment = SHORT) -> Plan:
-        return a_plan(self.faces, self.where, experiment)
+        return plan_run(experiment, 0, self.faces, self.where)
 
-    def here(
-        self, experiment: Experiment = SHORT, seeds: tuple[int, ...] = (0,)
-    ) -> list[RunRecord]:
+    def here(self, experiment: Experiment, *seeds: int) -> list[RunRecord]:
         """Run the same without a cluster, in another folder; give what it leaves."""
         local = settings(self.where.runs_dir.with_name("local"))
         events = list(run_all([experiment], seeds, self.faces, local))
@@ -93,12 +93,11 @@ def test_a_run_comes_back_as_it_would_have_been_made_here(driver: Driver) -> Non
     assert [event.step.epoch for event in events if isinstance(event, Advanced)] == [0, 0]
     assert [event.why for event in again if isinstance(event, Skipped)] == ["done", "done"]
     made_there = all_records(driver.where.runs_dir)
-    for here, there in zip(driver.here(seeds=(0, 1)), made_there, strict=True):
+    for here, there in zip(driver.here(SHORT, 0, 1), made_there, strict=True):
         assert here.identity == there.identity
         assert here.predictions_sha256 == there.predictions_sha256
-        assert {path.name for path in here.folder.iterdir()} == {
-            path.name for path in there.folder.iterdir()
-        }
+        left, came = ({path.name for path in it.folder.iterdir()} for it in (here, there))
+        assert left == came
     assert len(mirrored) == 4
     assert not driver.ray.is_up
     assert not list(driver.node.glob("run-*"))
@@ -119,38 +118,28 @@ def test_what_fails_by_itself_is_one_failed_run_and_the_others_go_on(driver: Dri
 
 
 @pytest.mark.parametrize(
-    ("trouble", "said"),
+    ("on_put", "in_task", "kind", "said"),
     [
-        (RayError("the raylet died"), "its worker was lost 4 times: the raylet died"),
-        (OSError(28, "No space left on device", "/scratch"), "No space left on device"),
-    ],
-)
-def test_a_worker_lost_too_often_and_an_error_of_a_node_are_failed_runs(
-    driver: Driver, trouble: Exception, said: str
-) -> None:
-    driver.ray.troubles.append(trouble)
-    *_, failed = driver.run(SHORT)
-    assert isinstance(failed, Failed)
-    assert said in str(failed.error)
-    assert (failed.experiment, failed.seed) == (SHORT, 0)
-
-
-@pytest.mark.parametrize(
-    ("on_put", "in_task", "said"),
-    [
-        (ObjectStoreFullError("no 700 MB"), None, "object store is full.*--object-store-memory"),
-        (ConnectionError("the head is gone"), None, "head is gone.*the same command resumes"),
-        (None, RayTaskError(ObjectStoreFullError("b'bytes'")),
+        (None, RayError("the raylet died"), RunError, "was lost 4 times: the raylet died"),
+        (None, OSError(28, "No space left", "/scratch"), RunError, "No space left"),
+        (None, RayTaskError(ObjectStoreFullError("b'bytes'")), ClusterLost,
          r"store is full.* node 127\.0\.0\.0\. .* resumes"),
+        (ObjectStoreFullError("no 700 MB"), None, ClusterLost, "full.*--object-store-memory"),
+        (ConnectionError("the head is gone"), None, ClusterLost, "head is gone.*resumes"),
     ],
 )  # fmt: skip
-def test_a_full_object_store_or_a_lost_cluster_ends_the_suite_with_a_sentence(
-    driver: Driver, on_put: Exception | None, in_task: Exception | None, said: str
+def test_trouble_of_a_node_fails_a_run_and_trouble_of_the_cluster_ends_the_suite(
+    driver: Driver, on_put: Any, in_task: Any, kind: type[RunError], said: str
 ) -> None:
-    driver.ray.put_error = on_put
-    driver.ray.troubles.extend([in_task] if in_task else [])
-    with pytest.raises(ClusterLost, match=said):
-        driver.run(SHORT)
+    driver.ray.put_error, driver.ray.troubles = on_put, deque([in_task] if in_task else [])
+    try:
+        *_, failed = driver.run(SHORT)
+        assert isinstance(failed, Failed)
+        error: BenchmarkError = failed.error
+    except ClusterLost as lost:
+        error = lost
+    assert type(error) is kind
+    assert re.search(said, str(error))
     assert list(all_records(driver.where.runs_dir)) == []
 
 
@@ -170,9 +159,7 @@ def _until_lost(events: Iterator[Event]) -> Iterator[Event]:
             raise RayError("the node died")
 
 
-def test_a_reader_that_stops_cancels_the_tasks_and_the_same_run_resumes(
-    driver: Driver, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_cut_off_resumes(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     where, experiment = driver.where, an_experiment(max_epochs=3)
     plan = driver.plan(experiment)
     with driver.fleet(report_seconds=0.0) as fleet:
@@ -188,16 +175,14 @@ def test_a_reader_that_stops_cancels_the_tasks_and_the_same_run_resumes(
         stopped.close()
     assert isinstance(finished, Finished)
     assert driver.ray.sent[-1].is_cancelled
-    (here,) = driver.here(experiment)
+    (here,) = driver.here(experiment, 0)
     assert here.predictions_sha256 == plan.record.predictions_sha256
     assert plan.record.history()["epoch"].tolist() == [1, 2, 3]
     for name in ("failed.json", CHECKPOINT_FILE):
         assert not (plan.folder / name).exists()
 
 
-def test_runs_on_one_frozen_prefix_go_to_the_node_that_has_it(
-    driver: Driver, tmp_path: Path
-) -> None:
+def test_a_run_goes_to_the_node_that_has_its_frozen_prefix(driver: Driver, tmp_path: Path) -> None:
     driver.ray.resources = ({"CPU": 1.0}, {"CPU": 1.0})
     backbone = Backbone("cnn", input_px=32, trainable_stages=0)
     frozen = an_experiment("mtl-cnn-none-frozen-tiny", backbone, max_epochs=1)
@@ -207,12 +192,10 @@ def test_runs_on_one_frozen_prefix_go_to_the_node_that_has_it(
         list(fleet.run_all([frozen], (0,), driver.faces, where))
         *_, done = fleet.run_all([other], (0,), driver.faces, where)
         (prefix,) = fleet._prefix_nodes
-        fleet._tasks["a"] = Task(driver.plan(), None, "node0")
-        assert fleet._node_with(prefix) is None, "the other node is free"
-        fleet._tasks["b"] = Task(driver.plan(), None, "node1")
-        assert fleet._node_with(prefix) == "node0", (
-            "none is: the one that has it is worth waiting for"
-        )
+        # A run beside it goes to the node that is free; where none is, it waits for this one.
+        for busy, chosen in (("node0", None), ("node1", "node0")):
+            fleet._tasks[busy] = Task(driver.plan(), None, busy)
+            assert fleet._node_with(prefix) == chosen
     assert isinstance(done, Finished)
     assert done.plan.record.about["speed"]["cache"]["origin"] == "found"
     first, second = (task.options for task in driver.ray.trained())

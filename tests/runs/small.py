@@ -37,10 +37,6 @@ def on_cpu(faces: FaceSet) -> FaceBatches:
     return FaceBatches.on_device(faces.pixels(), faces.table, CPU.torch_device)
 
 
-def a_plan(faces: FaceSet, where: Settings, experiment: Experiment | None = None) -> Plan:
-    return plan_run(experiment or an_experiment(), 0, faces, where)
-
-
 @dataclass(frozen=True)
 class Place:
     """Synthetic faces, and a folder where they are run; settings are as `settings` has them."""
@@ -49,7 +45,8 @@ class Place:
     runs_dir: Path
 
     def plan(self, experiment: Experiment | None = None, **changes: Any) -> Plan:
-        return a_plan(self.faces, settings(self.runs_dir, **changes), experiment)
+        where = settings(self.runs_dir, **changes)
+        return plan_run(experiment or an_experiment(), 0, self.faces, where)
 
     def run(self, plan: Plan, **changes: Any) -> Generator[Event]:
         return run(plan, on_cpu(self.faces), settings(self.runs_dir, **changes))

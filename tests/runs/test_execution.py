@@ -15,7 +15,7 @@ from benchmark.evaluation.predictions import predictions_table, read_predictions
 from benchmark.experiment.definition import Augmentation, Backbone, Experiment
 from benchmark.inference.load import load_trained
 from benchmark.models.network import StandardisedHead, build_network
-from benchmark.runs.execution import PAYS_FROM_STEPS, ExecutionOptions, with_compile
+from benchmark.runs.execution import ExecutionOptions, with_compile
 from benchmark.runs.folder import begin, parts_for
 from benchmark.runs.plan import Plan
 from benchmark.runs.run import Advanced, Prepared
@@ -29,6 +29,7 @@ from tests.runs.small import an_experiment as full_experiment
 from tests.training.small import CPU
 
 BF16 = Device(torch.device("cpu"), "bf16")
+CUDA = Device(torch.device("cuda"), "bf16")
 
 
 def an_experiment(trained: int = 2, **recipe: Any) -> Experiment:
@@ -92,9 +93,7 @@ def test_a_resumed_run_keeps_its_precision_unless_told_otherwise(place: Place) -
 
 
 @pytest.mark.parametrize(("cached", "channels_last"), [(True, True), (False, False)])
-def test_the_selected_epochs_score_is_the_one_of_the_stored_predictions(
-    place: Place, *, cached: bool, channels_last: bool
-) -> None:
+def test_one_score_is_stored_everywhere(place: Place, *, cached: bool, channels_last: bool) -> None:
     """Trained in bf16; history.csv, metrics.json and predictions.csv give one number, in fp32."""
     cache = CacheSettings(place.runs_dir / "cache") if cached else None
     device = replace(BF16, channels_last=channels_last)
@@ -137,27 +136,23 @@ def test_standardised_features_go_with_the_weights(place: Place, *, cached: bool
     pd.testing.assert_frame_equal(stored, again, check_dtype=False, atol=1e-5)
 
 
-def compiled(names: list[str], n_seeds: int = 1, **where: Any) -> set[str]:
-    """Name the experiments whose steps are compiled, on a GPU unless told otherwise."""
-    asked = [registry.experiment(name) for name in names]
+@pytest.mark.parametrize(
+    ("name", "n_seeds", "where", "is_compiled"),
+    [
+        ("mtl-vgg16-none-full", 1, {}, False),  # 30 epochs of 579 steps
+        ("mtl-vgg16-none-full", 3, {}, True),
+        ("age_group-cnn-none-full-steps", 79, {}, False),  # 500 steps each
+        ("age_group-cnn-none-full-steps", 80, {}, True),
+        ("mtl-vgg16-none-full", 99, {"device": CPU}, False),
+        ("mtl-vgg16-none-full", 99, {"device": replace(CUDA, exact=True)}, False),
+        ("mtl-vgg16-none-full", 99, {"speed": SpeedSettings(compile=False)}, False),
+        ("mtl-vgg16-none-full", 1, {"speed": SpeedSettings(compile=True)}, True),
+    ],
+)
+def test_compiling_is_left_to_where_it_pays_on_cuda_alone(
+    name: str, n_seeds: int, where: dict[str, Any], *, is_compiled: bool
+) -> None:
     faces: Any = SimpleNamespace(table=pd.DataFrame({"part": ["train"] * 18_522 + ["val"] * 2_315}))
-    on_gpu = {"device": Device(torch.device("cuda"), "bf16"), "speed": SpeedSettings(compile=None)}
-    options = with_compile(asked, n_seeds, faces, settings(Path(), **on_gpu | where))
-    return {one.name for one, found in zip(asked, options, strict=True) if found.speed.compile}
-
-
-def test_compiling_is_left_to_where_many_steps_share_a_program_on_cuda_alone() -> None:
-    vgg16 = "mtl-vgg16-none-full"
-    # 30 epochs of 579 steps do not pay; those of three seeds do, or of other weights and rates.
-    assert 30 * 579 < PAYS_FROM_STEPS <= 3 * 30 * 579
-    assert compiled([vgg16]) == set()
-    assert compiled([vgg16], n_seeds=3) == {vgg16}
-    alike = [vgg16, "mtl-vgg16-imagenet-full", "mtl-vgg16-vggface-full"]
-    others = ["mtl-vgg16-imagenet-block5", "age_group-vgg16-none-full"]
-    assert compiled([*alike, *others, "mtl-vgg16-none-full-published"]) == set(alike)
-    for n_seeds, is_compiled in ((79, False), (80, True)):  # of 500 steps each
-        assert bool(compiled(["age_group-cnn-none-full-steps"], n_seeds)) == is_compiled
-    for device in (CPU, Device(torch.device("cuda"), "fp32", exact=True)):
-        assert compiled([vgg16], n_seeds=99, device=device) == set()
-    assert compiled([vgg16], speed=SpeedSettings(compile=True)) == {vgg16}
-    assert compiled([vgg16], n_seeds=99, speed=SpeedSettings(compile=False)) == set()
+    asked = settings(Path(), **{"device": CUDA, "speed": SpeedSettings(compile=None)} | where)
+    found = with_compile(registry.experiment(name), n_seeds, faces, asked)
+    assert found.speed.compile == is_compiled

@@ -4,6 +4,7 @@ import json
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -16,10 +17,8 @@ from benchmark.models.network import build_network
 from benchmark.models.weight_formats import header_of
 from benchmark.runs import folder
 from benchmark.runs.folder import CHECKPOINT_FILE, KINDS, load_checkpoint, save_checkpoint
-from benchmark.training.trainer import EpochResult, start
 from tests.cli.conftest import facebench
 from tests.runs.small import Place, an_experiment, settings
-from tests.training.small import CPU
 
 EXPERIMENT = an_experiment()
 
@@ -54,13 +53,13 @@ def test_checkpoints_take_a_twentieth_of_the_time_and_lose_a_minute_at_most(
         return {checkpoint["epochs_done"], len(checkpoint["history"]), len(table)}
 
     monkeypatch.setattr(folder, "save_checkpoint", save)
-    state = start(build_network(EXPERIMENT, None, 0), EXPERIMENT.recipe, CPU)
+    state: Any = SimpleNamespace(checkpoint=lambda: {"epochs_done": state.epochs_done})
     writer = folder.CheckpointWriter(plan, settings(place.runs_dir), [], lambda: now)
-    rates: dict[Any, float] = {"gender": 0.5}
     for epoch in range(epochs):
         now += seconds
-        state.epochs_done += 1
-        writer.add(state, EpochResult(epoch, 1e-3, 1.0, rates, rates, 0.5, False, 1.0, 100.0, {}))
+        state.epochs_done = epoch + 1
+        result: Any = SimpleNamespace(epoch=epoch, metrics=lambda: {"train/loss": 1.0})
+        writer.add(state, result)
     assert kept == written
     assert on_disk() == {written[-1]}
     for _ in range(2):  # The end is written once.
@@ -103,22 +102,19 @@ PARTIAL = ".faces-100.1a2b3c4d.partial"
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     """A runs and a data folder with one of everything that could go."""
-    work, data = tmp_path / "runs" / "work", tmp_path / "data"
-    for letter, ends in (("d", ["done.json"]), ("f", ["failed.json"]), ("1", [])):
-        (work / (letter * 64)).mkdir(parents=True)
-        for name in ("experiment.json", *ends):
-            (work / (letter * 64) / name).write_text('{"schema": 1}')
-    (work / ("d" * 64) / "model.safetensors").write_bytes(b"weights")
-    (data / "cache").mkdir(parents=True)
-    (data / PARTIAL).mkdir()
-    for name in ("k.npy", "k.json", "l.partial"):
-        (data / "cache" / name).touch()
-    unfinished = work / ("d" * 64) / ".metrics.json.abcd1234.json"
-    unfinished.touch()
+    done, failed, stopped = (f"runs/work/{letter * 64}" for letter in "df1")
+    old = (f"{done}/.metrics.json.abcd1234.json", f"data/{PARTIAL}", "data/cache/l.partial")
+    (tmp_path / "data" / PARTIAL).mkdir(parents=True)
+    for name in (
+        *(f"{of}/experiment.json" for of in (done, failed, stopped)), f"{done}/done.json",
+        f"{failed}/failed.json", f"{done}/model.safetensors", "data/cache/k.npy",
+        "data/cache/k.json", "data/.manifest.json.abcd1234.json", old[0], old[2],
+    ):  # fmt: skip
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text('{"schema": 1}')
     past = time.time() - folder.SETTLED_SECONDS - 1
-    for path in (unfinished, data / PARTIAL, data / "cache" / "l.partial"):
-        os.utime(path, (past, past))
-    (data / ".manifest.json.abcd1234.json").write_text("being written")
+    for name in old:
+        os.utime(tmp_path / name, (past, past))
     return tmp_path
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from benchmark.data.dataset import FaceSet
 from benchmark.experiment.definition import Augmentation, Backbone, Experiment
 from benchmark.files import write_json
 from benchmark.models.network import build_network
@@ -53,19 +52,16 @@ def forecast(
     return list(forecasts_of(experiments, [1], place.faces, where, kind=kind))
 
 
-def n_train(faces: FaceSet) -> int:
-    return int((faces.table["part"] == "train").sum())
+def n_train(place: Place) -> int:
+    return int((place.faces.table["part"] == "train").sum())
 
 
 def multiply_adds(place: Place, experiment: Experiment) -> int:
     return build_network(experiment, None, 0).multiply_adds(place.faces.image_px)
 
 
-def test_another_seed_takes_what_its_run_group_took_with_what_lies_between_its_runs(
-    place: Place,
-) -> None:
-    # Of the same architecture and depth, but not of the run group.
-    finished(place, an_experiment(batch_size=16), seconds=99)
+def test_another_seed_takes_what_its_run_group_took(place: Place) -> None:
+    finished(place, an_experiment(batch_size=16), seconds=99)  # of another run group
     for seed, began in ((0, 1000.0), (2, 1017.0), (3, 5000.0)):
         finished(place, an_experiment(), seconds=10, rest=4, seed=seed, began=began)
     (found,) = forecast(place, an_experiment())
@@ -82,7 +78,7 @@ def test_other_recipes_take_as_long_for_each_face(place: Place) -> None:
     alike, other, few = forecast(place, longer, deeper, stepped)
     assert (alike.basis, other.basis) == ("1 run of cnn full at 32 px", OPERATIONS)
     assert alike.seconds == pytest.approx(30)
-    assert few.seconds == pytest.approx(10 * 4 / n_train(place.faces))
+    assert few.seconds == pytest.approx(10 * 4 / n_train(place))
     # One that may stop early is taken to stop as that one did, half-way.
     early = {"max_epochs": 10, "early_stopping_epochs": 2}
     finished(place, an_experiment(**early), seconds=8, epochs=5)
@@ -106,7 +102,7 @@ def test_without_like_runs_operations_at_the_speed_of_full_trainings(place: Plac
 def test_gpus_are_planned_from_runs_on_gpus_wherever_that_is(place: Place) -> None:
     finished(place, an_experiment(), seconds=10)
     (found,) = forecast(place, an_experiment(), kind="cuda")
-    work = 3 * multiply_adds(place, an_experiment()) * 2 * n_train(place.faces)
+    work = 3 * multiply_adds(place, an_experiment()) * 2 * n_train(place)
     assert found.basis == ON_H200
     assert found.seconds == pytest.approx(work / costs.H200_SPEED)
     on_gpu = {"device": "NVIDIA H200", "device_kind": "cuda"}
@@ -115,22 +111,23 @@ def test_gpus_are_planned_from_runs_on_gpus_wherever_that_is(place: Place) -> No
     assert measured.seconds == pytest.approx(2)
 
 
+def costs_of(found: Forecast) -> list[tuple[float, int]]:
+    return [(build.seconds, build.n_bytes) for build in found.builds]
+
+
 def test_activations_cost_what_they_took_and_are_one_for_runs_that_share_them(place: Place) -> None:
-    n_faces, n_eval = len(place.faces.table), len(place.faces.table) - n_train(place.faces)
+    n_faces, n_eval = len(place.faces.table), len(place.faces.table) - n_train(place)
     built = {"origin": "built", "views": 1, "seconds": 6.0}
     finished(place, frozen(), seconds=1, cache=built, cache_of_answers=built | {"seconds": 3.0})
     flipped = frozen(augmentation=Augmentation(flip=True))
     one, other, two = forecast(place, frozen(), frozen(max_epochs=3), flipped, cache=CACHED)
     assert one.rest_seconds == pytest.approx(4)
-    (build,) = one.builds
-    assert build.seconds == pytest.approx(6)
-    assert build.n_bytes == 256 * 4 * n_faces
+    assert costs_of(one) == [(pytest.approx(6), 256 * 4 * n_faces)]
     assert other.builds == one.builds
-    assert two.builds[0].seconds == pytest.approx(12)
+    assert costs_of(two) == [(pytest.approx(12), 2 * 256 * 4 * n_faces)]
     # In bf16 the stored predictions need activations of their own.
     (halved,) = forecast(place, frozen(), cache=CACHED, device=replace(CPU, precision="bf16"))
-    assert [build.seconds for build in halved.builds] == [pytest.approx(6), pytest.approx(3)]
-    assert halved.builds[1].n_bytes == 256 * 4 * n_eval
+    assert costs_of(halved)[1] == (pytest.approx(3), 256 * 4 * n_eval)
     (live,) = forecast(place, frozen())
     assert (live.builds, live.basis) == ((), OPERATIONS)
 
@@ -145,7 +142,6 @@ def test_runs_go_to_the_worker_that_is_free_first() -> None:
     ]  # fmt: skip
     (done,) = arrange([Forecast(an_experiment(), 0, "up to date", 9)], 2)
     assert done.worker is None
-
     shared = Build(("block 5",), 10, 100)
     slots = arrange([a_run(2, shared), a_run(3, shared), a_run(1, shared)], 2)
     # The second waits for what the first computes; the third finds it.
@@ -155,9 +151,7 @@ def test_runs_go_to_the_worker_that_is_free_first() -> None:
     assert [slot.alone_seconds for slot in slots] == [12, 13, 11]
 
 
-def test_plan_says_time_hours_and_disk_and_draws_the_schedule(
-    drawn_data_dir: Path, tmp_path: Path
-) -> None:
+def test_plan_says_time_hours_and_disk_and_draws_it(drawn_data_dir: Path, tmp_path: Path) -> None:
     places = ("--dataset", "drawn", "--data-dir", drawn_data_dir, "--runs-dir", tmp_path / "runs")
     asked = ("plan", "gender-cnn-none-full-short", *places, "--seeds", "0,1,2", "--gpus", "2")
     picture = tmp_path / "plan.svg"
@@ -171,8 +165,6 @@ def test_plan_says_time_hours_and_disk_and_draws_the_schedule(
     assert data["disk_bytes"] > data["bytes"] > 3 * 4 * 100_000
     assert picture.read_text().count("worker") >= 2
     assert not (tmp_path / "runs").exists()
-    shown = facebench(*asked).stdout
-    for words in ("3 of 3 would run", "GPU hours", "Critical path"):
-        assert words in shown
+    assert "3 of 3 would run" in facebench(*asked).stdout
     for out in (picture, tmp_path / "plan.pdf"):
         assert facebench(*asked, "--out", out).exit_code == 2

@@ -18,6 +18,7 @@ from benchmark.tasks import MISSING, TASKS, TaskName, combined, n_classes
 from tests.runs.small import Place, an_experiment
 from tests.training.small import CPU
 
+Runs = tuple[RunRecord, RunRecord]
 YEARS = np.array([7, 20, 33, 50, 70])
 MTL = an_experiment(batch_size=8)
 STL = replace(MTL, name="gender-cnn-none-full-tiny", head=Head(tasks=("gender",), hidden_units=16))
@@ -41,7 +42,7 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> FaceSet:
 
 
 @pytest.fixture(scope="module")
-def runs(faces: FaceSet, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunRecord, RunRecord]:
+def runs(faces: FaceSet, tmp_path_factory: pytest.TempPathFactory) -> Runs:
     place = Place(faces, tmp_path_factory.mktemp("runs"))
     return place.done(MTL, device=replace(CPU, probes=True)), place.done(STL)
 
@@ -50,9 +51,7 @@ def labelled(faces: FaceSet, task: TaskName, part: str) -> int:
     return int(((faces.table["part"] == part) & (faces.table[task] != MISSING)).sum())
 
 
-def test_a_network_of_all_tasks_uses_every_face_and_judges_each_task_on_its_own(
-    faces: FaceSet, runs: tuple[RunRecord, RunRecord]
-) -> None:
+def test_every_face_is_used_and_each_task_judged_on_its_own(faces: FaceSet, runs: Runs) -> None:
     record, single = runs
     placed = dict(faces.table["part"].value_counts())
     known = {task: {part: labelled(faces, task, part) for part in placed} for task in TASKS}
@@ -74,16 +73,12 @@ def test_a_network_of_all_tasks_uses_every_face_and_judges_each_task_on_its_own(
     assert n_right % 1 == pytest.approx(0, abs=1e-6)
 
 
-def test_its_numbers_hold_when_they_are_computed_again(
-    faces: FaceSet, runs: tuple[RunRecord, RunRecord]
-) -> None:
+def test_its_numbers_hold_when_they_are_computed_again(faces: FaceSet, runs: Runs) -> None:
     for record in runs:
         assert {finding.verdict for finding in verify(record, [faces])} == {"holds"}
 
 
-def test_it_is_compared_with_its_counterpart_on_the_faces_that_both_were_tested_on(
-    faces: FaceSet, runs: tuple[RunRecord, RunRecord]
-) -> None:
+def test_counterparts_are_compared_on_faces_that_both_have(faces: FaceSet, runs: Runs) -> None:
     library = Library(tuple(map(read_run, runs)), {}, {})
     mtl, stl = map(library.group_of_run, library.runs)
     found = Book().difference(stl, mtl, "gender")
@@ -92,17 +87,11 @@ def test_it_is_compared_with_its_counterpart_on_the_faces_that_both_were_tested_
     assert found.accuracy == pytest.approx(rates[0] - rates[1])
 
 
-def test_a_task_is_scored_as_if_the_faces_without_its_label_were_not_there() -> None:
-    random = np.random.default_rng(1)
-    n = 400
-    table = pd.DataFrame({task: random.integers(n_classes(task), size=n) for task in TASKS})
-    table = table.assign(
-        file=[f"{i:04d}.png" for i in range(n)], cluster=np.arange(n), age=YEARS[table["age_group"]]
-    )
-    table.loc[random.random(n) < 0.4, "gender"] = MISSING
-    answers = {task: random.dirichlet(np.ones(n_classes(task)), n) for task in TASKS}
-    whole = score(predictions_table(table, "test", answers))
+def test_a_task_is_scored_as_if_faces_without_its_label_were_not_there(faces: FaceSet) -> None:
+    table, random = faces.table, np.random.default_rng(1)
+    answers = {task: random.dirichlet(np.ones(n_classes(task)), len(table)) for task in TASKS}
     known = (table["gender"] != MISSING).to_numpy()
+    whole = score(predictions_table(table, "test", answers))
     alone = score(predictions_table(table[known], "test", {"gender": answers["gender"][known]}))
     names = [name for name in alone.metrics if name.startswith("test/gender/")]
     assert len(names) > 30

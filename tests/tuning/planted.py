@@ -31,22 +31,15 @@ def quality(point: Mapping[str, Any]) -> float:
     return BEST - lost - 0.03 * (ratio + 0.7) ** 2 - 0.05 * (point[DECAY] - 0.7) ** 2
 
 
-def planted(seconds: float = 0.0) -> Objective:
-    """Give an objective of two epochs, of which the second is the better."""
-
-    def objective(point: Mapping[str, Any], number: int, seed: int = 0) -> Generator[TrialEvent]:
-        for epoch in range(2):
-            time.sleep(seconds / 2)
-            yield score(epoch, quality(point) * (0.7, 1.0)[epoch])
-
-    return objective
-
-
-def scored(formula: Callable[[Mapping[str, Any], int], float], n_epochs: int = 1) -> Objective:
+def scored(
+    formula: Callable[[Mapping[str, Any], int], float] = lambda point, _: quality(point),
+    n_epochs: int = 1, seconds: float = 0.0,
+) -> Objective:  # fmt: skip
     """Give an objective whose every epoch scores a point in trial `number` by a formula."""
 
-    def objective(point: Mapping[str, Any], number: int) -> Generator[TrialEvent]:
+    def objective(point: Mapping[str, Any], number: int, seed: int = 0) -> Generator[TrialEvent]:
         for epoch in range(n_epochs):
+            time.sleep(seconds)
             yield score(epoch, formula(point, number))
 
     return objective

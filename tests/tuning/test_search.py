@@ -27,7 +27,7 @@ from benchmark.tracking import best_trial
 from benchmark.tuning import study as studies
 from benchmark.tuning.search import TrialEvent, search
 from benchmark.tuning.study import Study, TrialHandle, TrialQueue
-from tests.tuning.planted import BEST, EXPERIMENT, SPACE, a_study, planted, quality, scored
+from tests.tuning.planted import BEST, EXPERIMENT, SPACE, a_study, quality, scored
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 
@@ -38,7 +38,7 @@ def study(tmp_path: Path, drawn_faces: FaceSet) -> Study:
 
 
 def searched(queue: TrialQueue, n_trials: int, objective: Any = None) -> list[TrialEvent]:
-    return list(search(queue, objective or planted(), n_trials))
+    return list(search(queue, objective or scored(), n_trials))
 
 
 def states(queue: TrialQueue) -> list[str]:
@@ -47,7 +47,7 @@ def states(queue: TrialQueue) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_the_planted_recipe_is_found_in_thirty_trials_and_sooner_than_by_chance(
+def test_the_planted_recipe_is_found_sooner_than_random(
     tmp_path: Path, drawn_faces: FaceSet
 ) -> None:
     found: dict[str, list[float]] = {"tpe": [], "random": []}
@@ -85,7 +85,7 @@ def test_a_nan_fails_its_trial_and_the_search_goes_on(study: Study) -> None:
 
 def test_stopped_from_outside_the_running_trial_is_marked_and_tried_again(study: Study) -> None:
     queue = TrialQueue(study)
-    events = search(queue, planted(), 3)
+    events = search(queue, scored(), 3)
     next(event for event in events if (event.kind, event.number) == ("score", 1))
     events.close()
     first, stopped, queued = queue.trials()
@@ -108,9 +108,7 @@ def test_what_a_dead_process_left_running_is_failed_and_queued_once(study: Study
     assert first.reason == second.reason == "its process died, queued again"
 
 
-def test_another_space_is_another_study_and_a_restarted_sampler_proposes_other_points(
-    study: Study,
-) -> None:
+def test_another_space_is_another_study_and_a_new_sampler_proposes_others(study: Study) -> None:
     for n_trials in (2, 4):
         searched(TrialQueue(study), n_trials)
     queue = TrialQueue(study)
@@ -130,14 +128,12 @@ def test_the_identity_of_a_study_is_what_it_was_before(study: Study) -> None:
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 @pytest.mark.slow
-def test_killed_again_and_again_with_two_processes_no_trial_is_lost_or_double(
-    study: Study,
-) -> None:
+def test_killed_again_and_again_no_trial_is_lost_or_double(study: Study) -> None:
     fork, locks = multiprocessing.get_context("fork"), study.own_folder / "claims"
     moments = random.Random(7)
 
     def begun() -> Any:
-        process = fork.Process(target=lambda: searched(TrialQueue(study), 6, planted(0.4)))
+        process = fork.Process(target=lambda: searched(TrialQueue(study), 6, scored(seconds=0.4)))
         process.start()
         return process
 
@@ -175,9 +171,7 @@ def test_what_is_no_storage_is_a_sentence_and_a_password_is_not_shown(study: Stu
         assert "secret" not in str(trouble(study, address))
 
 
-def test_a_database_of_another_optuna_or_of_a_busy_program(
-    study: Study, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_locked_or_older_database_is_named(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     TrialQueue(study)
     database = study.folder / "optuna.db"
     monkeypatch.setattr(studies, "LOCK_SECONDS", 0.1)
@@ -240,14 +234,12 @@ def test_no_trial_is_lost_or_double_where_the_database_restarts_again_and_again(
     assert "secret" not in "".join(said)
 
 
-def test_a_database_that_stays_away_ends_the_search_and_the_next_one_resumes(
-    study: Study, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_search_resumes_after_its_database(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(studies, "AWAY_SECONDS", 0.2)
     queue, is_away = TrialQueue(study), list[str]()
     with monkeypatch.context() as patch:
         cut_off(patch, queue, lambda: is_away and "before")
-        events = search(queue, planted(), 3)
+        events = search(queue, scored(), 3)
         assert [next(events).kind for _ in range(2)] == ["began", "score"]
         is_away.append("yes")
         with pytest.raises(StorageLost, match="the same command resumes, and no trial is lost"):
