@@ -41,7 +41,7 @@ SampleName = Annotated[str | None, typer.Option(
     help="Name of the sample; DATASET-N if left out.")]
 LabelFiles = Annotated[list[Path] | None, typer.Option(
     help="A CSV file with the labels: file, age, age_group, gender, race.")]
-Layout = Annotated[str | None, typer.Option(
+Layout = Annotated[Literal["utkface", "fairface", "table"] | None, typer.Option(
     help="Where the labels are: utkface, fairface or table.")]
 Words = Annotated[list[str] | None, typer.Option(
     "--map", help="What a word of the labels means: race:latino=Others, or none.")]

@@ -23,29 +23,26 @@ Draws = Mapping[str, Tensor]
 """Per kind of change, (n,) uniform in [0, 1): what a batch's faces drew."""
 
 
-def draw(augmentation: Augmentation, n: int, generator: torch.Generator) -> dict[str, Tensor]:
-    """Draw for each of `n` faces what decides on its changes, on the CPU."""
+def draw_epoch(
+    augmentation: Augmentation, sizes: Iterable[int], generator: torch.Generator
+) -> dict[str, Tensor]:
+    """Draw what decides on the changes of faces, on the CPU: (all faces,) by kind of change.
+
+    sizes: of the batches, for which is drawn one after another.
+    """
     asked = {
         "flip": augmentation.flip,
         "rotation": augmentation.rotation_degrees,
         "contrast": augmentation.contrast,
         "brightness": augmentation.brightness,
     }
-    return {
-        name: torch.rand(n, generator=generator) for name, is_asked in asked.items() if is_asked
-    }
-
-
-def draw_epoch(
-    augmentation: Augmentation, sizes: Iterable[int], generator: torch.Generator
-) -> dict[str, Tensor]:
-    """Draw for the faces of batches of these sizes, one batch after another: (all faces,) each."""
-    batches = [draw(augmentation, n, generator) for n in sizes]
-    return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
+    kinds = [kind for kind, is_asked in asked.items() if is_asked]
+    batches = [{kind: torch.rand(n, generator=generator) for kind in kinds} for n in sizes]
+    return {kind: torch.cat([batch[kind] for batch in batches]) for kind in kinds}
 
 
 def changed(images: Tensor, augmentation: Augmentation, draws: Draws) -> Tensor:
-    """Change every face by itself: draws as of `draw`, on the device of the images.
+    """Change every face by itself: draws as of `draw_epoch`, on the device of the images.
 
     images: (n, 3, h, w) uint8, 0..255, in channels-last memory, as `FaceBatches.images` gives
     them. Returns (n, 3, h, w) float32, 0..255, in the same. Flipping comes first, while a pixel is

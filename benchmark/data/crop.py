@@ -44,8 +44,6 @@ LOOKS_PX: Final = (640, 320, 1600)
 """Longest sides at which a larger picture is looked at, until faces are found: first for people who
 stand in a photograph, then close up, then far away."""
 
-Fit = Literal["stretch", "square"]
-Choice = Literal["largest", "central", "all"]
 PICTURES_A_CORE: Final = 8
 """Pictures read ahead for each core."""
 TABLE_FILE: Final = "crops.csv"
@@ -205,8 +203,8 @@ class CropOptions:
 
     margin: float = 0.2
     size_px: int = 100
-    fit: Fit = "stretch"
-    faces: Choice = "largest"
+    fit: Literal["stretch", "square"] = "stretch"
+    faces: Literal["largest", "central", "all"] = "largest"
     threshold: float = 0.7
 
     def __post_init__(self) -> None:

@@ -12,7 +12,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import pandas as pd
 
@@ -36,7 +36,7 @@ HEADINGS: Final[dict[str, tuple[str, ...]]] = {
 OUR_TABLE: Final = frozenset(("sha256", "age group", "label conflict"))
 """Columns by which a table.csv of a prepared data set is known; its numbers are ours."""
 ALLOWED: Final = "a CSV file with columns file and one or more of age, age_group, gender, race"
-LAYOUTS: Final = ("utkface", "fairface", "table")
+Layout = Literal["utkface", "fairface", "table"]
 """Labels in the names of the files, in FairFace's tables beside them, in a table that is named."""
 FAIRFACE_FILES: Final = ("fairface_label_train.csv", "fairface_label_val.csv")
 MANGLED_AGES: Final = {
@@ -79,7 +79,7 @@ class Scan(NamedTuple):
 
 
 def scan_source(
-    source: Source, layout: str | None, labels: Sequence[Path], given: rules.Given
+    source: Source, layout: Layout | None, labels: Sequence[Path], given: rules.Given
 ) -> Scan:
     """Find the faces of a source: by their names, or by tables that are named or lie in it.
 
@@ -89,7 +89,6 @@ def scan_source(
     layout = layout or ("table" if labels else "utkface")
     in_names = "was given for faces whose names tell their labels"
     for is_wrong, found, allowed in (
-        (layout not in LAYOUTS, f"there is no layout {layout!r}", ", ".join(LAYOUTS)),
         (layout == "utkface" and labels, f"--labels {in_names}", "the layout table or fairface"),
         (layout == "utkface" and given, f"--map {in_names}", "the layout table or fairface"),
         (layout == "table" and not labels, "the layout table has no table of labels", "--labels"),

@@ -71,14 +71,20 @@ class Picture(NamedTuple):
     thumbnail: bytes
 
 
-def read_picture(content: bytes, image_px: int) -> tuple[bytes, Picture]:
-    """Decode a file's bytes: image_px * image_px * 3 bytes of RGB, and what the picture was.
+def decode(image_px: int, content: bytes | str) -> tuple[bytes, Picture | str]:
+    """Decode a picture: image_px * image_px * 3 bytes of RGB, and what the picture was.
 
-    Raises DataError with the reason if there is no picture in it that can be used.
+    content: a file's bytes, or why there are none. Gives no pixels and the reason where there is no
+    picture in it that can be used.
     """
-    coarse, mode, size = _decoded(content, SKETCH_PX)
-    is_whole = coarse.width == min(size)
-    fine = coarse if is_whole or image_px <= SKETCH_PX else _decoded(content, image_px)[0]
+    try:
+        if isinstance(content, str):
+            raise DataError(content)
+        coarse, mode, size = _decoded(content, SKETCH_PX)
+        is_whole = coarse.width == min(size)
+        fine = coarse if is_whole or image_px <= SKETCH_PX else _decoded(content, image_px)[0]
+    except DataError as error:
+        return b"", reason_of(error)
     if fine.width != image_px:
         fine = fine.resize((image_px, image_px), Image.Resampling.BILINEAR)
     sha256 = hashlib.sha256(content).hexdigest()
@@ -179,19 +185,6 @@ def _as_rgb(picture: Image.Image) -> Image.Image:
             allowed="RGB, grey, palette, CMYK, with or without alpha",
         )
     return picture.convert("RGB")
-
-
-def decode(image_px: int, content: bytes | str) -> tuple[bytes, Picture | str]:
-    """Give what `read_picture` does; no pixels and the reason where it cannot be used.
-
-    content: a file's bytes, or why there are none.
-    """
-    if isinstance(content, str):
-        return b"", content
-    try:
-        return read_picture(content, image_px)
-    except DataError as error:
-        return b"", reason_of(error)
 
 
 def reason_of(error: DataError) -> str:

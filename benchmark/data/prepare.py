@@ -18,7 +18,7 @@ from benchmark.data import dataset, splits
 from benchmark.data.archive import Source, open_source
 from benchmark.data.dataset import FaceSet, Placement
 from benchmark.data.duplicates import count_duplicates
-from benchmark.data.labelled import FAIRFACE_SHEET, Scan, scan_source
+from benchmark.data.labelled import FAIRFACE_SHEET, Layout, Scan, scan_source
 from benchmark.data.labels import LABELS, Given, parse_name
 from benchmark.data.pictures import Picture, decode, pixel_digest, write_pixels
 from benchmark.data.progress import OnProgress, in_parallel, keep_quiet
@@ -46,7 +46,7 @@ def prepare(
     image_px: int = 100,
     name: str | None = None,
     table: Path | None = None,
-    layout: str | None = None,
+    layout: Layout | None = None,
     labels: Sequence[Path] = (),
     given: Given | None = None,
     datasheet: str = "",
@@ -83,12 +83,10 @@ def prepare(
     by_table = scan.labels or {}
     if datasheet or by_table.get("layout") == "fairface":
         about["datasheet"] = datasheet or FAIRFACE_SHEET
-    final, is_new = data_dir / name, False
-    if not final.exists():
-        if placement is not None:
-            dataset.check_same_faces(scan.table, placement.table)
-        write = partial(_write, opened, scan, about, placement, on_progress)
-        is_new = dataset.write_once(final, write, on_progress)
+    if placement is not None:
+        dataset.check_same_faces(scan.table, placement.table)
+    write, final = partial(_write, opened, scan, about, placement, on_progress), data_dir / name
+    is_new = dataset.write_once(final, write, on_progress)
     faces = dataset.open_faces(final)
     if placement is None:
         splits.check_split_version(faces)

@@ -229,11 +229,8 @@ def check_labelled(
     short = [TASK_TITLES[task] for task in tasks if not all(counts[task].values())]
     if short:
         there = [TASK_TITLES[task] for task in TASKS if (table[task] != MISSING).any()]
-        lacking = [title for title in short if title not in there]
         raise DataError(
-            f"no face of the data set is labelled with {', '.join(lacking)}"
-            if lacking
-            else f"the data set has too few faces labelled with {', '.join(short)}",
+            f"too few faces, or none, are labelled with {', '.join(short)}",
             allowed=f"experiments of {', '.join(there)}",
             fix="`facebench list` shows which experiments predict one task alone",
         )

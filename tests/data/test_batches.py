@@ -64,13 +64,13 @@ def test_faces_too_many_for_a_device_stay_in_memory(monkeypatch: pytest.MonkeyPa
 
 
 def augmented(images: torch.Tensor, augmentation: Augmentation, seed: int = 1) -> torch.Tensor:
-    draws = batches.draw(augmentation, len(images), torch.Generator().manual_seed(seed))
+    draws = batches.draw_epoch(augmentation, [len(images)], torch.Generator().manual_seed(seed))
     return batches.changed(images, augmentation, draws)
 
 
 def test_half_of_the_faces_are_mirrored_whole_in_the_widest_words() -> None:
     flip = Augmentation(flip=True)
-    chosen = batches.draw(flip, 64, torch.Generator().manual_seed(4))["flip"] < 0.5
+    chosen = batches.draw_epoch(flip, [64], torch.Generator().manual_seed(4))["flip"] < 0.5
     # Of 64 fair coins, under 16 or over 48 heads has a probability of about 3e-5.
     assert 16 <= int(chosen.sum()) <= 48
     for height, width, word in (
@@ -106,7 +106,7 @@ def test_an_epochs_draws_are_those_of_its_batches_one_after_another() -> None:
     everything = Augmentation(flip=True, rotation_degrees=5, contrast=0.1, brightness=0.1)
     epoch = batches.draw_epoch(everything, [4, 3], torch.Generator().manual_seed(2))
     generator = torch.Generator().manual_seed(2)
-    first, second = batches.draw(everything, 4, generator), batches.draw(everything, 3, generator)
+    first, second = (batches.draw_epoch(everything, [n], generator) for n in (4, 3))
     assert set(epoch) == {"flip", "rotation", "contrast", "brightness"}
     for name, values in epoch.items():
         assert torch.equal(values, torch.cat([first[name], second[name]]))

@@ -171,7 +171,6 @@ def test_layouts_and_tables_that_do_not_fit_are_refused_and_leave_nothing(tmp_pa
     table.write_text("file,age,gender,race\nq0.jpg,25,male,White\n")
     in_names = "was given for faces whose names"
     cases: list[tuple[dict[str, Any], str]] = [
-        ({"layout": "celeba"}, "no layout 'celeba'.*utkface, fairface, table"),
         ({"layout": "table"}, "has no table of labels"),
         ({"labels": [tmp_path / "none.csv"]}, "there is no table of labels"),
         ({"layout": "fairface"}, "holds no fairface_label_train.csv"),

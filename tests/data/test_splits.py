@@ -164,5 +164,5 @@ def test_a_subset_or_a_task_without_a_face_is_refused() -> None:
     table = subset_table().assign(race=0)
     with pytest.raises(DataError, match="no face of the subset 'women_indian'"):
         splits.subset_parts(table, WHOLE, Subset(gender="female", race="Indian"), seed=0)
-    with pytest.raises(DataError, match="no face of the data set is labelled with race"):
+    with pytest.raises(DataError, match="too few faces, or none, are labelled with race"):
         splits.labelled_parts(table.assign(race=MISSING), WHOLE, ["gender", "race"])

@@ -17,8 +17,8 @@ from safetensors.torch import save
 
 from benchmark.data.archive import open_source
 from benchmark.data.drawn import draw_faces
-from benchmark.data.pictures import read_picture
-from benchmark.errors import BenchmarkError, WeightsError
+from benchmark.data.pictures import Picture, decode
+from benchmark.errors import BenchmarkError, DataError, WeightsError
 from benchmark.models.weight_formats import read_weight_file
 from tests.data.sources import encoded, faces, tar_of, zip_of
 
@@ -59,7 +59,9 @@ def read_picture_file(path: Path) -> object:
     content = path.read_bytes()
     if content.startswith(b"\x89PNG") and len(content) % 2:
         content = with_checksums(content)
-    return read_picture(content, 100)
+    if not isinstance(found := decode(100, content)[1], Picture):
+        raise DataError(found)
+    return found
 
 
 def with_checksums(content: bytes) -> bytes:
