@@ -46,29 +46,25 @@ Sides = tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_], npt.NDArray[np.intp]
 """Which faces each seed of group and reference predicts right, and the faces' clusters."""
 
 
-def drawn(setting: Setting, gain: float, random: np.random.Generator) -> Sides:
-    """Draw one comparison, with a true difference of `gain`."""
+def many(setting: Setting, gain: float, n: int) -> list[Sides]:
+    """Draw n comparisons, with a true difference of `gain`."""
+    random, drawn = np.random.default_rng(0), []
     n_pictures = setting.n_faces - setting.n_faces // 20
     picture = np.arange(setting.n_faces) % n_pictures
-    shared = np.sqrt(SHARED) * random.standard_normal(n_pictures)
-    sides = []
-    for k, sd, more in zip(setting.n_seeds, setting.seed_sds, (gain, 0.0), strict=True):
-        own = np.sqrt(OF_NETWORK) * random.standard_normal(n_pictures)
-        noise = np.sqrt(1 - SHARED - OF_NETWORK) * random.standard_normal((k, n_pictures))
-        # Drawn as accuracies, so that their mean over seeds is the true one.
-        rates = np.clip(ACCURACY + more + sd * random.standard_normal((k, 1)), 0.01, 0.99)
-        sides.append((shared + own + noise < stats.norm.ppf(rates))[:, picture])
-    return sides[0], sides[1], picture
-
-
-def many(setting: Setting, gain: float, n: int, seed: int = 0) -> list[Sides]:
-    """Draw n comparisons."""
-    random = np.random.default_rng(seed)
-    return [drawn(setting, gain, random) for _ in range(n)]
+    for _ in range(n):
+        shared = np.sqrt(SHARED) * random.standard_normal(n_pictures)
+        sides = []
+        for k, sd, more in zip(setting.n_seeds, setting.seed_sds, (gain, 0.0), strict=True):
+            own = np.sqrt(OF_NETWORK) * random.standard_normal(n_pictures)
+            noise = np.sqrt(1 - SHARED - OF_NETWORK) * random.standard_normal((k, n_pictures))
+            # Drawn as accuracies, so that their mean over seeds is the true one.
+            rates = np.clip(ACCURACY + more + sd * random.standard_normal((k, 1)), 0.01, 0.99)
+            sides.append((shared + own + noise < stats.norm.ppf(rates))[:, picture])
+        drawn.append((sides[0], sides[1], picture))
+    return drawn
 
 
 def compared(setting: Setting, gain: float, n: int) -> list[Difference]:
-    """Compare n drawn pairs of run groups."""
     return [difference_of(*sides) for sides in many(setting, gain, n)]
 
 
@@ -80,12 +76,10 @@ def faces_alone(
 
 
 def rejected(found: list[Difference]) -> float:
-    """Give the share of comparisons that are significant by themselves."""
     return float(np.mean([item.p <= ALPHA for item in found]))
 
 
 def covered(found: list[Difference], gain: float) -> float:
-    """Give the share of intervals that hold the true difference."""
     return float(np.mean([item.low <= gain <= item.high for item in found]))
 
 

@@ -5,7 +5,6 @@ At the end, the most confident errors and possible label errors, by hand.
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ import pandas as pd
 import pytest
 
 from benchmark.errors import RunError
-from benchmark.evaluation import artifacts, figures
+from benchmark.evaluation import artifacts
 from benchmark.evaluation.artifacts import RebuiltRecord, is_scored, rescore
 from benchmark.evaluation.metrics import SCORING_VERSION, score
 from benchmark.evaluation.predictions import (
@@ -25,14 +24,8 @@ from benchmark.evaluation.predictions import (
 from benchmark.files import file_lock, write_json
 from benchmark.record import RunRecord
 from benchmark.tasks import TASKS
-from tests.evaluation.test_figures import CAPTION, texts
-from tests.made_runs import (
-    RunBuilder,
-    an_experiment,
-    answered,
-    made_up_faces,
-    made_up_predictions,
-)
+from tests import made_runs as conftest
+from tests.made_runs import RunBuilder, an_experiment, made_up_predictions
 
 GENDER = an_experiment(tasks=("gender",))
 SKILLS = {"age_group": 1.0, "gender": 1.5, "race": 1.2}
@@ -69,16 +62,11 @@ def test_everything_is_made_from_the_predictions_alone(record: RunRecord) -> Non
     metrics = again(record).metrics
     costs = {k: v for k, v in metrics.items() if "cost/" in k}
     assert metrics == score(read_predictions(record.predictions_path)).metrics | costs
-    assert costs == {
-        "cost/seconds": 200.0, "cost/images_per_second": 500.0, "cost/peak_memory_mib": 800.0,
-        "cost/parameters": 722_496, "cost/trainable_parameters": 12_345, "cost/gmacs": 0.05,
-    }  # fmt: skip
+    assert (len(costs), costs["cost/seconds"], costs["cost/gmacs"]) == (6, 200.0, 0.05)
     confusion = stored(record, "confusion_gender.json")
     for counts, shares in zip(confusion["counts"], confusion["shares"], strict=True):
         assert shares == pytest.approx(np.array(counts) / sum(counts))
-    calibration = stored(record, "calibration.json")
-    found = calibration["tasks"]["gender"]
-    assert calibration["fitted_on"] == "val"
+    found = stored(record, "calibration.json")["tasks"]["gender"]
     assert found["temperature"] == metrics["selected/val/gender/temperature"]
     assert found["ece"]["test"] == metrics["test/gender/ece"]
     # What is missing is null in JSON, and comes back as missing.
@@ -123,26 +111,11 @@ def test_what_cannot_be_scored_is_refused(record: RunRecord, runs: RunBuilder) -
     refused("cannot be read: No such file")
 
 
-def test_a_run_without_test_faces_has_validation_numbers_alone(runs: RunBuilder) -> None:
-    predictions = made_up_predictions({"gender": 1.5}, n=160).query("part == 'val'")
-    record = runs.done(GENDER, predictions)
-    rescore(record)
-    assert again(record).metrics["selected/val/gender/accuracy"] > 0
-    assert "calibration.json" in contents(record)
-    assert "gaps.csv" not in contents(record)
-
-
-def odd_faces(n: int, *, all_right: bool) -> pd.DataFrame:
-    """Predict n women of one age group and race, for validation and again for test."""
-    faces = made_up_faces(n).assign(age_group=2, gender=1, race=0)
-    parts = (answered(faces, [all_right] * n, ["gender"], part=p) for p in ("val", "test"))
-    return pd.concat(parts, ignore_index=True)
-
-
 def test_odd_test_sets_have_intervals_and_figures_and_no_crash(runs: RunBuilder) -> None:
+    women = conftest.exact_predictions(40, 40, n=40, tasks=["gender"]).query("gender == 1")
     odd = {
-        "one face, wrong": odd_faces(1, all_right=False),
-        "one class, all right": odd_faces(40, all_right=True),
+        "one face, wrong": conftest.exact_predictions(0, 0, n=1, tasks=["gender"]),
+        "one class, all right": women,
         "one cluster": made_up_predictions({"gender": 1.0}, n=160).assign(cluster=3),
     }
     for seed, (case, predictions) in enumerate(odd.items()):
@@ -156,7 +129,7 @@ def test_odd_test_sets_have_intervals_and_figures_and_no_crash(runs: RunBuilder)
 
 
 def seeds_of(runs: RunBuilder, *, n: int = 160) -> list[RunRecord]:
-    """Two finished seeds with near-duplicates among the test faces, in no order of their names."""
+    """Two seeds with near-duplicates among the test faces, in no order of their names."""
     records = []
     for seed in (0, 1):
         table = made_up_predictions(SKILLS, n=n, seed=seed).iloc[::-1]
@@ -209,7 +182,7 @@ def test_numbers_computed_from_predictions_equal_the_kept_ones_and_write_nothing
 
 def gender_table(labels: list[int], women: list[float], part: str = "test") -> pd.DataFrame:
     """Predict faces named by their place from the probability of being female."""
-    faces = made_up_faces(len(labels)).assign(gender=labels)
+    faces = conftest.made_up_faces(len(labels)).assign(gender=labels)
     answers = {"gender": np.column_stack([1 - np.array(women), women])}
     return predictions_table(faces, part, answers)
 
@@ -221,7 +194,6 @@ def test_the_most_confident_errors_come_first_and_right_predictions_never() -> N
     assert rows == [["00001.jpg", "male", "female"], ["00002.jpg", "female", "male"]]
     assert found["probability"].tolist() == pytest.approx([0.95, 0.6])
     assert found["probability_of_label"].tolist() == pytest.approx([0.05, 0.4])
-    assert artifacts.mistakes(gender_table([1], [0.9])).empty
 
 
 def test_possible_label_errors_by_hand() -> None:
@@ -229,38 +201,19 @@ def test_possible_label_errors_by_hand() -> None:
     # so of male 0.9, 0.6, 0.7, mean 0.733. Face 2 is labelled female and predicted male at 0.9:
     # sure. No male label is predicted female.
     table = gender_table([1, 1, 1, 0, 0, 0], [0.9, 0.8, 0.1, 0.1, 0.4, 0.3])
-    before = table.copy()
-    found = artifacts.label_suspects(table)
-    pd.testing.assert_frame_equal(table, before)  # labels are never changed
-    assert list(found.columns) == list(artifacts.SUSPECT_COLUMNS)
-    (row,) = found.to_dict("records")
+    (row,) = artifacts.label_suspects(table).to_dict("records")
     assert (row["file"], row["label"], row["contradicted_by"]) == ("00002.jpg", "female", "male")
     numbers = [row[name] for name in ("probability_of_label", "probability", "margin")]
     assert numbers == pytest.approx([0.1, 0.9, 0.8])
 
 
-def test_the_widest_margin_comes_first_in_a_list_that_somebody_can_look_at() -> None:
+def test_the_widest_margin_comes_first_and_other_faces_are_in_no_list() -> None:
     found = artifacts.label_suspects(gender_table([0, 0, 0, 1], [0.7, 0.95, 0.8, 0.6]))
     assert found["file"].tolist() == ["00001.jpg", "00002.jpg", "00000.jpg"]
     assert found["rank"].tolist() == [1, 2, 3]
-    long = gender_table([0] * 300 + [1], [0.9] * 300 + [0.6])
-    assert len(artifacts.label_suspects(long)) == artifacts.SUSPECTS_PER_TASK
     for why, table in {
         "below the usual probability": gender_table([1, 0, 0], [0.45, 0.1, 0.1]),
         "validation faces": gender_table([0, 1], [0.9, 0.6], part="val"),
         "a class nobody is labelled with": gender_table([0, 0], [0.99, 0.2]),
     }.items():
         assert artifacts.label_suspects(table).empty, why
-
-
-def test_the_sheet_shows_each_possible_error_with_both_classes() -> None:
-    table = made_up_predictions({"age_group": 1.0, "race": 1.2}, n=900)
-    suspects, files = artifacts.label_suspects(table), table["file"].unique()
-    pixels = np.full((len(files), 8, 8, 3), 128, dtype=np.uint8)
-    faces: Any = SimpleNamespace(table=pd.DataFrame({"file": files}), pixels=lambda: pixels)
-    figure = figures.contact_sheet(suspects, faces, CAPTION)
-    first = suspects[suspects["task"] == "race"].iloc[0]
-    assert f"label {first['label']}\npredicted {first['contradicted_by']}" in texts(figure)
-    assert figures.CAUTION in texts(figure)
-    shown = suspects.groupby("task").size().clip(upper=figures.FACES_PER_TASK).sum()
-    assert len(figure.axes[0].images) == shown > 16

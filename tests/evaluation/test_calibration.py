@@ -97,10 +97,8 @@ def test_the_error_that_chance_gives_by_hand() -> None:
 def simulated(
     shift: float, random: np.random.Generator, clusters: np.ndarray | None = None, *, n: int = 600
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw faces that are right less often than stated, by `shift` of what is above 0.3.
-
-    Gives probabilities of five classes, the first the most probable, and labels.
-    """
+    """Draw probabilities of five classes, the first the most probable, and labels: right less
+    often than stated, by `shift` of what is above 0.3."""
     stated = 0.3 + 0.7 * random.beta(4, 1.5, n)
     luck = random.random(n)
     if clusters is not None:

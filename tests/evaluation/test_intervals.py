@@ -61,16 +61,6 @@ def test_faces_that_do_not_count_change_nothing() -> None:
     assert np.isnan(cluster_bootstrap(padded[40:], np.arange(60))).all()
 
 
-def test_bootstrap_covers_the_truth_at_the_stated_rate() -> None:
-    # 400 samples of 200 clusters of 1 to 3 faces that are right together, at a true rate of 0.8.
-    # The count of hits has a standard error of sqrt(0.95 * 0.05 / 400) = 1.1 points.
-    random = np.random.default_rng(6)
-    clusters = np.repeat(np.arange(200), random.integers(1, 4, 200))
-    samples = (random.random((200, 400)) < 0.8).astype(float)[clusters]
-    low, high = cluster_bootstrap(samples, clusters)
-    assert 0.93 <= ((low <= 0.8) & (high >= 0.8)).mean() <= 0.97
-
-
 def test_resamples_that_are_all_alike_say_nothing() -> None:
     assert np.isnan([intervals.spread(np.full(10, value)) for value in (0.5, np.nan)]).all()
     assert intervals.spread(np.array([0.0, 1.0, np.nan])) == pytest.approx((0.025, 0.975))

@@ -88,11 +88,12 @@ def test_a_bad_table_is_refused_with_the_reason(table: pd.DataFrame, tmp_path: P
         spoil(table).to_csv(path, index=False)
         with pytest.raises(RunError, match=reason):
             read_predictions(path)
+    path.unlink()
     with pytest.raises(RunError, match="the part of face"):
-        write_predictions(tmp_path / "new.csv", table.assign(part="train"))
-    assert not (tmp_path / "new.csv").exists()
+        write_predictions(path, table.assign(part="train"))
+    assert not path.exists()
     for content, reason in ((None, "no predictions"), ("", "cannot be"), ('a,"b\nc', "cannot be")):
-        path.unlink() if content is None else path.write_text(content)
+        _ = content is None or path.write_text(content)
         with pytest.raises(RunError, match=reason):
             read_predictions(path)
 

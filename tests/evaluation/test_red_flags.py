@@ -6,8 +6,12 @@ from typing import Any
 import pytest
 
 from benchmark.errors import RunError
-from benchmark.evaluation import red_flags as flags
-from benchmark.evaluation.red_flags import acknowledge, flag_state, red_flags
+from benchmark.evaluation.red_flags import (
+    UTKFACE_SPLIT_DIGESTS,
+    acknowledge,
+    flag_state,
+    red_flags,
+)
 from benchmark.files import write_json
 from benchmark.record import RunRecord
 from tests.made_runs import RunBuilder, an_experiment, build, exact_predictions
@@ -29,32 +33,21 @@ def test_only_what_is_above_its_task_s_limit_raises_a_flag() -> None:
     (flag,) = red_flags(about(), GOOD)
     assert str(flag) == "age group 83.0 % is above 83 %"
     assert red_flags(about(), {**GOOD, "test/age_group/accuracy": 0.83}) == ()
-    metrics = {f"test/{task}/accuracy": 0.985 for task in ("age_group", "gender", "race")}
-    assert [flag.task for flag in red_flags(about(), metrics)] == ["age_group", "gender", "race"]
 
 
 def test_other_faces_and_other_tests_raise_none() -> None:
-    other: tuple[dict[str, Any], ...] = (
-        {"drawn": True},
-        {"leaky": True},
-        {"name": "fairface-100"},
-        {"subset": {"gender": "female"}},
-    )
+    other = {"drawn": True}, {"leaky": True}, {"name": "other"}, {"subset": {"gender": "female"}}
     for changes in other:
-        assert red_flags(about(**changes), GOOD) == (), changes
-    renamed = about(name="faces", split_digest=flags.UTKFACE_SPLIT_DIGESTS[0])
+        assert red_flags(about(**changes), GOOD) == (), changes  # type: ignore[arg-type]
+    renamed = about(name="faces", split_digest=UTKFACE_SPLIT_DIGESTS[0])
     assert len(red_flags(renamed, GOOD)) == 1
-
-
-def flagged_run(runs: RunBuilder, **options: Any) -> RunRecord:
-    return runs.done(MTL, exact_predictions(60, 90), **options)
 
 
 def test_a_flagged_row_stays_unranked_until_every_seed_is_acknowledged(runs: RunBuilder) -> None:
     def rows() -> Any:
         return build(runs.records(), [MTL, OTHER], "utkface-100").tables[0].rows
 
-    first, second = (flagged_run(runs, seed=seed) for seed in (0, 1))
+    first, second = (runs.done(MTL, exact_predictions(60, 90), seed=seed) for seed in (0, 1))
     runs.done(MTL, exact_predictions(60, 70), seed=2)
     runs.done(OTHER, exact_predictions(50, 50))
     found = [(row.name, row.rank, row.stopped) for row in rows()]
@@ -70,11 +63,10 @@ def test_a_flagged_row_stays_unranked_until_every_seed_is_acknowledged(runs: Run
     assert row.red_flag.startswith("RED FLAG, acknowledged on 2026-11-24: Looked at by hand")
     stored = json.loads((first.folder / "acknowledged.json").read_text())
     assert (stored["when"], stored["why"]) == (WHEN, "Looked at by hand")
-    assert stored["red_flags"][0] == {"task": "age_group", "accuracy": 0.9, "above": 0.83}
 
 
 def test_an_acknowledgement_is_of_these_very_predictions(runs: RunBuilder) -> None:
-    record = flagged_run(runs)
+    record = runs.done(MTL, exact_predictions(60, 90))
     acknowledge(record, "Looked at", WHEN)
     content = json.loads((record.folder / "metrics.json").read_text())
     write_json(record.folder / "metrics.json", content | {"predictions_sha256": "00" * 32})
@@ -82,7 +74,9 @@ def test_an_acknowledgement_is_of_these_very_predictions(runs: RunBuilder) -> No
 
 
 def test_what_cannot_be_acknowledged(runs: RunBuilder) -> None:
-    flagged, usual = flagged_run(runs), runs.done(OTHER, exact_predictions(60, 80))
+    flagged, usual = (
+        runs.done(item, exact_predictions(60, n)) for item, n in ((MTL, 90), (OTHER, 80))
+    )
     with pytest.raises(RunError, match=r"no reason is given.*--why"):
         acknowledge(flagged, "  ", WHEN)
     with pytest.raises(RunError, match="raises no red flag"):

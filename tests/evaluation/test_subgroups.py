@@ -21,13 +21,11 @@ FACES = pd.DataFrame({"age_group": [0, 0, 1, 1], "gender": [0, 0, 1, 1], "race":
 def faces_of(
     genders: npt.ArrayLike, races: npt.ArrayLike = 0, clusters: npt.ArrayLike | None = None
 ) -> pd.DataFrame:
-    """Make faces of age group 2 with these labels."""
     table = pd.DataFrame({"age_group": 2, "gender": genders, "race": races})
     return table.assign(cluster=np.arange(len(table)) if clusters is None else clusters)
 
 
 def of_rates(numbers: list[int], rates: list[float]) -> np.ndarray:
-    """Give so many faces each, of which these shares are right."""
     return np.concatenate([np.arange(n) < r * n for n, r in zip(numbers, rates, strict=True)])
 
 
@@ -109,7 +107,6 @@ def test_two_groups_have_about_the_interval_of_agresti_and_caffo() -> None:
     row = gaps_of(faces_of([0] * 400 + [1] * 400), of_rates([400, 400], [0.75, 0.9])).loc["gender"]
     assert row["gap_low"] == pytest.approx(0.0976, abs=0.004)
     assert row["gap_high"] == pytest.approx(0.2010, abs=0.001)
-    assert row["ratio_low"] < row["ratio"] < row["ratio_high"] < 1
 
 
 def test_small_and_empty_groups_are_counted_and_never_ranked() -> None:
@@ -166,10 +163,8 @@ RATES = {
 
 
 def simulated_gaps(name: str, *, clustered: bool, repeats: int) -> pd.DataFrame:
-    """Predict 600 faces, 60 of each gender and race, again and again at these rates.
-
-    Gives whether each interval held the truth, and whether p was 0.05 or less, per prediction.
-    """
+    """Predict 600 faces, 60 of each gender and race, again and again at these rates; tell whether
+    each interval held the truth, and whether p was 0.05 or less."""
     random = np.random.default_rng(11)
     rates = RATES[name]
     # Where clustered, every second picture is there twice, with one label and one prediction.
