@@ -37,6 +37,7 @@ SCHEMA: Final = 1
 TUNED: Final = "tuned"
 FOLD: Final = re.compile(r"-fold([0-4])(?=-|$)")
 ENTRY_POINT_GROUP: Final = "facebench.experiments"
+NOT_REGISTERED: Final = "not registered"
 MOST_NAMES: Final = 20
 """Of a kind of definition, that a message lists."""
 
@@ -150,9 +151,8 @@ def _reading(where: str) -> Iterator[None]:
         yield
     except BenchmarkError as error:
         source = f"{where}: {error.source}" if error.source else where
-        raise ExperimentError(
-            error.found, allowed=error.allowed, source=source, fix=error.fix
-        ) from error
+        found, allowed, fix = error.found, error.allowed, error.fix
+        raise ExperimentError(found, allowed=allowed, source=source, fix=fix) from error
     # A definition file is code, often someone else's: it may raise anything.
     except Exception as error:  # noqa: BLE001
         found = f"definitions cannot be loaded: {type(error).__name__}: {error}"
@@ -284,20 +284,23 @@ def folds_of(names: Iterable[str]) -> dict[str, Experiment]:
     return {name: item for name, item in found.items() if item.name == name}
 
 
-def counterparts_of(mtl: Experiment) -> dict[str, Experiment | None]:
-    """Give the single-task counterpart (STL) of an MTL experiment per task; None without one.
+def why_no_counterpart(one: Experiment, other: Experiment | None) -> str:
+    """Say why two experiments are not trained alike but for the tasks; empty where they are.
 
-    What bears its name and is trained otherwise, as the study's own were, is none.
+    What bears the name of a counterpart and is trained otherwise, as the study's own were, is none.
     """
-    if len(mtl.head.tasks) == 1:
-        return {}
-    known = _registered().experiments
-    found = {task: known.get(mtl.counterpart_name(task)) for task in mtl.head.tasks}
+    if other is None:
+        return NOT_REGISTERED
     parts = ("backbone", "recipe", "protocol", "subset")
-    return {
-        task: stl if all(getattr(mtl, part) == getattr(stl, part, None) for part in parts) else None
-        for task, stl in found.items()
-    }
+    differing = [part for part in parts if getattr(one, part) != getattr(other, part)]
+    return f"no counterpart, its {' and '.join(differing)} differ" if differing else ""
+
+
+def counterparts_of(mtl: Experiment) -> dict[str, Experiment | None]:
+    """Give the single-task counterpart (STL) of an MTL experiment per task; None without one."""
+    tasks, known = mtl.head.tasks, _registered().experiments
+    found = {task: known.get(mtl.counterpart_name(task)) for task in tasks if len(tasks) > 1}
+    return {task: None if why_no_counterpart(mtl, stl) else stl for task, stl in found.items()}
 
 
 def _looked_up(kind: str, name: str, known: dict[str, Definition]) -> Definition:

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-import numpy as np
 import pandas as pd
 
 from benchmark.comparison import wording as words
@@ -124,8 +123,9 @@ def arrange(runs: Iterable[Run], query: LeaderboardQuery) -> Leaderboard:
     ]
     finished: dict[Setting, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
     for table in found:
-        for row in (row for row in table.rows if row.runs and not row.runs[0].ad_hoc):
-            finished[table.setting][row.name].append(row)
+        for row in table.rows:
+            if row.runs and not row.runs[0].ad_hoc:
+                finished[table.setting][row.name].append(row)
     # Those shown may be compared with others that are not.
     wanted = {name for item in query.experiments for name in counterpart_names(item).values()}
     wanted |= {item.compare_with for item in query.experiments if item.compare_with}
@@ -139,9 +139,8 @@ def arrange(runs: Iterable[Run], query: LeaderboardQuery) -> Leaderboard:
                     finished[setting][name].append(done_row(name, done))
     pairs: list[RowPair] = []
     for table in found if query.compared else ():
-        done_rows = [row for row in table.rows if row.runs]
-        first = next((row for row in done_rows if row.rank and row.scores), None)
-        for row in done_rows:
+        first = next((row for row in table.rows if row.rank and row.scores), None)
+        for row in table.rows:
             pairs += row_pairs(row, first, finished[table.setting], known)
     outcomes = compare_rows(pairs)
     tables = []
@@ -163,7 +162,7 @@ def arrange(runs: Iterable[Run], query: LeaderboardQuery) -> Leaderboard:
         suites={suite.name: suite.experiments for suite in query.suites},
         drawn=any(setting.drawn for setting in settings),
         tables=tuple(tables),
-        notes=(*query.notes, *left_out, *_reading_notes(tables, families)),
+        notes=(*query.notes, *left_out, *_reading_notes(tables)),
         limits=words.limitations(ours),
     )
 
@@ -280,7 +279,7 @@ def _ranked(rows: Sequence[Row]) -> list[Row]:
     return ranked + [row for row in rows if not row.runs]
 
 
-def _reading_notes(tables: Sequence[BoardTable], families: Families) -> Iterator[str]:
+def _reading_notes(tables: Sequence[BoardTable]) -> Iterator[str]:
     """Say how the intervals, seeds and differences of these very tables are to be read."""
     rows = [row for table in tables for row in table.rows]
     done = [row for row in rows if row.status == "done"]
@@ -296,15 +295,13 @@ def _reading_notes(tables: Sequence[BoardTable], families: Families) -> Iterator
             "experiment; their intervals are Wilson's. Where a side has one seed, one run is "
             "compared with one run, of the lowest seed that both have."
         )
-        shared = 0  # Test faces beyond the first of each cluster.
-        made = (run for ours in families.values() for runs in ours.values() for run in runs)
-        for run in (run for run in made if run.done):
-            with contextlib.suppress(RunError, KeyError):
-                metrics = run.record.metrics
-                shared = max(shared, int(metrics["test/n_faces"] - metrics["test/n_clusters"]))
+        scored = [run.record.metrics for row in done for run in row.runs]
+        numbers = [it for it in scored if "test/n_clusters" in it]
+        # Test faces beyond the first of each cluster.
+        shared = max((it["test/n_faces"] - it["test/n_clusters"] for it in numbers), default=0)
         if shared:
             yield (
-                f"{shared} test faces are near-duplicates of others there; Wilson's interval "
+                f"{shared:.0f} test faces are near-duplicates of others there; Wilson's interval "
                 "counts them as independent and is a little too narrow."
             )
     if any(len(row.seeds) > 1 for row in done):
@@ -366,44 +363,46 @@ def stability_tables(
     library = Library(tuple(runs), {item.name: item for item in experiments}, {})
     tables: dict[tuple[Setting, str], list[dict[str, Any]]] = defaultdict(list)
     for item in experiments:
-        groups: dict[tuple[Setting, int, str], list[Run]] = defaultdict(list)
+        groups: dict[Setting, dict[tuple[int, str], list[Run]]] = defaultdict(dict)
         for run in library.runs_of(item.name, any_fold=True) if item.protocol.fold is None else ():
             if run.done and not run.leaky:
                 protocol = dataclasses.replace(run.setting.protocol, fold=None)
                 setting = dataclasses.replace(run.setting, protocol=protocol)
-                groups[setting, run.trainer_version, str(run.weights_sha256)].append(run)
-        best: dict[Setting, tuple[int, int, list[Run]]] = {}
-        for (setting, trainer, _), ours in groups.items():
-            n_folds = len({run.setting.protocol.fold for run in ours} - {None})
-            if n_folds and (n_folds, trainer) > best.get(setting, (0, 0))[:2]:
-                best[setting] = n_folds, trainer, ours
-        for setting, (_, _, ours) in best.items():
-            tables[setting, item.task_label].append(_stability_row(item, ours))
+                key = run.trainer_version, str(run.weights_sha256)
+                groups[setting].setdefault(key, []).append(run)
+        for setting, several in groups.items():
+            ours = max(several.values(), key=lambda runs: (_n_folds(runs), runs[0].trainer_version))
+            if _n_folds(ours):
+                tables[setting, item.task_label].append(_stability_row(item, ours))
     kinds: list[str] = [*KINDS]
     ordered = sorted(tables.items(), key=lambda item: (str(item[0][0]), kinds.index(item[0][1])))
     return [(setting, _with_fold_ranks(pd.DataFrame(rows))) for (setting, _), rows in ordered]
 
 
+def _n_folds(runs: Sequence[Run]) -> int:
+    return len({run.setting.protocol.fold for run in runs} - {None})
+
+
 def _stability_row(experiment: Experiment, runs: Sequence[Run]) -> dict[str, Any]:
-    numbers = pd.DataFrame(
-        [{name: run.record.metrics.get(name, np.nan) for name in STABILITY_NUMBERS} for run in runs]
-    )
+    metrics = pd.DataFrame([dict(run.record.metrics) for run in runs])
+    numbers = metrics.reindex(columns=list(STABILITY_NUMBERS))
     fold = pd.Series([run.setting.protocol.fold for run in runs], dtype="Int64")
     folds = numbers.groupby(fold).mean()
-    row: dict[str, Any] = {
+    whole = folds if len(folds) == N_FOLDS else folds.iloc[:0]
+    ends = {
+        "fixed": numbers[fold.isna()].mean(),
+        "mean": whole.mean(skipna=False),
+        "sd": whole.std(skipna=False),
+    }
+    return {
         "name": experiment.name,
         "tasks": "+".join(experiment.head.tasks),
         "n_folds": len(folds),
         "seeds": int(fold.value_counts().min()),
         "fixed_seeds": int(fold.isna().sum()),
-        "by_fold": folds.iloc[:, 0].tolist() if len(folds) == N_FOLDS else None,
+        "by_fold": whole.iloc[:, 0].tolist() or None,
+        **{f"{name}/{end}": ends[end][name] for name in STABILITY_NUMBERS for end in ends},
     }
-    for name in STABILITY_NUMBERS:
-        whole = len(folds) == N_FOLDS and folds[name].notna().all()
-        row[f"{name}/fixed"] = numbers[name][fold.isna()].mean()
-        row[f"{name}/mean"] = folds[name].mean() if whole else np.nan
-        row[f"{name}/sd"] = folds[name].std() if whole else np.nan
-    return row
 
 
 def _with_fold_ranks(table: pd.DataFrame) -> pd.DataFrame:
@@ -430,15 +429,14 @@ def stability_cells(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     heads = ["experiment", "rank: fixed → folds", "seeds: fixed / folds"]
     heads += [f"{heading}: fixed / folds" for heading in shown.values()]
     rows = []
-    for row in table.to_dict("records"):
+    for row in table.astype(object).where(table.notna(), None).to_dict("records"):
         rank = "{rank_fixed:.0f} → {rank_folds:.0f} ({rank_lowest:.0f}–{rank_highest:.0f})"
-        if np.isnan(row["rank_folds"]):
+        if row["rank_folds"] is None:
             some = row["n_folds"] < N_FOLDS
             rank = "{n_folds} of 5 folds" if some else "fixed split not run"
         cells = [row["name"], rank.format_map(row), f"{row['fixed_seeds']} / {row['seeds']}"]
         for number in shown:
             fixed, mean, sd = (row[f"{number}/{end}"] for end in ("fixed", "mean", "sd"))
-            folds = words.NOTHING if np.isnan(mean) else words.with_sd(mean, sd)
-            cells.append(f"{words.NOTHING if np.isnan(fixed) else words.percent(fixed)} / {folds}")
+            cells.append(f"{words.percent(fixed)} / {words.with_sd(mean, sd)}")
         rows.append(cells)
     return heads, rows

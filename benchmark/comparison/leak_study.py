@@ -19,7 +19,7 @@ from benchmark.comparison import wording as words
 from benchmark.comparison.library import Library, NotRun, RunGroup
 from benchmark.comparison.statistics import difference_of
 from benchmark.errors import RunError
-from benchmark.evaluation.predictions import read_predictions, read_run_predictions
+from benchmark.evaluation.predictions import predictions_on, read_run_predictions
 from benchmark.experiment.definition import Experiment
 from benchmark.tasks import TASK_TITLES, TASKS, TaskName
 
@@ -85,10 +85,8 @@ def leak_study(library: Library, experiments: Sequence[Experiment], dataset: str
         _network(label, ours, firsts[label]) for label, ours in groups.items() if PUBLISHED in ours
     ]
     if not networks:
-        raise RunError(
-            f"no network was run under the protocol `published` on {dataset}",
-            fix="`facebench run --suite leak --seeds 0,1,2` makes such runs",
-        )
+        nothing = f"no network was run under the protocol `published` on {dataset}"
+        raise RunError(nothing, fix="`facebench run --suite leak --seeds 0,1,2` makes such runs")
     missing = [
         text for label, texts in absent.items() for text in (texts if label in groups else [label])
     ]
@@ -156,19 +154,10 @@ def _side(group: RunGroup) -> Side:
 def _on_common_faces(group: RunGroup, honest: Side) -> Side:
     """Score leaky models on the leak-free test faces; RunError where a run lacks them."""
     side = {task: honest[task][["cluster"]].copy() for task in group.tasks}
+    files = pd.Index(list(_files(side)))
     for run in group.runs:
-        parts = [read_predictions(run.record.predictions_path).query("part == 'test'")]
-        if run.record.outside_path.is_file():
-            parts.append(read_predictions(run.record.outside_path))
-        table = pd.concat(parts).drop_duplicates("file").set_index("file")
+        table = predictions_on(run.record, files)
         for task, frame in side.items():
-            if not frame.index.isin(table.index).all():
-                raise RunError(
-                    f"leaky run {run.short_identity} holds no predictions on the leak-free test "
-                    "faces of the other runs",
-                    source=str(run.record.outside_path),
-                    fix="Remove the run's folder and run the experiment again",
-                )
             frame[run.record.seed] = (table[task] == table[f"{task}_pred"])[frame.index]
     return side
 

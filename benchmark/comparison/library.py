@@ -249,29 +249,22 @@ class Library:
             names = [*self.experiments, *self.suites]
             near = difflib.get_close_matches(argument, names, n=3, cutoff=0.5)
             guess = f"Did you mean {', '.join(near)}? " if near else ""
-            raise RunError(
-                f"{argument!r} is no run here, no experiment and no suite",
-                allowed="at least 8 digits of a run's id, the name of an experiment or of a suite",
-                fix=f"{guess}`facebench list` shows the names, `facebench leaderboard --json` the "
-                "ids",
-            )
+            nothing = f"{argument!r} is no run here, no experiment and no suite"
+            allowed = "at least 8 digits of a run's id, the name of an experiment or of a suite"
+            fix = f"{guess}`facebench list` shows the names, `facebench leaderboard --json` the ids"
+            raise RunError(nothing, allowed=allowed, fix=fix)
         if len(found) > 1:
-            raise RunError(
-                f"{argument} is the beginning of {len(found)} runs",
-                allowed=", ".join(run.record.identity[: len(argument) + 4] for run in found),
-            )
+            several = ", ".join(run.record.identity[: len(argument) + 4] for run in found)
+            raise RunError(f"{argument} is the beginning of {len(found)} runs", allowed=several)
         return found[0]
 
     def group_of_run(self, run: Run) -> RunGroup:
         """Give a run that was named by its id; raise RunError if it is not done."""
         name, seed = run.name, run.record.seed
         if not run.done:
-            raise RunError(
-                f"run {run.short_identity} of {name} is not done: {why_not_done(run)}",
-                allowed="a finished run",
-                source=str(run.record.folder),
-                fix=f"`facebench run {name} --seeds {seed}` resumes it",
-            )
+            found = f"run {run.short_identity} of {name} is not done: {why_not_done(run)}"
+            fix, source = f"`facebench run {name} --seeds {seed}` resumes it", run.record.folder
+            raise RunError(found, allowed="a finished run", source=str(source), fix=fix)
         mark = ", ad hoc" if run.ad_hoc else ""
         label = f"{name} seed {seed} (run {run.record.identity[:8]}{mark})"
         remarks = ("ad hoc: changed on the command line",) if run.ad_hoc else ()
@@ -367,33 +360,29 @@ def choose_dataset(library: Library, arguments: Iterable[str], asked: str | None
     experiments were run on, photographed faces before synthetic ones.
     """
     found: dict[str, list[str]] = defaultdict(list)
-    meant = {argument: library.meant(argument) for argument in arguments}
-    runs = {argument: item.setting for argument, item in meant.items() if isinstance(item, Run)}
-    for argument, setting in runs.items():
-        found[setting.dataset].append(argument)
-    for name in (name for item in meant.values() if not isinstance(item, Run) for name in item):
-        for place in library.datasets_of(name):
-            found[place].append(name)
+    named, of_runs = list(arguments), set[str]()
+    for argument in named:
+        if isinstance(meant := library.meant(argument), Run):
+            of_runs.add(meant.setting.dataset)
+            found[meant.setting.dataset].append(argument)
+        else:
+            for name in meant:
+                for place in library.datasets_of(name):
+                    found[place].append(name)
     drawn = {run.setting.dataset for run in library.runs if run.setting.drawn}
-    candidates = list({setting.dataset for setting in runs.values()})
-    candidates = candidates or [name for name in found if name not in drawn] or [*found]
+    candidates = list(of_runs or found.keys() - drawn or found)
     if asked is not None:
         candidates = named_dataset(asked, found)
     if len(candidates) == 1:
         return candidates[0]
     if candidates:
         said = " and ".join(f"{', '.join(found[name])} on {name}" for name in sorted(candidates))
-        raise RunError(
-            f"the runs are on different data sets: {said}",
-            allowed="one data set",
-            fix="Choose one with --dataset",
-        )
+        several, fix = f"the runs are on different data sets: {said}", "Choose one with --dataset"
+        raise RunError(several, allowed="one data set", fix=fix)
     on = f" on the data set {asked!r}" if found else ""
-    raise RunError(
-        f"nothing of {', '.join(meant)} was run{on}",
-        allowed=", ".join(sorted(found)),
-        fix="`facebench run NAME --seeds 0,1,2` makes runs to compare",
-    )
+    nothing = f"nothing of {', '.join(named)} was run{on}"
+    fix = "`facebench run NAME --seeds 0,1,2` makes runs to compare"
+    raise RunError(nothing, allowed=", ".join(sorted(found)), fix=fix)
 
 
 State = Literal["claimed", "interrupted", "failed", "damaged", "queued", "absent", "done"]

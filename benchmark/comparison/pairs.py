@@ -24,11 +24,11 @@ from benchmark.evaluation.intervals import cluster_bootstrap, wilson
 from benchmark.evaluation.predictions import RunPredictions
 from benchmark.evaluation.subgroups import macro_f1
 from benchmark.experiment.definition import Experiment
+from benchmark.registry import NOT_REGISTERED, why_no_counterpart
 from benchmark.tasks import TASKS, TaskName
 
 Kind = Literal["first", "defined", "all", "twins"]
 NO_TASK: Final = "no task in common"
-NOT_REGISTERED: Final = "not registered"
 SHARED: Final = "the same runs"
 QUESTIONS: Final[dict[Kind, tuple[Family, str]]] = {
     "first": ("named", "Each against the first"),
@@ -83,15 +83,6 @@ def counterpart_names(experiment: Experiment) -> dict[TaskName, str]:
     return {tasks[0]: f"mtl-{experiment.name.removeprefix(f'{tasks[0]}-')}"}
 
 
-def why_no_counterpart(one: Experiment, other: Experiment | None) -> str:
-    """Say why two experiments are not trained alike but for the tasks; empty where they are."""
-    if other is None:
-        return NOT_REGISTERED
-    parts = ("backbone", "recipe", "protocol", "subset")
-    differing = [part for part in parts if getattr(one, part) != getattr(other, part)]
-    return f"no counterpart, its {' and '.join(differing)} differ" if differing else ""
-
-
 def counterparts_plan(
     library: Library, named: Sequence[RunGroup | NotRun], dataset: str, tasks: Sequence[TaskName]
 ) -> PairPlan:
@@ -101,36 +92,31 @@ def counterparts_plan(
         mtl = library.experiments.get(group.label)
         if mtl is None or len(mtl.head.tasks) == 1 or isinstance(group, NotRun):
             continue
-        for task, name in counterpart_names(mtl).items():
-            if task in tasks:
-                why = why_no_counterpart(mtl, library.experiments.get(name))
-                stl = NotRun(name, why) if why else library.run_group(name, dataset)
-                if isinstance(stl, NotRun):
-                    plan.gaps.append(words.Gap(group.label, name, stl.why, task))
-                else:
-                    plan.pairs.append((stl, group, (task,)))
+        for task in (task for task in mtl.head.tasks if task in tasks):
+            name = mtl.counterpart_name(task)
+            why = why_no_counterpart(mtl, library.experiments.get(name))
+            stl = NotRun(name, why) if why else library.run_group(name, dataset)
+            if isinstance(stl, NotRun):
+                plan.gaps.append(words.Gap(group.label, name, stl.why, task))
+            else:
+                plan.pairs.append((stl, group, (task,)))
     return plan
 
 
 @dataclass
 class Book:
-    """The predictions of run groups on their test faces, each file read once, damaged or not."""
+    """The predictions of run groups on their test faces, each file read once."""
 
     tasks: tuple[TaskName, ...] = TASKS
-    _read: dict[tuple[str, ...], RunPredictions | RunError] = field(default_factory=dict)
+    _read: dict[tuple[str, ...], RunPredictions] = field(default_factory=dict)
 
     def predictions(self, group: RunGroup) -> RunPredictions:
         """Read a group's predictions of the tasks in question; RunError where they cannot be."""
-        if (found := self._read.get(group.identities)) is None:
+        if group.identities not in self._read:
             tasks = [task for task in group.tasks if task in self.tasks]
-            try:
-                found = stored.read_run_predictions([run.record for run in group.runs], tasks)
-            except RunError as error:
-                found = error
-            self._read[group.identities] = found
-        if isinstance(found, RunError):
-            raise found
-        return found
+            records = [run.record for run in group.runs]
+            self._read[group.identities] = stored.read_run_predictions(records, tasks)
+        return self._read[group.identities]
 
     def difference(self, reference: RunGroup, group: RunGroup, task: TaskName) -> Difference:
         """Compare two groups; RunError where that would not be fair, or cannot be done."""
@@ -212,11 +198,8 @@ def judge_lines(asked: Iterable[Asked]) -> list[words.TaskComparison | RunError]
                 found[key] = error
         line = {"reference": one, "group": other, "task": task, "difference": found[key]}
         outcomes.append((family, (frozenset(key[:2]), task), line))
-    judged = statistics.judge(
-        (family, pair, line["difference"])
-        for family, pair, line in outcomes
-        if isinstance(line["difference"], Difference)
-    )
+    made = [item for item in outcomes if isinstance(item[2]["difference"], Difference)]
+    judged = statistics.judge((family, pair, line["difference"]) for family, pair, line in made)
     # The same pair the other way round shares all but the sign of its difference.
     return [
         line["difference"]
@@ -411,12 +394,11 @@ def row_pairs(
 
 def _most_alike(row: Row, candidates: Sequence[Row]) -> Row | None:
     """Give the row of an experiment with our trainer and weight file, and then with most seeds."""
-    mine = row.runs[0]
 
     def likeness(other: Row) -> tuple[bool, bool, int, str]:
-        run = other.runs[0]
-        same_trainer = run.trainer_version == mine.trainer_version
-        same_weights = run.weights_sha256 == mine.weights_sha256
+        ours, run = row.runs[0], other.runs[0]
+        same_weights = run.weights_sha256 == ours.weights_sha256
+        same_trainer = run.trainer_version == ours.trainer_version
         return same_trainer, same_weights, len(other.runs), run.record.family
 
     return max((other for other in candidates if other.scores), key=likeness, default=None)

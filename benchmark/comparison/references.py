@@ -25,10 +25,10 @@ from benchmark.comparison.pairs import group_scores
 from benchmark.comparison.rows import CombinedScore, Row, TaskScore, all_tasks, worst_group
 from benchmark.data.dataset import FaceSet, prepared_datasets
 from benchmark.data.progress import OnProgress, keep_quiet
-from benchmark.data.replays import replayed_parts
-from benchmark.data.splits import PartName, Rows, labelled_parts, parts_of, subset_parts
+from benchmark.data.splits import PartName, Rows
 from benchmark.errors import BenchmarkError, DataError
 from benchmark.evaluation import predictions as stored
+from benchmark.evaluation.artifacts import rows_by_part
 from benchmark.evaluation.intervals import Floats, cluster_bootstrap
 from benchmark.evaluation.subgroups import SMALL_GROUP, subgroup_table
 from benchmark.files import canonical_json, write_json
@@ -182,11 +182,9 @@ def ceiling_row(table: pd.DataFrame, tasks: Sequence[TaskName]) -> Row | None:
     found = noise[(noise["files"] == NEAR) & noise["task"].isin(tasks)].set_index("task")
     if found["ceiling"].isna().any():
         return None
-    bounds = found[["ceiling", "ceiling_low", "ceiling_high"]].astype(float).loc[list(tasks)]
-    scores = {
-        task: TaskScore(value, low, high, None)
-        for task, (value, low, high) in zip(tasks, bounds.to_numpy().tolist(), strict=True)
-    }
+    names = ["ceiling", "ceiling_low", "ceiling_high"]
+    bounds = found.loc[list(tasks), names].astype(float).to_numpy().tolist()
+    scores = {task: TaskScore(*ends, None) for task, ends in zip(tasks, bounds, strict=True)}
     independent = ", ".join(
         f"{TASK_TITLES[task]} {100 * float(found['independent_ceiling'][task]):.1f}"
         for task in tasks
@@ -215,18 +213,20 @@ class References:
 
     @cached_property
     def _prepared(self) -> Mapping[tuple[str, str], FaceSet]:
-        try:
+        with contextlib.suppress(DataError):
             found = prepared_datasets(self.data_dir)
-        except DataError:
-            return {}
-        return {(faces.name, faces.split_digest): faces for faces in found}
+            return {(faces.name, faces.split_digest): faces for faces in found}
+        return {}
 
     def rows(self, setting: Setting, tasks: tuple[TaskName, ...]) -> Sequence[Row]:
         """Give the reference rows of a table, those that can be known here."""
         rows: list[Row | None] = []
         faces = self._prepared.get((setting.dataset, setting.split_digest))
-        parts = _parts(faces, setting, tasks) if faces is not None else None
-        if faces is not None and parts is not None:
+        parts: Mapping[PartName, Rows] = {}
+        with contextlib.suppress(DataError):  # A part without a face that is labelled for them.
+            if faces is not None:
+                parts = rows_by_part(faces, setting.protocol, tasks, setting.subset, seed=0)[1]
+        if faces is not None and parts:
             train, test = (faces.table.iloc[parts[part]] for part in ("train", "test"))
             rows.append(majority_row(train, test, tasks))
             if not (faces.drawn or setting.subset or setting.protocol.leaky):
@@ -245,7 +245,7 @@ class References:
                     fitted = self._fit(faces, parts, tasks if partly else TASKS, on, reader())
                     stored.write_predictions(folder / PREDICTIONS_FILE, fitted)
                     write_json(folder / ABOUT_FILE, content)
-        kept: list[tuple[str, Row]] = []
+        kept: list[Row] = []
         for path in sorted((self.runs_dir / "references").glob(f"*/{ABOUT_FILE}")):
             # What cannot be read is passed over.
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError, BenchmarkError):
@@ -253,10 +253,8 @@ class References:
                 fits = about["schema"] == SCHEMA and about["setting"] == _as_content(setting)
                 if fits and about.get("tasks", list(tasks)) == list(tasks):
                     predictions = stored.read_predictions(path.parent / PREDICTIONS_FILE)
-                    on = str(about["on"])
-                    kept.append((on, logistic_row(on, predictions, tasks)))
-        kept.sort(key=lambda item: (item[0] != ON_PIXELS, item[0]))
-        rows += [row for _, row in kept]
+                    kept.append(logistic_row(str(about["on"]), predictions, tasks))
+        rows += sorted(kept, key=lambda row: (not row.name.endswith(ON_PIXELS), row.name))
         return [row for row in rows if row is not None]
 
     def _readers(
@@ -315,23 +313,6 @@ class References:
             for part, found in answers.items()
         ]
         return pd.concat(tables, ignore_index=True)
-
-
-def _parts(
-    faces: FaceSet, setting: Setting, tasks: tuple[TaskName, ...]
-) -> Mapping[PartName, Rows] | None:
-    """Give the rows of each part, as the setting's runs on these tasks have them.
-
-    None where a part has no face that is labelled for them.
-    """
-    protocol, table = setting.protocol, faces.table
-    is_leaky = protocol.leaky
-    whole = replayed_parts(table, protocol.split) if is_leaky else parts_of(faces, protocol.fold)
-    try:
-        whole = labelled_parts(table, whole, tasks)
-    except DataError:
-        return None
-    return subset_parts(table, whole, setting.subset, seed=0)
 
 
 def _as_content(setting: Setting) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from benchmark.evaluation.predictions import Correctness, correctness_of
 from benchmark.evaluation.red_flags import flag_state, warning
 from benchmark.evaluation.subgroups import GAP_BY, SMALL_GROUP, By, group_codes, group_names
 from benchmark.experiment.definition import StudyRow
-from benchmark.tasks import COMBINED_WEIGHTS, TASK_TITLES, TASKS, TaskName
+from benchmark.tasks import COMBINED_WEIGHTS, TASK_TITLES, TaskName
 
 RowQuestion = Literal["counterpart", "defined", "first"]
 """Its single-task (or multi-task) counterpart, the one its definition names, the table's first."""
@@ -180,9 +180,14 @@ def done_row(
 
 def _summary(name: str, runs: Sequence[Run], remarks: Sequence[str], study: StudyRow | None) -> Row:
     first, metrics = runs[0], [run.record.metrics for run in runs]
-    tasks = [task for task in TASKS if task in first.definition["head"]["tasks"]]
+    tasks = [*RunGroup(name, tuple(runs)).tasks]
     tested = [t for t in tasks if all(f"test/{t}/accuracy" in values for values in metrics)]
-    table = _mean_subgroups(runs) if tested else pd.DataFrame(columns=["task", "by", "n"])
+    table = pd.DataFrame(columns=["task", "by", "n"])
+    if tested:
+        # Of the same faces, or their correctness is refused; the ends are those of the first.
+        tables = [run.record.subgroups() for run in runs]
+        accuracies = [other["accuracy"].to_numpy(dtype=np.float64) for other in tables]
+        table = tables[0].assign(accuracy=np.mean(accuracies, axis=0))
     own = table[(table["by"] == table["task"]) & (table["n"] > 0)]["task"].value_counts()
     alone = [task for task in tested if own.get(task) == 1]
     one_class = [
@@ -260,20 +265,6 @@ def mean_sd(values: Sequence[float]) -> tuple[float, float | None]:
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
-def _mean_subgroups(runs: Sequence[Run]) -> pd.DataFrame:
-    """Read the subgroups' accuracies, averaged over seeds; their ends are those of the first."""
-    tables = [run.record.subgroups() for run in runs]
-    table, keys = tables[0], ["task", "by", "group", "n"]
-    if any(not other[keys].equals(table[keys]) for other in tables[1:]):
-        raise RunError(
-            "two seeds of one experiment were tested on different faces",
-            allowed="the same test faces for all seeds of an experiment",
-            fix="Remove the folders of its runs and run the experiment again",
-        )
-    accuracies = [other["accuracy"].to_numpy(dtype=np.float64) for other in tables]
-    return table.assign(accuracy=np.mean(accuracies, axis=0))
-
-
 def worst_group(subgroups: pd.DataFrame, tasks: Sequence[TaskName]) -> WorstGroup | None:
     """Find the subgroup of 30 faces or more with the lowest accuracy; the first such on a tie.
 
@@ -321,5 +312,5 @@ def _with_intervals(row: Row) -> Row:
 
 def all_tasks(known: Correctness, tasks: Sequence[TaskName]) -> Floats:
     """Give values of single faces whose mean is the combined accuracy; (n_runs, n_faces)."""
-    values = np.stack([known.values(task) for task in tasks])
-    return np.average(values, axis=0, weights=[COMBINED_WEIGHTS[task] for task in tasks])
+    weights = [COMBINED_WEIGHTS[task] for task in tasks]
+    return np.average([known.values(task) for task in tasks], axis=0, weights=weights)

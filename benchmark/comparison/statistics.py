@@ -127,7 +127,7 @@ def difference_of(group: npt.ArrayLike, reference: npt.ArrayLike, clusters: Labe
     n_clusters = int(codes.max()) + 1
     scale = n_clusters / max(n_clusters - 1, 1) / n_faces**2
     # Never below one face of one side alone: that no face differs here proves no equality.
-    of_faces = scale * max(float(np.square(_by_cluster(per_face - mean, codes)).sum()), 1.0)
+    of_faces = scale * max(float(np.square(np.bincount(codes, per_face - mean)).sum()), 1.0)
     variance, spread = of_faces, of_faces**2 / max(n_clusters - 1, 1)
     of_seeds = 0.0
     if min(n_seeds) > 1:
@@ -159,11 +159,6 @@ def difference_of(group: npt.ArrayLike, reference: npt.ArrayLike, clusters: Labe
     )
 
 
-def _by_cluster(values: Floats, codes: npt.NDArray[np.intp]) -> Floats:
-    """Add up values (n_faces,) by cluster; (n_clusters,)."""
-    return np.asarray(np.bincount(codes, weights=values), dtype=np.float64)
-
-
 def _seed_variances(
     values: Floats, codes: npt.NDArray[np.intp], scale: float
 ) -> tuple[float, float]:
@@ -172,7 +167,7 @@ def _seed_variances(
     rates = values.mean(axis=1, keepdims=True)
     deviations = values - rates
     noise = deviations - deviations.mean(axis=0)
-    sums = np.stack([_by_cluster(of_seed, codes) for of_seed in noise])
+    sums = np.stack([np.bincount(codes, of_seed) for of_seed in noise])
     within = scale * float(np.square(sums).sum()) / (n_seeds - 1) / n_seeds
     return float(rates.var(ddof=1)) / n_seeds, within
 

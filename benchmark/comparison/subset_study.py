@@ -6,23 +6,20 @@ is compared with the single network on all test faces that both were tested on. 
 one family.
 """
 
-import os
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, Final, Literal
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from benchmark.comparison import wording as words
 from benchmark.comparison.library import Library, RunGroup, files_of_several
 from benchmark.comparison.statistics import Difference, Judged, judge, paired_difference
 from benchmark.errors import RunError
-from benchmark.evaluation.predictions import RunPredictions, read_predictions, read_run_predictions
+from benchmark.evaluation.predictions import RunPredictions, predictions_on, read_run_predictions
 from benchmark.experiment.definition import Experiment, Subset
-from benchmark.record import RunRecord
 from benchmark.tasks import CLASS_NAMES, TaskName
 
 Training = Literal["subset", "everyone", "size_matched"]
@@ -83,10 +80,8 @@ def subset_study(library: Library, experiments: Sequence[Experiment], dataset: s
             }
             subsets.append({"title": title, "n_test": n_test, "groups": results})
     if not subsets:
-        raise RunError(
-            f"no subset has finished runs of two run groups on {dataset}",
-            fix="`facebench run --suite subsets --seeds 0,1,2` makes them",
-        )
+        nothing = f"no subset has finished runs of two run groups on {dataset}"
+        raise RunError(nothing, fix="`facebench run --suite subsets --seeds 0,1,2` makes them")
     whole = {item.head.tasks: groups.get(item.name)
              for item in reversed(experiments) if item.subset is None}  # fmt: skip
     systems = []
@@ -150,12 +145,9 @@ def _system(router: Router, groups: Sequence[RunGroup], found: Differences) -> V
     alone = RunPredictions(faces, {TASK: alone.predicted[TASK][:, both]})
     places = pd.Index(sent.faces["file"]).get_indexer(faces["file"])
     chosen, label = sent.predicted[router][:, places], sent.faces[router].to_numpy()[places]
-    experts = np.array(
-        [
-            [_on_all_faces(run.record, faces) for run in group.of_seeds(seeds).runs]
-            for group in specialists
-        ]
-    )
+    own = ((run.record for run in group.of_seeds(seeds).runs) for group in specialists)
+    files, column = pd.Index(faces["file"]), f"{TASK}_pred"
+    experts = np.array([[predictions_on(it, files)[column] for it in records] for records in own])
     routed, oracle = (
         np.take_along_axis(experts, np.broadcast_to(to, chosen.shape)[None], axis=0)[0]
         for to in (chosen, label)
@@ -172,22 +164,6 @@ def _system(router: Router, groups: Sequence[RunGroup], found: Differences) -> V
     }
 
 
-def _on_all_faces(record: RunRecord, faces: pd.DataFrame) -> npt.NDArray[np.int64]:
-    """Read a specialist's predictions on all test faces, its own and those outside its subset."""
-    own = read_run_predictions([record], (TASK,))
-    outside = read_predictions(record.outside_path)
-    inside = pd.Series(own.predicted[TASK][0], index=own.faces["file"])
-    predicted = pd.concat([inside, outside.set_index("file")[f"{TASK}_pred"]])
-    if not faces["file"].isin(predicted.index).all():
-        raise RunError(
-            f"run {record.identity[:12]} has predictions on {len(predicted)} test faces and not on "
-            f"the {len(faces)} of the single network",
-            source=str(record.outside_path),
-            fix="Remove the run's folder and run the experiment again",
-        )
-    return np.asarray(predicted.loc[faces["file"]].to_numpy(), dtype=np.int64)
-
-
 def subset_page(study: Values) -> words.StudyPage:
     """Write the study as sentences, tables and figures."""
     missing, compared = study["missing"], study["compared"]
@@ -200,10 +176,7 @@ def subset_page(study: Values) -> words.StudyPage:
         "difference in pp. One seed a side: McNemar's exact test, of these two trainings alone.",
     ]
     if missing:
-        shared = os.path.commonprefix(missing).rpartition("-")[0] + "-"
-        rest = ", ".join(name.removeprefix(shared) for name in missing)
-        several = len(missing) > 1 and shared != "-"
-        notes.append(f"Not run: {f'{shared}… {rest}' if several else ', '.join(missing)}.")
+        notes.append(f"Not run: {', '.join(missing)}.")
     results = [group for item in study["subsets"] for group in item["groups"].values()]
     results += [system["single"] for system in study["systems"]]
     plain = [

@@ -145,8 +145,8 @@ def joined(words: Iterable[str]) -> str:
 
 def remarks_of(row: "Row") -> tuple[str, ...]:
     """Give a row's remarks, a leak first, then a red flag."""
-    first = ((LEAKY_REMARK,) if row.leaky else ()) + ((row.red_flag,) if row.red_flag else ())
-    return (*first, *row.remarks)
+    first = (LEAKY_REMARK * row.leaky, row.red_flag)
+    return (*filter(None, first), *row.remarks)
 
 
 def rank_text(row: "Row") -> str:

@@ -24,10 +24,10 @@ from benchmark.errors import RunError
 from benchmark.evaluation import metrics
 from benchmark.evaluation import predictions as stored_predictions
 from benchmark.evaluation.calibration import subgroup_errors
-from benchmark.evaluation.fairness import gender_gap_table, rate_table
 from benchmark.evaluation.metrics import SCORING_VERSION, Scores, score
 from benchmark.evaluation.predictions import predicted_tasks, probability_columns
-from benchmark.experiment.definition import Experiment
+from benchmark.evaluation.subgroups import gender_gap_table, rate_table
+from benchmark.experiment.definition import Experiment, Protocol, Subset
 from benchmark.files import canonical_json, file_lock, lock_owner, sha256_of, write_json, write_text
 from benchmark.record import SCHEMA, RunRecord
 from benchmark.tasks import CLASS_NAMES, MISSING, TaskName
@@ -149,24 +149,34 @@ def faces_of(record: RunRecord, prepared: Iterable["FaceSet"]) -> "FaceSet | Non
     return next(alike, None)
 
 
-def parts_of_run(
-    experiment: Experiment, seed: int, faces: "FaceSet"
-) -> tuple[dict[PartName, Rows], dict[PartName, Rows]]:
-    """Give the rows of a run's faces by part: of the whole split, and those that it trains, is
-    selected and tested on, which a subset makes fewer."""
-    protocol, table = experiment.protocol, faces.table
-    replayed = protocol.leaky
-    whole = replayed_parts(table, protocol.split) if replayed else parts_of(faces, protocol.fold)
-    whole = labelled_parts(table, whole, experiment.head.tasks)
-    return whole, subset_parts(table, whole, experiment.subset, seed)
+PartRows = dict[PartName, Rows]
+
+
+def parts_of_run(experiment: Experiment, seed: int, faces: "FaceSet") -> tuple[PartRows, PartRows]:
+    """Give the rows of a run's faces by part, as rows_by_part does."""
+    tasks, subset = experiment.head.tasks, experiment.subset
+    return rows_by_part(faces, experiment.protocol, tasks, subset, seed)
+
+
+def rows_by_part(
+    faces: "FaceSet",
+    protocol: Protocol,
+    tasks: Sequence[TaskName],
+    subset: Subset | None,
+    seed: int,
+) -> tuple[PartRows, PartRows]:
+    """Give the rows of faces by part: of the whole split, and those that a run trains, is selected
+    and tested on, which a subset makes fewer; DataError where a part has no face of a task."""
+    table, leaky = faces.table, protocol.leaky
+    whole = replayed_parts(table, protocol.split) if leaky else parts_of(faces, protocol.fold)
+    whole = labelled_parts(table, whole, tasks)
+    return whole, subset_parts(table, whole, subset, seed)
 
 
 def _costs(about: Mapping[str, Any], done: Mapping[str, Any]) -> dict[str, float]:
-    costs = {name: done[name] for name in ("seconds", "images_per_second", "peak_memory_mib")} | {
-        "parameters": about["parameters"]["total"],
-        "trainable_parameters": about["parameters"]["trainable"],
-        "gmacs": about["multiply_adds"] / 1e9,
-    }
+    costs = {name: done[name] for name in ("seconds", "images_per_second", "peak_memory_mib")}
+    costs |= {"parameters": about["parameters"]["total"], "gmacs": about["multiply_adds"] / 1e9}
+    costs["trainable_parameters"] = about["parameters"]["trainable"]
     return {f"{COST}{name}": float(value) for name, value in costs.items()}
 
 
@@ -183,9 +193,15 @@ def write_artifacts(
     """
     folder, about, predictions = record.folder, record.about, _read(record)
     scores = score(predictions)
-    write_json(folder / "calibration.json", _calibration(scores))
+    tasks = {
+        task: {name: value for name, value in vars(found).items() if name != "reliability"}
+        for task, found in scores.calibration.items()
+    }
+    applied = "nowhere: stored for whoever asks for it"
+    calibration = {"schema": SCHEMA, "fitted_on": "val", "applied": applied, "tasks": tasks}
+    write_json(folder / "calibration.json", calibration)
     if len(scores.subgroups):
-        means: Sequence[float | None] = ()
+        means = None
         if faces is not None and training is not None:
             means = metrics.mean_ages_of(faces.table.iloc[training])
         write_test_tables(folder, scores, predictions, means)
@@ -209,22 +225,8 @@ def write_artifacts(
     return scores
 
 
-def _calibration(scores: Scores) -> dict[str, Any]:
-    """Give the quality of each task's probabilities, and the temperature fitted on validation."""
-    tasks = {
-        task: {
-            "temperature": found.temperature, "temperature_is_at_an_end": found.at_end,
-            "ece": found.error, "ece_tempered": found.error_tempered,
-            "ece_by_chance": found.by_chance, "nll": found.nll, "brier": found.brier,
-        }
-        for task, found in scores.calibration.items()
-    }  # fmt: skip
-    applied = "nowhere: stored for whoever asks for it"
-    return {"schema": SCHEMA, "fitted_on": "val", "applied": applied, "tasks": tasks}
-
-
 def write_test_tables(
-    folder: Path, scores: Scores, predictions: pd.DataFrame, mean_ages: Sequence[float | None] = ()
+    folder: Path, scores: Scores, predictions: pd.DataFrame, mean_ages: pd.Series | None = None
 ) -> None:
     """Write the tables that follow from predictions of test faces.
 
@@ -244,7 +246,7 @@ def write_test_tables(
     aged = test[(test["age"] != MISSING) & (test["age_group"] != MISSING)]
     if "age_group" in tasks and len(aged):
         tables["age_edges"] = metrics.accuracy_by_edge(aged)
-        if any(mean is not None for mean in mean_ages):
+        if mean_ages is not None and mean_ages.notna().any():
             tables["age_years"] = metrics.errors_in_years(aged, mean_ages)
     for task, matrix in scores.confusion.items():
         shares = [(row / n).tolist() if (n := row.sum()) else [None] * len(row) for row in matrix]
@@ -268,7 +270,7 @@ def mistakes(predictions: pd.DataFrame) -> pd.DataFrame:
         wrong = _named(predictions, task).query("truth != predicted")
         surest = wrong.sort_values(["probability", "file"], ascending=[False, True])
         tables.append(surest.head(MISTAKES_PER_TASK))
-    return pd.DataFrame(pd.concat(tables, ignore_index=True), columns=list(MISTAKE_COLUMNS))
+    return pd.concat(tables, ignore_index=True)[list(MISTAKE_COLUMNS)]
 
 
 def label_suspects(predictions: pd.DataFrame) -> pd.DataFrame:

@@ -188,27 +188,27 @@ def tempered(probabilities: Floats, temperature: float) -> Floats:
 
 @dataclass(frozen=True)
 class Calibration:
-    """How good one task's probabilities are, and the temperature that corrects them best."""
+    """How good one task's probabilities are, and the temperature that corrects them best.
+
+    All but `reliability` stands in calibration.json under the same names.
+    """
 
     temperature: float | None
     """Fitted on the validation faces; None without any."""
-    error: dict[str, float]
+    temperature_is_at_an_end: bool
+    """Whether no temperature in between fits: all labels are as predicted, or none is."""
+    ece: dict[str, float]
     """Expected calibration error by part: `val`, `test`."""
-    error_tempered: dict[str, float]
+    ece_tempered: dict[str, float]
     """The same at the temperature."""
+    ece_by_chance: float | None
+    """Error of a network on these test faces that is right as often as it says; None without."""
     nll: dict[str, float]
     """Negative log-likelihood in nats by part."""
     brier: dict[str, float]
     """Brier score by part, 0 to 2."""
-    by_chance: float | None
-    """Error of a network on these test faces that is right as often as it says; None without."""
     reliability: pd.DataFrame
     """On test, the columns of RELIABILITY_COLUMNS."""
-
-    @property
-    def at_end(self) -> bool:
-        """Whether no temperature in between fits: all labels are as predicted, or none is."""
-        return self.temperature in TEMPERATURES
 
 
 def calibrate(parts: Mapping[str, tuple[Floats, Labels]]) -> Calibration:
@@ -224,11 +224,12 @@ def calibrate(parts: Mapping[str, tuple[Floats, Labels]]) -> Calibration:
             at_temperature[part] = calibration_error(softer, truth)
     return Calibration(
         temperature,
-        error={part: calibration_error(*values) for part, values in parts.items()},
-        error_tempered=at_temperature,
+        temperature_is_at_an_end=temperature in TEMPERATURES,
+        ece={part: calibration_error(*values) for part, values in parts.items()},
+        ece_tempered=at_temperature,
+        ece_by_chance=error_by_chance(test[0]) if test else None,
         nll={part: float(log_losses(*values).mean()) for part, values in parts.items()},
         brier={part: float(brier_losses(*values).mean()) for part, values in parts.items()},
-        by_chance=error_by_chance(test[0]) if test else None,
         reliability=reliability(*test) if test else pd.DataFrame(columns=[*RELIABILITY_COLUMNS]),
     )
 

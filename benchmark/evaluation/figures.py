@@ -222,9 +222,9 @@ def reliability_figure(calibration: dict[TaskName, Calibration], caption: Captio
         ends = (bins["accuracy"] - bins["low"], bins["high"] - bins["accuracy"])
         axes.errorbar(
             bins["confidence"], bins["accuracy"], yerr=np.maximum(ends, 0.0), fmt="o", ms=6,
-            color=COLOURS[task], label=f"calibration error {100 * found.error['test']:.1f} pp",
+            color=COLOURS[task], label=f"calibration error {100 * found.ece['test']:.1f} pp",
         )  # fmt: skip
-        expected = f"expected if calibrated: {100 * (found.by_chance or 0.0):.1f} pp"
+        expected = f"expected if calibrated: {100 * (found.ece_by_chance or 0.0):.1f} pp"
         axes.plot([], [], " ", label=expected)
         axes.set_title(TASK_TITLES[task].capitalize(), loc="left", size=11)
         axes.set_ylim(-0.02, 1.02)
@@ -264,18 +264,14 @@ def subgroups_figure(subgroups: pd.DataFrame, gaps: pd.DataFrame, caption: Capti
         overall = ours[ours["by"] == "all"].iloc[0]
         axes.axvspan(overall["low"], overall["high"], color=GRID, linewidth=0, zorder=0)
         axes.axvline(overall["accuracy"], color=FAINT, linewidth=1.2, zorder=1)
-        beside, place = axes.get_yaxis_transform(), 0
-        rows: list[int] = []
-        names: list[str] = []
-        for by in ROWS_BY:
+        beside = axes.get_yaxis_transform()
+        groups = pd.concat([ours[ours["by"] == by] for by in ROWS_BY], ignore_index=True)
+        # Before the groups of each division stands its heading.
+        groups["row"] = groups.index + 1 + groups["by"].map(ROWS_BY.index)
+        for by, row in groups.groupby("by")["row"].min().items():
             recall = " (recall)" if by == task else ""
             head = f"by {BY_TITLES[by]}{recall}: {_gap_text(gaps, task, by)}"
-            axes.text(0, place + 0.1, head, size=9, color=INK, va="center", transform=beside)
-            groups = ours[ours["by"] == by]
-            names += list(groups["group"])
-            rows += range(place + 1, place + 1 + len(groups))
-            place += 1 + len(groups)
-        groups = pd.concat([ours[ours["by"] == by] for by in ROWS_BY]).assign(row=rows)
+            axes.text(0, row - 0.9, head, size=9, color=INK, va="center", transform=beside)
         for n, accuracy, row in groups[["n", "accuracy", "row"]].itertuples(index=False):
             words = f"{100 * accuracy:.1f} %, n {n:,}" if n else "no faces"
             axes.text(1.02, row, words, size=9, color=INK if n else FAINT, va="center",
@@ -285,8 +281,9 @@ def subgroups_figure(subgroups: pd.DataFrame, gaps: pd.DataFrame, caption: Capti
         fills = [colour if n >= SMALL_GROUP else PAPER for n in known["n"]]
         axes.scatter(known["accuracy"], known["row"], 36, fills, edgecolors=colour, zorder=3)
         finish(axes, grid="x")
-        axes.set_yticks(rows, names if task == tasks[0] else [""] * len(names))
-        axes.set_ylim(place - 0.4, -0.5)
+        names = groups["group"] if task == tasks[0] else [""] * len(groups)
+        axes.set_yticks(groups["row"], names)
+        axes.set_ylim(len(groups) + len(ROWS_BY) - 0.4, -0.5)
         axes.xaxis.set_major_formatter(percent_ticks())
         all_faces = f"all {int(overall['n']):,} faces {100 * overall['accuracy']:.1f} %"
         axes.set_xlabel(f"{TASK_TITLES[task]} accuracy, {all_faces}", size=10)

@@ -87,10 +87,8 @@ def score(predictions: pd.DataFrame) -> Scores:
     if "val" in parts:
         metrics |= _validation_metrics(parts["val"], tasks)
     if "test" not in parts:
-        subgroups, gaps, intervals = (
-            pd.DataFrame(columns=list(names))
-            for names in (SUBGROUP_COLUMNS, groups.GAP_COLUMNS, INTERVAL_COLUMNS)
-        )
+        columns = SUBGROUP_COLUMNS, groups.GAP_COLUMNS, INTERVAL_COLUMNS
+        subgroups, gaps, intervals = (pd.DataFrame(columns=list(names)) for names in columns)
         return Scores(_existing(metrics), subgroups, gaps, intervals, {}, {}, calibration)
 
     test = parts["test"]
@@ -217,10 +215,8 @@ def _combined_row(confusion: Mapping[TaskName, Counts], again: Mapping[TaskName,
     span = spread(np.average(accuracies, axis=0, weights=weights))
     rates = {task: _rate("", np.trace(matrix), matrix.sum()) for task, matrix in confusion.items()}
     if np.isnan(span[0]):
-        low, high = (
-            combined({task: rate[3][end] for task, rate in rates.items()}) for end in (0, 1)
-        )
-        span = (low, high)
+        low, high = ({task: rate[3][end] for task, rate in rates.items()} for end in (0, 1))
+        span = combined(low), combined(high)
     value = combined({task: rate[1] for task, rate in rates.items()})
     return "test/combined", value, BOOTSTRAP, span
 
@@ -240,8 +236,7 @@ def _validation_metrics(validation: pd.DataFrame, tasks: Sequence[TaskName]) -> 
         faces = labelled(validation, task)
         truth, predicted = faces[task].to_numpy(), faces[f"{task}_pred"].to_numpy()
         metrics[f"{SELECTED}/{task}/macro_f1"] = groups.macro_f1(truth, predicted)
-        accuracies[task] = float((truth == predicted).mean())
-        metrics[f"{SELECTED}/{task}/accuracy"] = accuracies[task]
+        accuracies[task] = metrics[f"{SELECTED}/{task}/accuracy"] = (truth == predicted).mean()
     return metrics | {f"{SELECTED}/combined": combined(accuracies)}
 
 
@@ -249,12 +244,12 @@ def _calibration_metrics(calibration: Mapping[TaskName, Calibration]) -> Metrics
     """Name the temperature, the calibration error with it, and what chance alone gives."""
     metrics: Metrics = {}
     for task, found in calibration.items():
-        if found.temperature is not None and not found.at_end:
+        if found.temperature is not None and not found.temperature_is_at_an_end:
             metrics[f"{SELECTED}/{task}/temperature"] = found.temperature
-            if "test" in found.error_tempered:
-                metrics[f"test/{task}/ece_tempered"] = found.error_tempered["test"]
-        if found.by_chance is not None:
-            metrics[f"test/{task}/ece/chance"] = found.by_chance
+            if "test" in found.ece_tempered:
+                metrics[f"test/{task}/ece_tempered"] = found.ece_tempered["test"]
+        if found.ece_by_chance is not None:
+            metrics[f"test/{task}/ece/chance"] = found.ece_by_chance
     return metrics
 
 
@@ -299,12 +294,12 @@ def accuracy_by_edge(test: pd.DataFrame) -> pd.DataFrame:
     right = test["age_group_pred"] == test["age_group"]
     grouped = right.groupby(bins, observed=False)
     n_faces, n_right = grouped.size(), grouped.sum()
-    ends_of_interval = wilson(n_right.to_numpy(), n_faces.to_numpy())
-    values = (list(n_faces.index), n_faces, grouped.mean(), *ends_of_interval)
+    span = wilson(n_right.to_numpy(), n_faces.to_numpy())
+    values = (list(n_faces.index), n_faces, grouped.mean(), *span)
     return pd.DataFrame(dict(zip(AGE_EDGE_COLUMNS, map(np.asarray, values), strict=True)))
 
 
-def errors_in_years(test: pd.DataFrame, mean_ages: Sequence[float | None]) -> pd.DataFrame:
+def errors_in_years(test: pd.DataFrame, mean_ages: pd.Series) -> pd.DataFrame:
     """Give the mean absolute error in years of age groups that stand for their mean ages.
 
     mean_ages: of the training faces of each group, as mean_ages_of gives them; one without faces
@@ -314,9 +309,7 @@ def errors_in_years(test: pd.DataFrame, mean_ages: Sequence[float | None]) -> pd
     95 % interval. test: faces whose age in years and age group are known.
     """
     truth, ages = test["age_group"].to_numpy(), test["age"].to_numpy()
-    means = np.array([np.nan if mean is None else mean for mean in mean_ages])
-    known_means = np.flatnonzero(~np.isnan(means))
-    means = np.interp(np.arange(len(means)), known_means, means[known_means])
+    means = mean_ages.interpolate(limit_direction="both").to_numpy()
     years_of = {
         "predicted group": means[test["age_group_pred"].to_numpy()],
         "expected age": test[probability_columns("age_group")].to_numpy() @ means,
@@ -334,9 +327,7 @@ def errors_in_years(test: pd.DataFrame, mean_ages: Sequence[float | None]) -> pd
     return pd.DataFrame(rows, columns=list(AGE_YEARS_COLUMNS))
 
 
-def mean_ages_of(training: pd.DataFrame) -> list[float | None]:
-    """Average the age in years of the training faces of each age group; None for one without."""
+def mean_ages_of(training: pd.DataFrame) -> pd.Series:
+    """Average the age in years of the training faces of each age group; NaN for one without."""
     known = training[(training["age"] != MISSING) & (training["age_group"] != MISSING)]
-    means = known.groupby("age_group")["age"].mean()
-    labels = range(n_classes("age_group"))
-    return [float(means[label]) if label in means.index else None for label in labels]
+    return known.groupby("age_group")["age"].mean().reindex(range(n_classes("age_group")))

@@ -110,11 +110,6 @@ def predictions_table(
     table.insert(3, "part", part)
     for task in (task for task in TASKS if task in probabilities):
         values = np.asarray(probabilities[task], dtype=np.float64)
-        if values.shape != (len(table), n_classes(task)):
-            allowed = f"({len(table)}, {n_classes(task)}): a row per face, a column per class"
-            raise RunError(
-                f"probabilities of {task} have the shape {values.shape}", allowed=allowed
-            )
         table[f"{task}_pred"] = values.argmax(axis=1)
         table[probability_columns(task)] = values
     return _checked(table, source=f"predictions of part {part!r}")
@@ -132,8 +127,6 @@ def read_predictions(path: Path) -> pd.DataFrame:
     """Read and check a predictions table; raise RunError that names the first thing wrong."""
     try:
         table = pd.read_csv(path, dtype={"file": str, "part": str})
-    except FileNotFoundError as error:
-        raise RunError("there are no predictions", source=str(path), fix=_RERUN) from error
     except (OSError, ValueError) as error:
         found = f"the predictions cannot be read: {' '.join(str(error).split())}"
         raise RunError(found, source=str(path), fix=_RERUN) from error
@@ -143,14 +136,9 @@ def read_predictions(path: Path) -> pd.DataFrame:
 def check_unchanged(path: Path, scored_sha256: str, run: str) -> None:
     """Raise RunError where the predictions changed after they were scored: new numbers would make
     them look sound."""
-    try:
-        unchanged = sha256_of(path) == scored_sha256
-    except OSError as error:
-        found = f"the predictions of run {run} cannot be read: {error.strerror}"
-        raise RunError(found, source=str(path), fix=_RERUN) from error
-    if not unchanged:
-        found = f"the predictions of run {run} changed after they were scored"
-        allowed = f"sha256 {scored_sha256[:12]}…"
+    if not path.is_file() or sha256_of(path) != scored_sha256:
+        what = "changed after they were scored" if path.is_file() else "cannot be read"
+        found, allowed = f"the predictions of run {run} {what}", f"sha256 {scored_sha256[:12]}…"
         raise RunError(found, allowed=allowed, source=str(path), fix=_RERUN)
 
 
@@ -202,14 +190,13 @@ def _checked(table: pd.DataFrame, source: str) -> pd.DataFrame:
     unlabelled = (table[list(tasks)] == MISSING).all(axis=1)
     none = np.full(len(table), "missing")
     check(" and ".join(tasks), none, unlabelled, "a label of at least one predicted task")
-    highest: dict[str, float] = {"age": AGE_GROUP_UPPER_YEARS[-1], "cluster": np.inf}
+    highest = {"age": AGE_GROUP_UPPER_YEARS[-1], "cluster": np.iinfo(np.int32).max}
     highest |= {task: n_classes(task) - 1 for task in TASKS}
     highest |= {f"{task}_pred": n_classes(task) - 1 for task in tasks}
     for name, high in highest.items():
         low = 1 if name == "age" else 0
         numbers = pd.to_numeric(table[name], errors="coerce").to_numpy(dtype=np.float64)
         is_right = (numbers == np.floor(numbers)) & (numbers >= low) & (numbers <= high)
-        is_right &= np.isfinite(numbers)
         if name in optional:
             is_right |= numbers == MISSING
         check(name, table[name], ~is_right, f"whole numbers from {low} to {high}")
@@ -319,6 +306,23 @@ def read_run_predictions(records: Sequence[RunRecord], tasks: Sequence[TaskName]
         for task in tasks
     }
     return RunPredictions(tables[0][list(TESTED_COLUMNS)], predicted)
+
+
+def predictions_on(record: RunRecord, files: pd.Index) -> pd.DataFrame:
+    """Give a run's predictions on some faces by file: of its test part, and of faces outside it.
+
+    Raises RunError where it has none on one of them.
+    """
+    check_unchanged(record.predictions_path, record.predictions_sha256, record.identity[:12])
+    table = read_predictions(record.predictions_path).query("part == 'test'")
+    if record.outside_path.is_file():
+        table = pd.concat([table, read_predictions(record.outside_path)])
+    table = table.drop_duplicates("file").set_index("file")
+    if n_missing := int((~files.isin(table.index)).sum()):
+        which = f"{n_missing} of the {len(files)} test faces that it is compared on"
+        found = f"run {record.identity[:12]} has no predictions on {which}"
+        raise RunError(found, source=str(record.outside_path), fix=_RERUN)
+    return table.loc[files]
 
 
 def _other_faces(one: RunRecord, other: RunRecord, why: str = "") -> RunError:

@@ -13,11 +13,10 @@ import pandas as pd
 from benchmark.comparison.wording import joined, one_place, p_text
 from benchmark.errors import RunError
 from benchmark.evaluation.calibration import SUBGROUP_FACES
-from benchmark.evaluation.fairness import EQUALIZED_ODDS
 from benchmark.evaluation.figures import BY_TITLES
 from benchmark.evaluation.predictions import LIMITS_DRAWN, limits_of
 from benchmark.evaluation.red_flags import UTKFACE_NAME, flag_state, warning
-from benchmark.evaluation.subgroups import GAP_BY, SMALL_GROUP
+from benchmark.evaluation.subgroups import EQUALIZED_ODDS, GAP_BY, SMALL_GROUP
 from benchmark.models.weight_manifest import FILES
 from benchmark.record import RunRecord
 from benchmark.reporting.tables import environment, template

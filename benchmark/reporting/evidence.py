@@ -22,8 +22,8 @@ from benchmark.comparison.pairs import NO_TASK, Book, Found, PairPlan
 from benchmark.comparison.rows import Row
 from benchmark.comparison.statistics import Family
 from benchmark.errors import RunError
-from benchmark.evaluation.fairness import EQUALIZED_ODDS
 from benchmark.evaluation.figures import BY_TITLES
+from benchmark.evaluation.subgroups import EQUALIZED_ODDS
 from benchmark.experiment.definition import CONDITIONINGS, Experiment, Protocol
 from benchmark.files import canonical_json
 from benchmark.identity import steering_content

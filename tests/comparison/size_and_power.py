@@ -35,7 +35,6 @@ class Setting:
 
 
 def settings() -> Iterator[Setting]:
-    """Give the settings of the table: the grid, then sides that are not alike."""
     for n, k, sd in itertools.product(FACES, SEEDS, SEED_SDS):
         yield Setting(n, (k, k), (sd, sd))
     for k, sds in (((2, 5), (0.01, 0.01)), ((2, 2), (0.002, 0.015)), ((3, 3), (0.002, 0.015))):

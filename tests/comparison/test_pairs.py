@@ -1,23 +1,26 @@
-"""Comparisons from run folders: which runs are compared, what is refused, what is said of it; and
-where each run stands."""
+"""Comparisons from run folders: which runs are compared, what is refused, what is said of it, in
+cells and sentences; and where each run stands."""
 
 import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import Any
-from unittest import mock
 
 import pandas as pd
 import pytest
 
-from benchmark.comparison.library import Library, NotRun, read_run, standing
-from benchmark.comparison.pairs import Comparison, Found, Kind, compare
-from benchmark.comparison.wording import gap_sentences, sentences
+from benchmark.comparison import wording as words
+from benchmark.comparison.library import Library, NotRun, RunGroup, read_run, standing
+from benchmark.comparison.pairs import Comparison, Found, Kind, compare, judge_lines
+from benchmark.comparison.statistics import Difference
+from benchmark.comparison.wording import Gap, TaskComparison, gap_sentences, sentences
+from benchmark.comparison.wording import test_text as text_of_test
 from benchmark.errors import RunError
-from benchmark.evaluation.predictions import read_run_predictions, write_predictions
+from benchmark.evaluation.predictions import write_predictions
 from benchmark.experiment.definition import Experiment, Subset, Suite
 from benchmark.files import sha256_of, write_json
 from benchmark.record import RunRecord
+from benchmark.registry import NOT_REGISTERED
 from benchmark.tasks import TASKS, TaskName
 from tests import made_runs as made
 from tests.made_runs import RunBuilder, an_experiment
@@ -50,14 +53,12 @@ def refused(said: str, *arguments: Any, **options: Any) -> None:
 
 
 def only(found: Comparison, kind: Kind | None = None) -> Found:
-    """Give the only table, which is of the kind."""
     ((only_kind, table),) = found.tables.items()
     assert kind in (only_kind, None)
     return table
 
 
 def elsewhere(runs: RunBuilder, **changes: Any) -> RunBuilder:
-    """Write into the same folder runs on other faces."""
     return RunBuilder(runs.runs_dir, runs.dataset | changes)
 
 
@@ -73,7 +74,6 @@ def finished(
 
 
 def mark_scored(record: RunRecord) -> None:
-    """Say that the predictions as they are now were scored."""
     kept = {"predictions_sha256": sha256_of(record.predictions_path), "metrics": {}}
     write_json(record.folder / "metrics.json", {"schema": 1, **kept})
 
@@ -120,17 +120,15 @@ def test_two_runs_by_their_ids_and_experiments_with_all_their_seeds(runs: RunBui
     assert [(line.task, line.verdict) for line in table.lines] == [(t, "better") for t in TASKS]
 
 
-@pytest.mark.parametrize(("seed", "other"), [(1, 1), (7, 0)])
-def test_one_seed_is_compared_with_its_own_or_the_lowest_not_the_best(
-    runs: RunBuilder, seed: int, other: int
-) -> None:
+def test_one_seed_is_compared_with_its_own_or_the_lowest_not_the_best(runs: RunBuilder) -> None:
     done(runs, MTL, 60, 50, 90)
-    record = finished(runs, OTHER, predictions(70), seed=seed)
-    for name in (OTHER.name, record.identity):
-        line = only(compared(runs, MTL, name)).lines[0]
-        assert (line.reference.seeds, line.group.seeds) == ((other,), (seed,))
-        assert line.difference.accuracy == pytest.approx(0.2 if other else 0.1)
-        assert line.of_trainings_alone
+    for experiment, seed, other, gain in ((OTHER, 1, 1, 0.2), (THIRD, 7, 0, 0.1)):
+        record = finished(runs, experiment, predictions(70), seed=seed)
+        for name in (experiment.name, record.identity):
+            line = only(compared(runs, MTL, name)).lines[0]
+            assert (line.reference.seeds, line.group.seeds) == ((other,), (seed,))
+            assert line.difference.accuracy == pytest.approx(gain)
+            assert line.of_trainings_alone
 
 
 def test_each_with_the_first_each_with_each_or_as_definitions_name(runs: RunBuilder) -> None:
@@ -153,10 +151,9 @@ def test_mtl_networks_are_compared_with_their_counterparts(runs: RunBuilder) -> 
     for stl, n_right in zip(STL, (70, 40, 90), strict=True):
         done(runs, stl, n_right, n_right)
     table = only(compared(runs, MTL, known=(MTL, *STL)), "twins")
+    verdicts = ["no significant difference", "better", "worse"]
     assert [(line.task, line.verdict) for line in table.lines] == [
-        ("age_group", "no significant difference"),
-        ("gender", "better"),
-        ("race", "worse"),
+        *zip(TASKS, verdicts, strict=True)
     ]
     other = an_experiment("b", tasks=("age_group",), **{"recipe.batch_size": 64})
     done(runs, OTHER, 70)
@@ -195,7 +192,7 @@ def test_missing_runs_are_shown_as_missing_and_nothing_at_all_is_an_error(runs: 
     for stl in STL[:2]:
         done(runs, stl, 70)
     refused("has nothing to stand against", runs, STL[0], known=STL)
-    refused("no task in common", runs, STL[0], STL[1], known=STL)
+    refused("no task in common", runs, *STL[:2], known=STL)
     done(runs, OTHER, 80)
     runs.begun(THIRD)
     found = compared(runs, *ABC)
@@ -214,7 +211,6 @@ RIGHT = predictions(80)
 
 
 def unlike(column: str) -> pd.DataFrame:
-    """Change a column of one face."""
     changed = RIGHT[column] + (RIGHT["file"] == "00007.jpg")
     return RIGHT.assign(**{column: changed % (RIGHT[column].max() + 1)})
 
@@ -266,10 +262,7 @@ def test_predictions_that_cannot_be_trusted_are_a_refusal_and_a_gap_in_a_suite(
     path = record.predictions_path
     path.write_text(path.read_text() + path.read_text().splitlines()[-1] + "\n")
     refused("changed after they were scored", runs, MTL, THIRD)
-    read = mock.Mock(wraps=read_run_predictions)
-    with mock.patch("benchmark.evaluation.predictions.read_run_predictions", read):
-        table = only(compared(runs, "all", all_pairs=True))
-    assert read.call_count == len(ABC), "each file once"
+    table = only(compared(runs, "all", all_pairs=True))
     assert len(table.lines) == len(TASKS)
     assert all("changed after they were scored" in gap.why for gap in table.gaps)
     mark_scored(record)
@@ -337,3 +330,80 @@ def test_a_stale_lock_says_nothing_and_a_damaged_run_is_shown_as_such(runs: RunB
     shown = standing(RunRecord(record.folder))
     assert shown.state == "damaged"
     assert "experiment.json" in shown.why
+
+
+FOUND = Difference(
+    accuracy=0.0263, low=0.0141, high=0.0384, se=0.006, se_seeds=0.004, df=9.0,
+    macro_f1=-0.012, macro_f1_low=-0.03, macro_f1_high=0.006, test="faces_and_seeds", p=0.0004,
+    only_reference=None, only_arm=None, n_faces=1_000, n_clusters=990,
+)  # fmt: skip
+TIE = dataclasses.replace(FOUND, accuracy=-0.001, low=-0.02, high=0.018, p=0.9)
+LOSS = dataclasses.replace(FOUND, accuracy=-0.0263, low=-0.0384, high=-0.0141)
+
+
+@pytest.fixture
+def groups(runs: RunBuilder) -> Any:
+    """Two experiments, of three and of two seeds."""
+
+    def group(name: str, n_seeds: int) -> RunGroup:
+        begun = (runs.begun(an_experiment(name), seed=seed) for seed in range(n_seeds))
+        return RunGroup(name, tuple(map(read_run, begun)))
+
+    return group("new", 3), group("old", 2)
+
+
+def lines_of(groups: Any, *found: Difference) -> tuple[TaskComparison, ...]:
+    group, reference = groups
+    pairs = zip(TASKS, found, strict=False)
+    lines = judge_lines(("named", reference, group, task, lambda it=it: it) for task, it in pairs)
+    return tuple(line for line in lines if isinstance(line, TaskComparison))
+
+
+def test_differences_have_a_sign_and_p_values_two_digits() -> None:
+    for value, text in ((0.0263, "+2.6"), (-0.0141, "−1.4"), (0.0, "0.0"), (-0.0004, "0.0")):
+        assert words.points(value) == text
+    for p, text in ((1.0, "1.00"), (0.0123, "0.012"), (0.00123, "0.0012"), (1e-9, "<0.0001")):
+        assert words.p_text(p) == text
+
+
+def test_a_verdict_tells_what_could_have_been_detected(groups: Any) -> None:
+    # Of two p-values one is rejected, which leaves 0.05 to the other: t quantiles of 9 degrees of
+    # freedom, (2.262 + 0.883) times a standard error of 0.006.
+    better, tie = lines_of(groups, FOUND, TIE)
+    assert words.verdict_text(better) == "better *"
+    detectable = "no significant difference; minimum detectable difference 1.9 pp"
+    assert words.verdict_text(tie) == detectable
+    assert text_of_test(better) == "t test over clusters of faces and seeds, 3 against 2 seeds"
+    unsure = lines_of(groups, dataclasses.replace(FOUND, p=0.039), TIE)
+    assert unsure[0].p_holm == pytest.approx(0.078)
+    said = "not significant after correction (raw p 0.039)"
+    assert words.verdict_text(unsure[0]).startswith(f"{said};")
+    assert said in next(iter(words.sentences(unsure)))
+
+
+def test_pairs_and_mtl_are_described_in_sentences(groups: Any) -> None:
+    tie = "no significant difference on gender (−0.1 pp, −2.0 to +1.8; minimum detectable 1.9 pp)."
+    (said,) = words.sentences(lines_of(groups, FOUND, TIE, LOSS))
+    assert said.startswith(
+        "new against old: better on age group by 2.6 pp (+1.4 to +3.8); worse on"
+    )
+    assert said.endswith(tie)
+    (said,) = words.sentences(lines_of(groups, LOSS, TIE), of_mtl=True)
+    assert said.startswith(
+        "Does MTL beat STL? Age group: no, worse by 2.6 pp (−3.8 to −1.4). Gender"
+    )
+
+
+def test_networks_that_lack_the_same_counterparts_share_a_sentence() -> None:
+    gaps = [Gap(group, f"{task}-x", NOT_REGISTERED, task) for group in ("a", "b") for task in TASKS]
+    gaps.append(Gap("c", "race-c", "not run", "race"))
+    said, other = words.gap_sentences(gaps)
+    assert said.startswith("Single-task counterparts missing of a and b: age group (not registered")
+    assert other == "Single-task counterparts missing of c: race (race-c: not run)."
+
+
+def test_near_duplicates_are_said_where_mcnemar_counts_them_as_independent(groups: Any) -> None:
+    single = tuple(group.of_seeds([0]) for group in groups)
+    for sides, said in ((single, True), (groups, False)):
+        notes = " ".join(words.reading_notes(lines_of(sides, FOUND), groups))
+        assert ("10 test faces are near-duplicates" in notes) is said

@@ -145,17 +145,14 @@ def test_disagreement_is_averaged_over_photographs_by_hand() -> None:
     assert found[references.BOTH] == pytest.approx(30 / 70)
 
 
-@pytest.mark.parametrize(
-    ("disagree", "n_labels", "expected"),
-    [
+def test_the_error_rate_by_hand() -> None:
+    for disagree, n_labels, expected in (
         (0.18, 2, 0.1),  # 2 · 0.1 · 0.9
         (0.1875, 5, 0.1),  # 2 · 0.1 · 0.9 + 0.1² · 3/4
         (0.8, 5, 0.8),  # By lot: 4/5 of pairs differ, and 4/5 of labels are wrong.
         (0.9, 5, 0.8),  # No rate gives more.
-    ],
-)
-def test_the_error_rate_by_hand(disagree: float, n_labels: int, expected: float) -> None:
-    assert references.error_rate(disagree, n_labels) == pytest.approx(expected)
+    ):
+        assert references.error_rate(disagree, n_labels) == pytest.approx(expected)
 
 
 def test_missing_labels_are_in_no_pair_and_few_photographs_give_no_bound() -> None:

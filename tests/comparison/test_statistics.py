@@ -48,30 +48,27 @@ def test_mcnemar_by_hand_and_as_statsmodels_has_it() -> None:
         assert found.p == pytest.approx(mcnemar(counts, exact=True).pvalue), seed
 
 
-@pytest.mark.parametrize("n_seeds", [1, 3])
-def test_sides_that_answer_alike_are_no_finding_and_have_an_interval(n_seeds: int) -> None:
+def test_sides_that_answer_alike_are_no_finding_and_have_an_interval() -> None:
     # As if one of 100 faces were right on one side alone: standard error sqrt(1 / 100 / 99)
     # = 0.01005, and 1.984 of them for 99 degrees of freedom.
-    answers = np.ones((n_seeds, 100), dtype=int)
-    found = engine.paired_difference(*a_pair(answers, answers))
-    assert (found.accuracy, found.p) == (0.0, 1.0)
-    assert (found.low, found.high) == pytest.approx((-0.01994, 0.01994), abs=1e-5)
-    assert engine.minimum_detectable(found, engine.ALPHA) > 0.02
-    found = engine.difference_of(answers, 0 * answers, np.repeat(np.arange(50), 2))
-    assert 0.9 < found.low < found.high == 1.0, "where differences end"
+    for answers in (np.ones((1, 100), dtype=int), np.ones((3, 100), dtype=int)):
+        found = engine.paired_difference(*a_pair(answers, answers))
+        assert (found.accuracy, found.p) == (0.0, 1.0)
+        assert (found.low, found.high) == pytest.approx((-0.01994, 0.01994), abs=1e-5)
+        assert engine.minimum_detectable(found, engine.ALPHA) > 0.02
+        found = engine.difference_of(answers, 0 * answers, np.repeat(np.arange(50), 2))
+        assert 0.9 < found.low < found.high == 1.0, "where differences end"
 
 
-@pytest.mark.parametrize(
-    ("values", "test"), [([0, 0.2, 0.4, 1], "faces"), ([0, 1, 1, 1], "mcnemar")]
-)
-def test_the_interval_of_two_runs_is_that_of_a_paired_t_test(values: Any, test: str) -> None:
-    ours, theirs = np.random.default_rng(3).choice(values, (2, 300))
-    found = engine.difference_of(ours[None], theirs[None], np.arange(300))
-    expected = stats.ttest_rel(ours, theirs)
-    ends = expected.confidence_interval(0.95)
-    assert (found.low, found.high, found.df) == pytest.approx((ends.low, ends.high, 299))
-    assert found.test == test
-    assert (found.p == pytest.approx(expected.pvalue)) == (test == "faces")
+def test_the_interval_of_two_runs_is_that_of_a_paired_t_test() -> None:
+    for values, test in (([0, 0.2, 0.4, 1], "faces"), ([0, 1, 1, 1], "mcnemar")):
+        ours, theirs = np.random.default_rng(3).choice(values, (2, 300))
+        found = engine.difference_of(ours[None], theirs[None], np.arange(300))
+        expected = stats.ttest_rel(ours, theirs)
+        ends = expected.confidence_interval(0.95)
+        assert (found.low, found.high, found.df) == pytest.approx((ends.low, ends.high, 299))
+        assert found.test == test
+        assert (found.p == pytest.approx(expected.pvalue)) == (test == "faces")
 
 
 def test_seeds_whose_faces_all_move_together_are_welchs_test() -> None:

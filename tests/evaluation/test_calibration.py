@@ -6,13 +6,7 @@ import pytest
 from sklearn.metrics import brier_score_loss, log_loss
 
 from benchmark.evaluation import calibration
-from benchmark.evaluation.calibration import (
-    calibrate,
-    calibration_error,
-    error_interval,
-    log_losses,
-    tempered,
-)
+from benchmark.evaluation.calibration import calibrate, calibration_error, error_interval, tempered
 from benchmark.evaluation.predictions import probability_columns
 
 THREE_OF_FOUR = (np.tile([0.9, 0.1], (4, 1)), np.array([0, 0, 0, 1]))
@@ -74,19 +68,21 @@ def test_a_temperature_at_an_end_and_probabilities_rounded_to_zero_are_no_crash(
     assert temperature == pytest.approx(calibration.TEMPERATURES[1], rel=0.01)
     # All right at 0.9: the sharper the likelier, without end.
     found = calibrate({"val": (np.tile([0.9, 0.1], (9, 1)), np.zeros(9, int))})
-    assert found.at_end
+    assert found.temperature_is_at_an_end
     assert found.temperature == pytest.approx(calibration.TEMPERATURES[0], rel=0.01)
     # The smallest number of fp32: 87.3 nats.
-    assert log_losses(np.array([[1.0, 0.0]]), np.array([1]))[0] == pytest.approx(87.3, abs=0.1)
+    assert calibration.log_losses(np.array([[1.0, 0.0]]), np.array([1]))[0] == pytest.approx(
+        87.3, abs=0.1
+    )
 
 
 def test_the_temperature_is_fitted_on_validation_and_evaluated_on_test() -> None:
     test = (np.tile([0.9, 0.1], (8, 1)), np.array([0, 1] + [0] * 5 + [1]))
     found = calibrate({"val": THREE_OF_FOUR, "test": test})
-    assert found.error["test"] == pytest.approx(0.9 - 0.75)
-    assert found.error_tempered["test"] == pytest.approx(0.0, abs=1e-4)
+    assert found.ece["test"] == pytest.approx(0.9 - 0.75)
+    assert found.ece_tempered["test"] == pytest.approx(0.0, abs=1e-4)
     alone = calibrate({"test": test})
-    assert (alone.temperature, alone.error_tempered) == (None, {})
+    assert (alone.temperature, alone.ece_tempered) == (None, {})
 
 
 def test_the_error_that_chance_gives_by_hand() -> None:
@@ -132,7 +128,9 @@ def test_the_interval_of_the_error_holds_at_the_stated_rate_or_more(
 def test_likelihood_and_brier_score_by_hand_and_as_scikit_learn_has_them() -> None:
     # -log 0.8 = 0.2231, -log 0.1 = 2.3026. Brier: 0.2² + 0.1² + 0.1² = 0.06; 0.9² + 0.9² = 1.62.
     probabilities, truth = np.array([[0.8, 0.1, 0.1], [0.9, 0.1, 0.0]]), np.array([0, 1])
-    np.testing.assert_allclose(log_losses(probabilities, truth), [0.2231, 2.3026], atol=1e-4)
+    np.testing.assert_allclose(
+        calibration.log_losses(probabilities, truth), [0.2231, 2.3026], atol=1e-4
+    )
     np.testing.assert_allclose(calibration.brier_losses(probabilities, truth), [0.06, 1.62])
     random = np.random.default_rng(4)
     probabilities, truth = random.dirichlet(np.full(5, 0.4), size=500), random.integers(5, size=500)

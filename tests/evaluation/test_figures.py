@@ -25,7 +25,6 @@ def scores() -> Scores:
 
 
 def texts(figure: Figure) -> str:
-    """All that is written in a figure."""
     figure.draw_without_rendering()
     return "\n".join(text.get_text() for text in figure.findobj(lambda a: hasattr(a, "get_text")))
 
@@ -53,7 +52,7 @@ def test_figures_name_what_they_show_with_counts_and_where_it_comes_from(scores:
         assert "gap {:.1f} pp ({:.1f}–{:.1f}), permuted {:.1f}".format(*values) in subgroups
         group = scores.subgroups.query("task == @task and group == 'male Black'").iloc[0]
         assert f"{100 * group['accuracy']:.1f} %, n {group['n']}" in subgroups
-        error = scores.calibration[task].error["test"]
+        error = scores.calibration[task].ece["test"]
         assert f"calibration error {100 * error:.1f} pp" in reliability
     assert all(label in curves for label in ("training", "race", "selected epoch"))
     assert "gender" not in curves

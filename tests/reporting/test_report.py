@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 from benchmark import registry
 from benchmark.cli.main import app
 from benchmark.comparison.wording import Mark, StudyPanel, StudyPicture
-from benchmark.evaluation.fairness import gender_gap_table
 from benchmark.evaluation.predictions import read_predictions
+from benchmark.evaluation.subgroups import gender_gap_table
 from benchmark.reporting import evidence as evidences
 from benchmark.reporting import figures
 from benchmark.reporting.evidence import Evidence, RunLinks
