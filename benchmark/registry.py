@@ -79,12 +79,11 @@ def _named_items(
         require(fits, what, allowed=f"a tuple of {kind.__name__}")
         for item in items:
             if item.name in found:
-                raise ExperimentError(
-                    f"two {kind.__name__.lower()}s are named {item.name!r}",
-                    allowed="one definition per name",
-                    source=f"{found[item.name][1]} and {module.__name__}",
-                    fix="Rename one of them; suites may list the other by name",
-                )
+                twice = f"two {kind.__name__.lower()}s are named {item.name!r}"
+                source = f"{found[item.name][1]} and {module.__name__}"
+                fix = "Rename one of them; suites may list the other by name"
+                allowed = "one definition per name"
+                raise ExperimentError(twice, allowed=allowed, source=source, fix=fix)
             found[item.name] = item, module.__name__
     return {name: item for name, (item, _) in found.items()}
 

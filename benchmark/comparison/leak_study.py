@@ -180,11 +180,9 @@ def _exposure(group: RunGroup, side: Side) -> pd.Series:
     except (OSError, ValueError, KeyError) as error:
         raise RunError(f"{path.name} cannot be read: {error}", source=str(path)) from error
     if not fits:
-        raise RunError(
-            f"{path.name} of run {group.runs[0].short_identity} is not about its test faces",
-            allowed=f"each test face once, as {', '.join(EXPOSURES)}",
-            source=str(path),
-        )
+        found = f"{path.name} of run {group.runs[0].short_identity} is not about its test faces"
+        allowed = f"each test face once, as {', '.join(EXPOSURES)}"
+        raise RunError(found, allowed=allowed, source=str(path))
     return met
 
 

@@ -233,10 +233,9 @@ def judge_plans(
         elif line.source or line.fix:
             raise line
         else:
-            raise RunError(
-                f"{group.label} and {reference.label} cannot be compared: {line.found}",
-                allowed="two models trained apart, with the same test faces and protocol",
-            ) from line
+            why = f"{group.label} and {reference.label} cannot be compared: {line.found}"
+            allowed = "two models trained apart, with the same test faces and protocol"
+            raise RunError(why, allowed=allowed) from line
     return {family: Found(lines[family], tuple(gaps[family])) for family in plans}
 
 

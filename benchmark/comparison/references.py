@@ -182,9 +182,11 @@ def ceiling_row(table: pd.DataFrame, tasks: Sequence[TaskName]) -> Row | None:
     found = noise[(noise["files"] == NEAR) & noise["task"].isin(tasks)].set_index("task")
     if found["ceiling"].isna().any():
         return None
-    names = ["ceiling", "ceiling_low", "ceiling_high"]
-    bounds = found.loc[list(tasks), names].astype(float).to_numpy().tolist()
-    scores = {task: TaskScore(*ends, None) for task, ends in zip(tasks, bounds, strict=True)}
+    bounds = found[["ceiling", "ceiling_low", "ceiling_high"]].astype(float).loc[list(tasks)]
+    scores = {
+        task: TaskScore(value, low, high, None)
+        for task, (value, low, high) in zip(tasks, bounds.to_numpy().tolist(), strict=True)
+    }
     independent = ", ".join(
         f"{TASK_TITLES[task]} {100 * float(found['independent_ceiling'][task]):.1f}"
         for task in tasks
@@ -254,7 +256,8 @@ class References:
                 if fits and about.get("tasks", list(tasks)) == list(tasks):
                     predictions = stored.read_predictions(path.parent / PREDICTIONS_FILE)
                     kept.append(logistic_row(str(about["on"]), predictions, tasks))
-        rows += sorted(kept, key=lambda row: (not row.name.endswith(ON_PIXELS), row.name))
+        kept.sort(key=lambda row: (not row.name.endswith(ON_PIXELS), row.name))
+        rows += kept
         return [row for row in rows if row is not None]
 
     def _readers(

@@ -171,11 +171,9 @@ def done_row(
         return _with_intervals(row) if len(runs) > 1 and row.scores else row
     except (KeyError, TypeError, ValueError) as error:
         which = ", ".join(run.short_identity for run in runs)
-        raise RunError(
-            f"the files of run {which} hold too little ({type(error).__name__}: {error})",
-            allowed="what facebench writes",
-            fix="Remove the run's folder and run the experiment again",
-        ) from error
+        found = f"the files of run {which} hold too little ({type(error).__name__}: {error})"
+        fix = "Remove the run's folder and run the experiment again"
+        raise RunError(found, allowed="what facebench writes", fix=fix) from error
 
 
 def _summary(name: str, runs: Sequence[Run], remarks: Sequence[str], study: StudyRow | None) -> Row:

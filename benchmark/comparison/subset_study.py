@@ -54,11 +54,9 @@ def subset_study(library: Library, experiments: Sequence[Experiment], dataset: s
     runs = [run for group in groups.values() for run in group.runs]
     for what, count in files_of_several(runs).items():
         if what != "pixels":
-            raise RunError(
-                f"runs on {dataset} have {count} different {what}",
-                allowed=f"one of the {what}",
-                fix="Give the runs of each a runs folder of their own",
-            )
+            several = f"runs on {dataset} have {count} different {what}"
+            fix = "Give the runs of each a runs folder of their own"
+            raise RunError(several, allowed=f"one of the {what}", fix=fix)
     members: dict[Subset, dict[Training, RunGroup]] = defaultdict(dict)
     for item in experiments:
         if item.subset is not None and item.name in groups:

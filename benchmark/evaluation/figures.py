@@ -268,7 +268,8 @@ def subgroups_figure(subgroups: pd.DataFrame, gaps: pd.DataFrame, caption: Capti
         groups = pd.concat([ours[ours["by"] == by] for by in ROWS_BY], ignore_index=True)
         # Before the groups of each division stands its heading.
         groups["row"] = groups.index + 1 + groups["by"].map(ROWS_BY.index)
-        for by, row in groups.groupby("by")["row"].min().items():
+        for by in ROWS_BY:
+            row = groups["row"][groups["by"] == by].min()
             recall = " (recall)" if by == task else ""
             head = f"by {BY_TITLES[by]}{recall}: {_gap_text(gaps, task, by)}"
             axes.text(0, row - 0.9, head, size=9, color=INK, va="center", transform=beside)

@@ -24,7 +24,7 @@ from benchmark.evaluation.predictions import (
 from benchmark.files import file_lock, write_json
 from benchmark.record import RunRecord
 from benchmark.tasks import TASKS
-from tests import made_runs as conftest
+from tests import made_runs as made
 from tests.made_runs import RunBuilder, an_experiment, made_up_predictions
 
 GENDER = an_experiment(tasks=("gender",))
@@ -112,9 +112,9 @@ def test_what_cannot_be_scored_is_refused(record: RunRecord, runs: RunBuilder) -
 
 
 def test_odd_test_sets_have_intervals_and_figures_and_no_crash(runs: RunBuilder) -> None:
-    women = conftest.exact_predictions(40, 40, n=40, tasks=["gender"]).query("gender == 1")
+    women = made.exact_predictions(40, 40, n=40, tasks=["gender"]).query("gender == 1")
     odd = {
-        "one face, wrong": conftest.exact_predictions(0, 0, n=1, tasks=["gender"]),
+        "one face, wrong": made.exact_predictions(0, 0, n=1, tasks=["gender"]),
         "one class, all right": women,
         "one cluster": made_up_predictions({"gender": 1.0}, n=160).assign(cluster=3),
     }
@@ -182,7 +182,7 @@ def test_numbers_computed_from_predictions_equal_the_kept_ones_and_write_nothing
 
 def gender_table(labels: list[int], women: list[float], part: str = "test") -> pd.DataFrame:
     """Predict faces named by their place from the probability of being female."""
-    faces = conftest.made_up_faces(len(labels)).assign(gender=labels)
+    faces = made.made_up_faces(len(labels)).assign(gender=labels)
     answers = {"gender": np.column_stack([1 - np.array(women), women])}
     return predictions_table(faces, part, answers)
 
