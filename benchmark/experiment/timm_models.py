@@ -8,12 +8,11 @@ read off models on the meta device, which hold no values.
 import functools
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any, Final, cast
 
 import timm
 import torch
-from timm.models import VGG, get_arch_pretrained_cfgs
+from timm.models import VGG, PretrainedCfg, get_arch_pretrained_cfgs
 from timm.models._manipulate import group_parameters
 from torch import nn
 
@@ -27,20 +26,6 @@ NOT_IMAGENET_ALONE: Final = frozenset({"ft", "jft", "swag", "ssld", "ijepa"})
 with unlabelled pictures of its own, and training without labels."""
 
 REQUIRED: Final = ("group_matcher", "forward_features", "forward_head")
-
-
-@dataclass(frozen=True)
-class Pretrained:
-    """What timm publishes about one of its weight files, by `architecture.tag`."""
-
-    tag: str
-    hub_id: str
-    """Repository on the Hugging Face hub that holds the file."""
-    licence: str
-    """Empty where timm names none."""
-    mean: tuple[float, float, float]
-    """Of pixels in 0..1, RGB."""
-    std: tuple[float, float, float]
 
 
 @functools.cache
@@ -138,20 +123,18 @@ def _own_path(path: str, others: Iterable[str], taken: Iterable[str]) -> str:
 
 
 @functools.cache
-def pretrained(name: str) -> Pretrained | None:
+def pretrained(name: str) -> PretrainedCfg | None:
     """Say what timm publishes about weights that saw ImageNet-1k and nothing else; None for none.
 
     The first in timm's order, which begins with timm's default. Tags are read as timm writes them:
-    `augreg_in1k`, but not `augreg_in21k_ft_in1k`.
+    `augreg_in1k`, but not `augreg_in21k_ft_in1k`. Mean and std are of pixels in 0..1, RGB.
     """
     for full_name, published in get_arch_pretrained_cfgs(name).items():
-        tag = full_name.partition(".")[2]
-        words = set(tag.split("_"))
+        words = set(full_name.partition(".")[2].split("_"))
         others = [word for word in words - {"in1k"} if re.fullmatch(r"in\d+k", word)]
         is_alone = "in1k" in words and not others and not words & NOT_IMAGENET_ALONE
         if is_alone and published.num_classes == 1000 and published.hf_hub_id:
-            scaling = cast(Any, (tuple(published.mean), tuple(published.std)))
-            return Pretrained(tag, published.hf_hub_id, published.license or "", *scaling)
+            return published
     return None
 
 

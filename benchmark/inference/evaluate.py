@@ -245,15 +245,12 @@ def _notes(
     for column, entries in labels.get("mapping", {}).items():
         if column not in tasks and not (column == "age" and "age_group" in tasks):
             continue
-        read: dict[str, list[str]] = {}
+        read = pd.DataFrame(entries).groupby("class", sort=False)["word"].agg(", ".join)
         n_left = {it["word"]: f"{it['rows']:,} rows" for it in entries if it["class"] is None}
-        for entry in entries:
-            if entry["class"] is not None:
-                read.setdefault(entry["class"], []).append(entry["word"])
         if words is not None:
             counts = words.set_index("file")[column].reindex(evaluated["file"]).value_counts()
             n_left = {it: f"{n:,} faces" for it, n in counts.items() if it in n_left}
-        pairs = "; ".join(f"{', '.join(theirs)} as {ours}" for ours, theirs in read.items())
+        pairs = "; ".join(f"{theirs} as {ours}" for ours, theirs in read.items())
         without = [f"{word} ({n})" for word, n in n_left.items() if word]
         left = f" Without a class here, and left out: {and_more(without, SHOWN_WORDS)}."
         yield f"{column.replace('_', ' ')} is compared as: {pairs}.{left if without else ''}"

@@ -158,6 +158,6 @@ def files_for(architecture: str, source: str) -> tuple[PublishedFile, ...]:
 
     if (known := timm_models.pretrained(architecture)) is None:
         return ()
-    preprocessing = Preprocessing("RGB", 1 / 255, known.mean, known.std)
-    licence = known.licence or "not stated"
-    return (_by_timm(architecture, known.tag, preprocessing, licence, known.hub_id),)
+    scaling: Any = (tuple(known.mean), tuple(known.std))
+    preprocessing, licence = Preprocessing("RGB", 1 / 255, *scaling), known.license or "not stated"
+    return (_by_timm(architecture, str(known.tag), preprocessing, licence, str(known.hf_hub_id)),)

@@ -83,7 +83,6 @@ class Job:
     workers: int
     epochs: int = 1
     compile: bool = False
-    batch_size: int = BATCH_SIZE
 
     @property
     def is_pinned(self) -> bool:
@@ -119,7 +118,7 @@ class Job:
     def loader(self, pictures: PictureFiles, *, shuffle: bool) -> DataLoader[Any]:
         """Make the plain DataLoader, its workers kept from one epoch to the next."""
         return DataLoader(
-            pictures, batch_size=self.batch_size, shuffle=shuffle, num_workers=self.workers,
+            pictures, batch_size=BATCH_SIZE, shuffle=shuffle, num_workers=self.workers,
             persistent_workers=self.workers > 0, pin_memory=self.is_pinned,
         )  # fmt: skip
 
@@ -219,7 +218,7 @@ class OurPass(Loop):
         self._epoch += 1
         generator = generator_for(0, self._epoch, purpose=1)
         with torch.no_grad():
-            for batch in epoch_batches(order, flips, self._job.batch_size, generator):
+            for batch in epoch_batches(order, flips, BATCH_SIZE, generator):
                 self._scaling(self._reader.inputs(batch, flips))
         self._job.device.synchronise()
 
@@ -307,7 +306,7 @@ class TimmTraining(PlainTraining):
         job, px = self.job, self.job.experiment.backbone.input_px
         return create_loader(
             pictures,  # type: ignore[arg-type]
-            input_size=(3, px, px), batch_size=job.batch_size, is_training=training,
+            input_size=(3, px, px), batch_size=BATCH_SIZE, is_training=training,
             no_aug=True, mean=IMAGENET.mean, std=IMAGENET.std, num_workers=job.workers,
             pin_memory=job.is_pinned, persistent_workers=job.workers > 0,
             use_prefetcher=job.is_pinned, crop_pct=1.0, device=job.device.torch_device,

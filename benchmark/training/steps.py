@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import torch
 import torch._functorch.config
@@ -30,16 +30,6 @@ WARM_UPS: Final = 3
 CUDA graphs)."""
 PROGRAMS: Final = 64
 """Different steps that one process may compile; torch's own limit of 8 is for one that changes."""
-
-
-class BatchLoss(NamedTuple):
-    """Loss and hits of one batch."""
-
-    loss: Tensor
-    """A scalar: the weighted sum of the tasks' cross entropies; a single task counts 1."""
-    hits: Tensor
-    """(tasks,) int64: correct predictions per task, in the tasks' order."""
-    n_faces: int
 
 
 class TaskLoss:
@@ -70,8 +60,12 @@ class TaskLoss:
         ]
         self._weights = torch.tensor(by_task, dtype=torch.float32, device=device)
 
-    def __call__(self, logits: Mapping[TaskName, Tensor], rows: Tensor) -> BatchLoss:
-        """Compute the loss of logits (n, classes) per task of the faces in `rows`, (n,) int64."""
+    def __call__(self, logits: Mapping[TaskName, Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute loss and hits of logits (n, classes) per task of the faces in `rows`, (n,) int64.
+
+        Gives the loss, a scalar: the weighted sum of the tasks' cross entropies, a single task
+        counts 1; and the correct predictions per task, in the tasks' order, (tasks,) int64.
+        """
         n, widest = len(rows), self._is_truth.shape[2]
         pieces = []
         for values in (logits[task].float() for task in self._tasks):
@@ -81,7 +75,7 @@ class TaskLoss:
         truth_log_p = torch.where(self._is_truth.index_select(0, rows), log_p, 0.0).sum((0, 2))
         loss = torch.dot(truth_log_p, self._weights) * (-1 / n)
         correct = log_p.detach().argmax(2) == self._truths.index_select(0, rows)
-        return BatchLoss(loss, correct.sum(0), n)
+        return loss, correct.sum(0)
 
 
 def label_counts(
@@ -126,10 +120,10 @@ class Totals:
         self._loss.zero_()
         self._hits.zero_()
 
-    def add(self, batch: BatchLoss) -> None:
+    def add(self, loss: Tensor, hits: Tensor, n_faces: int) -> None:
         """Add a batch, on the device; the images are counted apart."""
-        self._hits += batch.hits
-        self._loss.add_(batch.loss, alpha=batch.n_faces)
+        self._hits += hits
+        self._loss.add_(loss, alpha=n_faces)
 
     def mean_loss(self) -> float:
         """Read the mean loss of the images counted so far."""
@@ -176,11 +170,11 @@ class TrainStep:
         inputs = self.forward.inputs(batch, self.recipe.augmentation)
         with self.forward.device.autocast():
             logits = (apply or self.forward.apply)(inputs)
-        found = self._loss(logits, batch.rows)
-        found.loss.backward()  # type: ignore[no-untyped-call]
+        loss, hits = self._loss(logits, batch.rows)
+        loss.backward()  # type: ignore[no-untyped-call]
         clip_gradients(self.trained, self.recipe)
         self.optimiser.step()
-        self.totals.add(found._replace(loss=found.loss.detach()))
+        self.totals.add(loss.detach(), hits, len(batch))
 
 
 class CudaCapture:
@@ -394,7 +388,7 @@ def resolve_precision(
                 with candidate.autocast():
                     features = frozen[name][1] if cached else forward.unchanged(rows)
                     logits = copied.suffix(features) if cached else copied(features)
-                loss_of(logits, rows).loss.backward()  # type: ignore[no-untyped-call]
+                loss_of(logits, rows)[0].backward()  # type: ignore[no-untyped-call]
                 once = frozen[name][0] / recipe.max_epochs if cached else 0.0
                 seconds[name].append(time.perf_counter() - step_started + once)
             if n_rounds >= LEAST_ROUNDS and time.perf_counter() - started > ENOUGH_SECONDS:
