@@ -142,19 +142,6 @@ def rows_that_train(faces: FaceSet, most: int | None) -> tuple[Rows, Rows]:
     return train[:n], val[: n // VAL_SHARE]
 
 
-class PlainNetwork(nn.Module):
-    """Backbone, average pooling and head, as a user would chain them."""
-
-    def __init__(self, network: Network) -> None:
-        super().__init__()
-        self.backbone, self.head = network.backbone, network.head
-
-    def forward(self, pictures: Tensor) -> dict[TaskName, Tensor]:
-        """Map scaled pictures (n, 3, h, w) to logits per task."""
-        logits: dict[TaskName, Tensor] = self.head(self.backbone(pictures).mean(dim=(2, 3)))
-        return logits
-
-
 def total_loss(logits: dict[TaskName, Tensor], labels: Tensor) -> Tensor:
     """Add up the tasks' cross entropies, weighted; labels: (n, 3)."""
     losses = [
@@ -208,7 +195,6 @@ class OurPass(Loop):
     def __init__(self, job: Job) -> None:
         self._job, network = job, job.network()
         job.device.place(network)
-        self._scaling = network.scaling
         self._reader = ForwardPass(network, job.faces, job.device)
         self._epoch = 0
 
@@ -219,7 +205,7 @@ class OurPass(Loop):
         generator = generator_for(0, self._epoch, purpose=1)
         with torch.no_grad():
             for batch in epoch_batches(order, flips, BATCH_SIZE, generator):
-                self._scaling(self._reader.inputs(batch, flips))
+                self._reader.network.scaling(self._reader.inputs(batch, flips))
         self._job.device.synchronise()
 
 
@@ -248,8 +234,10 @@ class PlainTraining(Loop):
         return contextlib.nullcontext()
 
     def _renew(self) -> None:
-        network = PlainNetwork(self.job.network(self._seed))
-        self.network = network.to(self.job.device.torch_device)
+        ours = self.job.network(self._seed)
+        # As a user would chain them.
+        parts = (ours.backbone, nn.AdaptiveAvgPool2d(1), nn.Flatten(), ours.head)
+        self.network = nn.Sequential(*parts).to(self.job.device.torch_device)
         trained = [value for value in self.network.parameters() if value.requires_grad]
         self._adam = self._optimiser(trained)
         self._seed += 1

@@ -125,15 +125,11 @@ class CachedFaces:
         first = self.views[0]
         return {
             "cut": self.cut, "origin": self.origin, "views": len(self.views),
-            "seconds": round(self.seconds, 3), "bytes": _n_bytes(self.views),
+            "seconds": round(self.seconds, 3), "bytes": sum(it.nbytes for it in self.views),
             "precision": self.precision, "dtype": str(first.dtype).removeprefix("torch."),
             "on": first.device.type, "equal_to_live": self.distance == 0,
             "distance_from_live": self.distance,
         }  # fmt: skip
-
-
-def _n_bytes(views: Iterable[Tensor]) -> int:
-    return sum(view.numel() * view.element_size() for view in views)
 
 
 def views_of(augmentation: Augmentation) -> tuple[str, ...]:
@@ -301,7 +297,7 @@ def _on_device(views: list[Tensor], device: Device, cache: CacheSettings) -> lis
     """Copy the views to a GPU with enough memory for them; a CPU reads them where they are."""
     if device.kind == "cpu":
         return views
-    n_bytes, on_cuda = _n_bytes(views), device.kind == "cuda"
+    n_bytes, on_cuda = sum(view.nbytes for view in views), device.kind == "cuda"
     free = torch.cuda.mem_get_info(device.torch_device)[0] if on_cuda else n_bytes / FREE_FRACTION
     if n_bytes <= FREE_FRACTION * free:
         with contextlib.suppress(torch.OutOfMemoryError):
