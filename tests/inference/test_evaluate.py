@@ -37,10 +37,7 @@ def record(drawn_faces: FaceSet, tmp_path_factory: pytest.TempPathFactory) -> Ru
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Hold `fairface-32`, 150 synthetic faces in FairFace's layout, and `genders`: fewer labels.
-
-    Its table has seven rows more than there are faces.
-    """
+    """Hold `fairface-32`, 150 faces in a table of 157 rows, and `genders` with fewer labels."""
     folder = tmp_path_factory.mktemp("sets")
     source = fairface_of(folder / "fairface", 150)
     labels = pd.concat(pd.read_csv(source / f"fairface_label_{it}.csv") for it in ("train", "val"))

@@ -119,7 +119,6 @@ def network(trained_runs_dir: Path) -> TrainedNetwork:
 
 
 def check(checks: list[dict[str, Any]], said: dict[str, Any], *, is_inside: bool) -> None:
-    """What was compared is equal, and the file says how it is used."""
     assert [(it["on"], it["pictures"]) for it in checks] == [
         ("random pictures", 64), ("faces given", 3),
     ]  # fmt: skip

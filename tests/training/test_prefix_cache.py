@@ -29,8 +29,6 @@ REQUEST = PrefixRequest("the pixels")
 
 
 class Listener:
-    """Remembers what is said and how many faces were computed."""
-
     def __init__(self) -> None:
         self.sentences: list[str] = []
         self.n_computed = 0
