@@ -118,15 +118,11 @@ def test_every_container_and_layout_of_the_tensors_is_the_published_source(
     assert (own.source, own.preprocessing, own.licence) == ("local:mine", CAFFE, "MIT")
     with pytest.raises(WeightsError, match="published as BGR, .* declared as RGB, 0 to 1"):
         add_file(h5, tmp_path / "own", label="other", preprocessing=UNIT)
-
-
-@pytest.mark.usefixtures("known")
-def test_one_altered_tensor_is_named_and_refused(h5: Path, store: Path) -> None:
     with h5py.File(h5, "r+") as file:
         file["conv1/uniform_conv1"][0, 0, 0, 0] += 1e-6
     with pytest.raises(WeightsError, match=r"of 50 tensors 49 are those of squ.*: conv1:kernel"):
-        add_file(h5, store)
-    assert not store.exists()
+        add_file(h5, tmp_path / "altered")
+    assert not (tmp_path / "altered").exists()
 
 
 @pytest.mark.weights
@@ -223,7 +219,7 @@ def test_other_weights_do_not_replace_what_is_there_silently(tmp_path: Path, sto
             load(first)
 
 
-def test_missing_weights_say_where_to_get_them(tmp_path: Path) -> None:
+def test_missing_weights_say_where_to_get_them_and_an_address_is_asked_once(tmp_path: Path) -> None:
     with pytest.raises(WeightsMissing) as raised:
         resolve(*SOURCE, tmp_path, offline=True)
     for part in (KERAS.url, TORCHVISION.url, "facebench weights add FILE"):
@@ -233,14 +229,11 @@ def test_missing_weights_say_where_to_get_them(tmp_path: Path) -> None:
         resolve("resnet50", "vggface2", tmp_path, offline=True)
     with pytest.raises(WeightsMissing, match=r"'local:yours' .*--label yours"):
         resolve("cnn", "local:yours", tmp_path, offline=True)
-
-
-def test_without_a_network_the_reason_is_said_and_an_address_asked_once(store: Path) -> None:
     published = (replace(KERAS, url="http://127.0.0.1:9/nothing.h5"),)
     asked: list[str] = []
     for _ in range(2):
         with pytest.raises(WeightsMissing, match=r"127\.0\.0\.1:9: .*refused"):
-            resolve(*SOURCE, store, offline=False, published=published, on_download=asked.append)
+            resolve(*SOURCE, tmp_path, offline=False, published=published, on_download=asked.append)
     assert asked == [KERAS.file_name]
 
 
@@ -253,10 +246,8 @@ def test_what_is_published_is_downloaded_once_converted_and_not_kept_twice(
         begun = [pool.submit(resolve, *SOURCE, store, offline=False, **options) for _ in range(3)]
     assert (len({it.result().sha256 for it in begun}), asked) == (1, [KERAS.file_name])
     assert files_in(store) == {"squeezenet1_1-imagenet.safetensors"}
-
-
-def test_a_published_file_put_into_the_folder_is_converted(h5: Path) -> None:
-    found = resolve(*SOURCE, h5.parent, offline=True, published=as_if_published(h5))
+    # One that was put into the folder is converted.
+    found = resolve(*SOURCE, h5.parent, offline=True, published=options["published"])
     assert found.path == h5.with_name("squeezenet1_1-imagenet.safetensors")
 
 
