@@ -1,21 +1,23 @@
-"""Documents stay true: every command they quote is one that the program takes."""
+"""Documents stay true: every command they quote is one that the program takes, Python runs."""
 
 import os
 import re
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
+import torch
 import typer
 from typer.testing import CliRunner
 
 from benchmark import registry
 from benchmark.cli.main import app
+from benchmark.models.weight_formats import layouts_of
+from tests.cli.conftest import GENDER, MTL, one_run
 from tests.conftest import ROOT
-from tests.made_runs import RunBuilder, exact_predictions
+from tests.made_runs import RunBuilder
 
 ROOT_COMMAND = typer.main.get_command(app)
 USAGE_ERROR: Any = typer.BadParameter.__base__
@@ -28,15 +30,13 @@ LEFT_OUT = re.compile(r"…|\.\.\.")
 """How a document says that there is more: a command with it is looked at as far as it goes."""
 SHELL = frozenset({">", ">>", "<", "|", "&&", "||", ";"})
 """What a shell reads and a program never sees; with what follows it is left off."""
-EXPERIMENT_NAME = re.compile(r"(age_group|gender|race|mtl)-[a-z0-9_]+-\S+")
+EXPERIMENT_NAME = re.compile(r"(age_group|gender|race|mtl)-[a-z0-9_]+-((?!tuned)\S)+")
+"""One whose name has `tuned` comes into being by a search."""
 TO_BE_WRITTEN = {"mtl-vgg19-imagenet-block5-gate", "mtl-resnet18-imagenet-full"}
 """Names that CONTRIBUTING.md shows how to add."""
-TUNED_NAME = re.compile(r"(?P<base>.+)-(?:un)?tuned(?:_from_(?P<depth>\w+))?")
-"""Of an experiment that comes into being by a search, as does the suite of all these."""
 
 
-@dataclass(frozen=True)
-class Quoted:
+class Quoted(NamedTuple):
     """One command as a document quotes it."""
 
     place: str
@@ -48,28 +48,18 @@ class Quoted:
     def text(self) -> str:
         return shlex.join(self.words)
 
-    @property
-    def told(self) -> str:
-        return f"{self.place} {self.text}"
 
-
-def commands_of(name: str, text: str) -> Iterator[Quoted]:
+def commands_of(place: str, text: str) -> Iterator[Quoted]:
     """Find the commands of one document, in code blocks and within sentences."""
-    in_block, pending, begun = False, "", 0
-    for number, line in enumerate(text.splitlines(), start=1):
+    in_block = False
+    for line in text.replace("\\\n", " ").splitlines():
         if line.lstrip().startswith("```"):
-            in_block, pending = not in_block, ""
+            in_block = not in_block
         elif in_block or line.startswith("    "):
-            code = line.strip().removeprefix("$ ")
-            begun = begun if pending else number
-            if pending or code.startswith(("facebench ", "make ")):
-                pending += code.removesuffix("\\") + " "
-                if not code.endswith("\\"):
-                    yield from _read(f"{name}:{begun}", pending, is_block=True)
-                    pending = ""
+            yield from _read(place, line.strip().removeprefix("$ "), is_block=True)
         else:
             for found in re.findall(r"(?<!`)`([^`]+)`(?!`)", line):
-                yield from _read(f"{name}:{number}", found, is_block=False)
+                yield from _read(place, found, is_block=False)
 
 
 def _read(place: str, text: str, *, is_block: bool) -> Iterator[Quoted]:
@@ -80,19 +70,15 @@ def _read(place: str, text: str, *, is_block: bool) -> Iterator[Quoted]:
         words = shlex.split(text, comments=True)
     except ValueError:  # a quotation that goes on in the next line of prose
         words = text.split()
-    words = words[: next((at for at, word in enumerate(words) if word in SHELL), None)]
-    cut = next((at for at, word in enumerate(words) if LEFT_OUT.search(word)), None)
-    is_block = is_block and cut is None
+    ends = (at for at, word in enumerate(words) if word in SHELL or LEFT_OUT.search(word))
+    cut = next(ends, len(words))
+    is_block = is_block and not any(map(LEFT_OUT.search, words[cut : cut + 1]))
     words = [word if is_block else word.rstrip(",.;:") for word in words[:cut]]
     if len(words) > 1:
         yield Quoted(place, tuple(words), is_block)
 
 
-QUOTED = [
-    command
-    for page in DOCUMENTS
-    for command in commands_of(page.name, page.read_text(encoding="utf-8"))
-]
+QUOTED = [it for page in DOCUMENTS for it in commands_of(page.name, page.read_text("utf-8"))]
 OURS = [item for item in QUOTED if item.words[0] == "facebench"]
 
 
@@ -109,36 +95,27 @@ def check_that_the_program_takes(item: Quoted) -> None:
     command, given = command_of(item.words)
     is_group = hasattr(command, "commands")
     is_unknown = is_group and given and not given[0].startswith("-")
-    assert not is_unknown, f"{item.told}: no command {given[0]}"
+    assert not is_unknown, f"{item}: no command {given[0]}"
     if not item.is_block:
         known = {name for of in command.params for name in (*of.opts, *of.secondary_opts)}
         used = {word.split("=")[0] for word in given if word.startswith("--")}
-        assert used <= known | {"--help"}, item.told
+        assert used <= known | {"--help"}, item
         return
-    assert not is_group, item.told
+    assert not is_group, item
     try:
         command.make_context("facebench", [word for word in given if word != "--help"])
     except USAGE_ERROR as error:
-        pytest.fail(f"{item.told}: {error.format_message()}")
-
-
-def before_its_search(name: str) -> str:
-    """Give the experiment that a search would make this one of; another name stays as it is."""
-    found = TUNED_NAME.fullmatch(name)
-    if found is None:
-        return name
-    base, depth = found["base"], found["depth"]
-    return f"{base.rsplit('-', 1)[0]}-{depth}" if depth else base
+        pytest.fail(f"{item}: {error.format_message()}")
 
 
 def test_quoted_commands_experiments_and_suites_are_ones_that_the_program_knows() -> None:
     for item in OURS:
         check_that_the_program_takes(item)
-        names = {before_its_search(word) for word in item.words if EXPERIMENT_NAME.fullmatch(word)}
-        assert names - TO_BE_WRITTEN <= set(registry.experiments()), item.told
+        names = {word for word in item.words if EXPERIMENT_NAME.fullmatch(word)}
+        assert names - TO_BE_WRITTEN <= set(registry.experiments()), item
         if "--suite" in item.words[:-1]:
             suite = item.words[item.words.index("--suite") + 1]
-            assert suite.isupper() or suite in {*registry.suites(), registry.TUNED}, item.told
+            assert suite.isupper() or suite in {*registry.suites(), registry.TUNED}, item
 
 
 def test_quoted_make_targets_are_in_the_makefile() -> None:
@@ -147,7 +124,7 @@ def test_quoted_make_targets_are_in_the_makefile() -> None:
     for item in QUOTED:
         for word in item.words[1:] if item.words[0] == "make" else ():
             name = word.split("=")[0]
-            assert name in targets if "=" not in word else f"$({name}" in makefile, item.told
+            assert name in targets if "=" not in word else f"$({name}" in makefile, item
 
 
 def commands(command: Any, path: tuple[str, ...] = ("facebench",)) -> Iterator[tuple[str, Any]]:
@@ -182,9 +159,8 @@ def test_cheap_commands_do_what_the_documents_say(
     """In a folder with finished runs in mlruns/, as a reader has it after the commands before."""
     runs = RunBuilder(tmp_path / "mlruns")
     runs.dataset |= {"name": "drawn-v1", "drawn": True}
-    for name in ("mtl-cnn-none-full-short", "gender-cnn-none-full-short"):
-        experiment = registry.experiment(name)
-        runs.done(experiment, exact_predictions(30, 30, n=40, tasks=experiment.head.tasks))
+    for name in (MTL, GENDER):
+        one_run(runs, name)
     monkeypatch.chdir(tmp_path)
     before = sorted(os.listdir(tmp_path))
     texts = [*(item.text for item in OURS if item.is_block), *(f"facebench {it}" for it in ALSO)]
@@ -194,3 +170,25 @@ def test_cheap_commands_do_what_the_documents_say(
             assert answer.exit_code == 0, f"{text}: {answer.output}"
             assert answer.stdout.strip(), text
             assert sorted(os.listdir(tmp_path)) == before, text
+
+
+def test_the_python_of_experiments_md_adds_what_it_says() -> None:
+    text = (ROOT / "docs/EXPERIMENTS.md").read_text(encoding="utf-8")
+    added: dict[str, Any] = {}
+    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        exec(compile(block, "docs/EXPERIMENTS.md", "exec"), added)
+
+    (experiment,) = added["EXPERIMENTS"]
+    before = registry.experiment(experiment.compare_with)
+    assert experiment.recipe.learning_rate == before.recipe.learning_rate / 10
+    assert experiment.name not in registry.experiments()
+
+    backbone, line = added["tiny"](), added["TINY"]
+    assert tuple(backbone.stages) == line.stages
+    assert backbone.architecture == line.name
+    assert sum(parameter.numel() for parameter in backbone.parameters()) == 5_088
+    assert backbone(torch.zeros(2, 3, 32, 32)).shape == (2, backbone.n_features, 7, 7)
+
+    mine = added["MINE"]
+    assert mine.layout in [layout.name for layout in layouts_of(mine.architecture)]
+    assert len(mine.sha256) == 64

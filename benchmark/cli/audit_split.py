@@ -2,23 +2,21 @@
 
 import contextlib
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, TextIO
 
 import typer
 
-from benchmark.cli.options import Answer, Overwrite
+from benchmark.cli.options import Answer, Overwrite, option
 from benchmark.cli.output import out, print_table, watching
-from benchmark.errors import DataError
+from benchmark.errors import DataError, and_more
 from benchmark.files import check_outputs, replacing
 from benchmark.reporting.tables import NOTHING, Column, Table
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SHOWN_NAMES: Final = 3
-"""How many names a note lists."""
 VERDICTS: Final = {
     "leaking": "[bold red]Leaking.[/]",
     "undecided": "[yellow]Undecided:[/] nothing leaks for certain, but names are alike.",
@@ -33,11 +31,10 @@ Train = Annotated[Path, typer.Argument(
     help="Training part: a CSV, a text list of names, a folder or an archive of pictures.")]
 Parts = Annotated[list[Path], typer.Argument(
     metavar="PART", help="The other parts, given likewise.")]
-Images = Annotated[Path | None, typer.Option(
-    help="Folder or archive with the pictures that lists name.")]
-CsvFile = Annotated[Path | None, typer.Option(
-    "--csv", help="Write every pair of files that two parts share here.")]
+CsvFile = Annotated[Path | None, option(
+    "Write every pair of files that two parts share here.", "--csv")]
 # fmt: on
+Images = Annotated[Path | None, option("Folder or archive with the pictures that lists name.")]
 
 
 def audit_split(
@@ -78,10 +75,8 @@ def audit_split(
     answer.warnings = list(_warnings(audit))
     for table in _tables(audit):
         print_table(table)
-    verdict = audit["verdict"]
-    if verdict == "clean" and any(part["without_a_picture"] for part in audit["parts"]):
-        verdict = "clean by name"
-    out.print(VERDICTS[verdict])
+    by_name = audit["verdict"] == "clean" and any(it["without_a_picture"] for it in audit["parts"])
+    out.print(VERDICTS["clean by name" if by_name else audit["verdict"]])
 
 
 def _append(stream: TextIO, pairs: "pd.DataFrame") -> None:
@@ -115,20 +110,16 @@ def _warnings(audit: dict[str, Any]) -> Iterator[str]:
         name, again, absent = part["name"], part["repeated_names"], part["without_a_picture"]
         unlike = [f"{entry['file']}: {entry['reason']}" for entry in part["not_comparable"]]
         for n, what in (
-            (len(again), f"names of {name} are repeated, and count once ({_some(again)})"),
+            (len(again), f"names of {name} are repeated, and count once ({and_more(again, 3)})"),
             (part["rows_without_a_name"], f"rows of {name} have no name, and are left out"),
             (part["not_pictures"], f"files of {name} are no pictures by their names"),
             (absent, f"of {part['files']:,} names of {name} have no picture, and are compared by "
-             f"name only ({_some(part['not_found'] or ['--images FOLDER finds them'])})"),
+             f"name only ({and_more(part['not_found'] or ['--images FOLDER finds them'], 3)})"),
             (len(unlike), f"pictures of {name} are not compared as near-duplicates "
-             f"({_some(unlike)})"),
+             f"({and_more(unlike, 3)})"),
         ):  # fmt: skip
             if n:
                 yield f"{n:,} {what}."
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:SHOWN_NAMES]) + (", …" if len(names) > SHOWN_NAMES else "")
 
 
 def _tables(audit: dict[str, Any]) -> Iterator[Table]:

@@ -1,8 +1,8 @@
 """`facebench data`: fetch, crop, prepare, sample and audit data sets of faces."""
 
+import functools
 import re
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -10,9 +10,9 @@ import typer
 from rich.markup import escape
 
 from benchmark.cli import output
-from benchmark.cli.options import DEFAULT_DATA_DIR, Answer, DataDir, DatasetName, WeightsDir
+from benchmark.cli.options import DEFAULT_DATA_DIR, Answer, DataDir, DatasetName, WeightsDir, option
 from benchmark.cli.output import err, out, print_table
-from benchmark.errors import DataError
+from benchmark.errors import DataError, and_more
 from benchmark.reporting.tables import NOTHING, Cell, Column, Table
 from benchmark.tasks import CLASS_NAMES, MISSING, TASK_TITLES, TASKS, TaskName
 
@@ -26,36 +26,29 @@ MOST_WORDS = 30
 SHOWN_FILES = 10
 """Files that are listed on the screen; crops.csv has every picture."""
 
+Accept = Annotated[bool, option("You have read its licence and accept it.", "--accept-licence")]
+Photographs = Annotated[Path, typer.Argument(help="Folder, .tar, .tar.gz or .zip of photographs.")]
+OutDir = Annotated[
+    Path | None, option("Where the faces go; SOURCE-crops here if left out.", "--out")
+]
+NewName = Annotated[str | None, option("Name of the data set; from SOURCE if left out.")]
+SampleName = Annotated[str | None, option("Name of the sample; DATASET-N if left out.")]
 # fmt: off
-Published = Annotated[str, typer.Argument(help="A published data set: utkface.")]
-Accept = Annotated[bool, typer.Option(
-    "--accept-licence", help="You have read its licence and accept it.")]
-Photographs = Annotated[Path, typer.Argument(
-    help="Folder, .tar, .tar.gz or .zip of photographs.")]
-OutDir = Annotated[Path | None, typer.Option(
-    "--out", help="Where the faces go; SOURCE-crops here if left out.")]
 NamedFaces = Annotated[Path, typer.Argument(
     help="Folder, .tar, .tar.gz or .zip with faces named as in UTKFace, or with --labels.")]
-NewName = Annotated[str | None, typer.Option(help="Name of the data set; from SOURCE if left out.")]
-SampleName = Annotated[str | None, typer.Option(
-    help="Name of the sample; DATASET-N if left out.")]
-LabelFiles = Annotated[list[Path] | None, typer.Option(
-    help="A CSV file with the labels: file, age, age_group, gender, race.")]
-Layout = Annotated[Literal["utkface", "fairface", "table"] | None, typer.Option(
-    help="Where the labels are: utkface, fairface or table.")]
-Words = Annotated[list[str] | None, typer.Option(
-    "--map", help="What a word of the labels means: race:latino=Others, or none.")]
-Datasheet = Annotated[Path | None, typer.Option(
-    help="A text: source, licence, how labelled, known limits; shown with results.")]
-SplitTable = Annotated[Path | None, typer.Option(
-    help="A table.csv of the same faces, to take clusters and split from.")]
-
+Layout = Annotated[Literal["utkface", "fairface", "table"] | None, option(
+    "Where the labels are: utkface, fairface or table.")]
+LabelFiles = Annotated[list[Path] | None, option(
+    "A CSV file with the labels: file, age, age_group, gender, race.")]
+Words = Annotated[list[str] | None, option(
+    "What a word of the labels means: race:latino=Others, or none.", "--map")]
+Datasheet = Annotated[Path | None, option(
+    "A text: source, licence, how labelled, known limits; shown with results.")]
+SplitTable = Annotated[Path | None, option(
+    "A table.csv of the same faces, to take clusters and split from.")]
 
 # Their defaults are those of benchmark.data.crop.CropOptions, which --help does not load.
-def _cropping(text: str, *names: str, **more: Any) -> Any:
-    return typer.Option(*names, help=text, rich_help_panel="Cropping", **more)
-
-
+_cropping = functools.partial(option, rich_help_panel="Cropping")
 Margin = Annotated[float, _cropping("Share of the box's width and height added on each side.")]
 FitOption = Annotated[Literal["stretch", "square"], _cropping(
     "Stretch the box to a square, as the study did, or widen it to one.", "--fit")]
@@ -73,7 +66,7 @@ def crop(
     answer: Answer,
     source: Photographs,
     out_dir: OutDir = None,
-    image_px: Annotated[int, typer.Option(help="Side of the faces in pixels.")] = 100,
+    image_px: Annotated[int, option("Side of the faces in pixels.")] = 100,
     margin: Margin = 0.2,
     fit: FitOption = "stretch",
     faces: Faces = "largest",
@@ -118,16 +111,14 @@ def crop(
     }
     if others:
         what = "files are no pictures by their names, and were passed over"
-        answer.warnings.append(f"{len(others):,} {what}: {_some(others)}.")
+        names = and_more(others, SHOWN_FILES, "; ")
+        answer.warnings.append(f"{len(others):,} {what}: {names}.")
     if len(without):
         missing = (without["file"] + ": " + without["reason"]).tolist()
-        answer.errors.append(
-            DataError(
-                f"{len(missing)} of {len(of_picture)} pictures have no crop; {_some(missing)}",
-                source=str(folder / "crops.csv"),
-                fix="The others are done; a lower --threshold may find more",
-            )
-        )
+        found = f"{len(missing)} of {len(of_picture)} pictures have no crop; "
+        found += and_more(missing, SHOWN_FILES, "; ")
+        fix = "The others are done; a lower --threshold may find more"
+        answer.errors.append(DataError(found, source=str(folder / "crops.csv"), fix=fix))
     numbers = {"pictures": len(of_picture), "done before": len(of_picture) - n_new}
     numbers |= counts | {"with several faces": int((of_picture["faces_seen"] > 1).sum())}
     by = f"by {answer.data['detector']}"
@@ -135,13 +126,9 @@ def crop(
     print_table(Table.of(["", ""], [(k, f"{n:,}") for k, n in numbers.items()]))
 
 
-def _some(lines: list[str]) -> str:
-    return "; ".join(lines[:SHOWN_FILES]) + ("; …" if len(lines) > SHOWN_FILES else "")
-
-
 def fetch(
     answer: Answer,
-    name: Published,
+    name: Annotated[str, typer.Argument(help="A published data set: utkface.")],
     accept: Accept = False,
     data_dir: DataDir = DEFAULT_DATA_DIR,
 ) -> None:
@@ -162,10 +149,8 @@ def fetch(
     if not accept and sys.stdin.isatty():
         accept = typer.confirm("Do you accept this?", default=False, err=True)
     if not accept:
-        raise DataError(
-            f"the licence of {name} was not accepted",
-            fix=f"Read it above; `facebench data fetch {name} --accept-licence` accepts it",
-        )
+        fix = f"Read it above; `facebench data fetch {name} --accept-licence` accepts it"
+        raise DataError(f"the licence of {name} was not accepted", fix=fix)
     fetched = published.fetch(data_dir, progress=not answer.prints_json)
     answer.data = {
         "file": str(fetched.path),
@@ -175,17 +160,15 @@ def fetch(
         "terms": list(published.TERMS),
     }
     file, came = escape(str(fetched.path)), "fetched" if fetched.is_new else "there already"
-    out.print(
-        f"[bold]{file}[/] {came}: names of {fetched.n_faces:,} faces, sha256 "
-        f"{fetched.sha256[:16]}\nNext: facebench data prepare {file}",
-        soft_wrap=True,
-    )
+    about = f"names of {fetched.n_faces:,} faces, sha256 {fetched.sha256[:16]}"
+    next_ = f"Next: facebench data prepare {file}"
+    out.print(f"[bold]{file}[/] {came}: {about}\n{next_}", soft_wrap=True)
 
 
 def prepare(
     answer: Answer,
     source: NamedFaces,
-    image_px: Annotated[int, typer.Option(help="Side of the packed faces in pixels.")] = 100,
+    image_px: Annotated[int, option("Side of the packed faces in pixels.")] = 100,
     name: NewName = None,
     table: SplitTable = None,
     labels: LabelFiles = None,
@@ -266,26 +249,19 @@ def _unusable(faces: "FaceSet") -> list[DataError]:
     from benchmark.data.labelled import findings
 
     rejected, table = faces.rejected(), faces.folder / "quarantine.csv"
-    found, labels = [], faces.manifest.get("labels")
+    errors, labels = list[DataError](), faces.manifest.get("labels")
     pictures = rejected[rejected["kind"] == "picture"]
-    if len(pictures):
-        first = pictures.iloc[0]
-        found.append(
-            DataError(
-                f"{len(pictures):,} pictures could not be used and were left out; "
-                f"{first['file']}: {first['reason']}",
-                source=str(table),
-                fix="The data set is complete without them; fix the source and prepare it under "
-                "another --name to have them too",
-            )
-        )
+    for file, reason in pictures[["file", "reason"]].head(1).itertuples(index=False):
+        found = f"{len(pictures):,} pictures could not be used and were left out; {file}: {reason}"
+        fix = "The data set is complete without them; fix the source and prepare it under another "
+        errors.append(DataError(found, source=str(table), fix=f"{fix}--name to have them too"))
     if labels is not None:
         fix = "What these rows do not tell is left out; --map TASK:WORD=CLASS says what a word "
         fix += f"means, and {table} lists what was left out"
         files = ", ".join(file["name"] for file in labels["files"])
-        for finding in findings(labels, int((rejected["kind"] == "row").sum())):
-            found.append(DataError(finding, source=files, fix=fix))
-    return found
+        found_in_rows = findings(labels, int((rejected["kind"] == "row").sum()))
+        errors += [DataError(found, source=files, fix=fix) for found in found_in_rows]
+    return errors
 
 
 def _print_counts(faces: "FaceSet") -> None:
@@ -315,7 +291,7 @@ def _print_counts(faces: "FaceSet") -> None:
 
 def sample(
     answer: Answer,
-    n_faces: Annotated[int, typer.Option("--faces", help="About how many faces to draw.")],
+    n_faces: Annotated[int, option("About how many faces to draw.", "--faces")],
     dataset: DatasetName = None,
     name: SampleName = None,
     data_dir: DataDir = DEFAULT_DATA_DIR,
@@ -336,10 +312,10 @@ def sample(
     counts = chosen.manifest["counts"]
     answer.data = {"name": chosen.name, "folder": str(chosen.folder)}
     answer.data |= {"of": faces.name, "counts": counts}
+    parts = ", ".join(f"{part} {counts[part]:,}" for part in ("train", "val", "test"))
     out.print(
         f"[bold]{chosen.name}[/]: {len(chosen.table):,} of {len(faces.table):,} faces in "
-        f"{counts['clusters']:,} whole clusters; train {counts['train']:,}, val "
-        f"{counts['val']:,}, test {counts['test']:,}, as they were · {chosen.folder}",
+        f"{counts['clusters']:,} whole clusters; {parts}, as they were · {chosen.folder}",
         soft_wrap=True,
     )
 
@@ -424,22 +400,17 @@ def _print_noise(noise: "pd.DataFrame") -> None:
     """Print how often labels of one photograph disagree, and the accuracy within reach."""
     from benchmark.comparison.references import ASSUMPTIONS
 
-    def interval(row: Mapping[Any, Any], *names: str) -> Cell:
-        rate, low, high = (f"{100 * row[name]:.1f}" for name in names)
-        return Cell(rate, f"{low}–{high}")
-
-    rows = [
-        (
-            TASK_TITLES[row["task"]],
-            row["files"],
-            f"{row['n_photographs']:,}",
-            f"{row['n_pairs']:,}",
-            interval(row, "disagree", "low", "high"),
-            interval(row, "ceiling", "ceiling_low", "ceiling_high"),
-            interval(row, "independent_ceiling", "independent_low", "independent_high"),
-        )
-        for row in noise[noise["disagree"].notna()].to_dict("records")
-    ]
+    rates = (
+        ("disagree", "low", "high"),
+        ("ceiling", "ceiling_low", "ceiling_high"),
+        ("independent_ceiling", "independent_low", "independent_high"),
+    )
+    rows = list[list[str | Cell]]()
+    for row in noise[noise["disagree"].notna()].to_dict("records"):
+        numbers = [f"{row[name]:,}" for name in ("n_photographs", "n_pairs")]
+        percents = ([f"{100 * row[name]:.1f}" for name in names] for names in rates)
+        cells = [Cell(rate, f"{low}–{high}") for rate, low, high in percents]
+        rows.append([TASK_TITLES[row["task"]], row["files"], *numbers, *cells])
     if rows:
         headings = ("task", "files", "photos", "pairs", "disagree", "1 − d/2", "1 − e")
         print_table(Table.of(headings, rows, "Labels of one photograph, percent"))

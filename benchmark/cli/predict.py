@@ -80,7 +80,7 @@ def predict(
     if as_csv and answer.prints_json:
         raise RunError("--csv and --json both want the standard output", allowed="one of them")
     if not any(path.exists() for path in images):
-        names = ", ".join(map(str, images[:3]))
+        names = and_more(list(map(str, images)), 3)
         raise DataError(f"{names} does not exist", allowed="pictures, or folders of them")
     choice = DetectorChoice(detector, detector_model, weights_dir or data_dir / "weights")
     cropping = Cropping(CropOptions(faces=faces), choice) if crop else None
@@ -97,11 +97,8 @@ def predict(
     }  # fmt: skip
     if draw:
         answer.data["drawn"] = _draw(table, images, draw, network.tasks)
-    without = table[table["face"] == 0]
-    answer.errors = [
-        DataError(str(reason), source=str(file))
-        for file, reason in zip(without["file"], without["reason"], strict=True)
-    ]
+    without = table[table["face"] == 0].itertuples()
+    answer.errors = [DataError(str(it.reason), source=str(it.file)) for it in without]
     answer.warnings += [*_not_pictures(images), *_edited(network)]
     if as_csv:  # not by rich, which would break long lines; 9 digits, as in predictions.csv
         print(table.to_csv(index=False, float_format="%.9g", lineterminator="\n"), end="")
@@ -151,19 +148,19 @@ def _print_predictions(
     table: "pd.DataFrame", network: "TrainedNetwork", *, calibrated: bool
 ) -> None:
     """Print a row per face; of a long path the end, which differs within a folder."""
-    several, rows = table["file"].duplicated(keep=False), []
-    for row, is_one_of_several in zip(table.to_dict("records"), several, strict=True):
+    several = set(table.loc[table["file"].duplicated(), "file"])
+    rows = list[list[str]]()
+    for row in table.to_dict("records"):
         file = str(row["file"])
         name = file if len(file) <= NAME_WIDTH else "…" + file[1 - NAME_WIDTH :]
-        name += f" #{row['face']}" if is_one_of_several else ""
+        name += f" #{row['face']}" if file in several else ""
         labels = (_label(row, task) if row["face"] else NOTHING for task in network.tasks)
         rows.append([name, *labels])
     headings = (Column(TASK_TITLES[task], left=True) for task in network.tasks)
     print_table(Table.of((Column("picture"), *headings), rows))
     n_faces = int((table["face"] > 0).sum())
     how = "calibrated" if calibrated else "as the network gave them"
-    faces = "1 face" if n_faces == 1 else f"{n_faces:,} faces"
-    said = f"{faces}, probabilities {how}; {escape(network.title)}"
+    said = f"{n_faces:,} face{'s' * (n_faces != 1)}, probabilities {how}; {escape(network.title)}"
     out.print(f"{said}\nLabels are {PERCEIVED}.", style="dim")
 
 
@@ -233,9 +230,8 @@ def export(
     check_outputs([path], overwrite=overwrite, inputs=[network.path])
     real = _validation_faces(network, data_dir)
     if not real:
-        answer.warnings.append(
-            "compared on random pictures alone: the run's own faces are not prepared here"
-        )
+        why = "the run's own faces are not prepared here"
+        answer.warnings.append(f"compared on random pictures alone: {why}")
     with busy(f"writing {to}, and comparing"):
         checks = exporting.export(network, to, path, real)
     n_bytes = path.stat().st_size
@@ -246,10 +242,10 @@ def export(
     size = f"{to}, {n_bytes / 2**20:.1f} MiB"
     out.print(f"[bold]{path}[/]: {size}, of {escape(network.title)}", soft_wrap=True)
     headings = ("compared with the network on", "largest difference", "other labels")
-    rows = [
-        (f"{it['pictures']} {it['on']}", f"{it['max_difference']:.2g}",
-         str(it["labels_that_differ"])) for it in checks
-    ]  # fmt: skip
+    rows = list[list[str]]()
+    for it in checks:
+        differ = f"{it['max_difference']:.2g}", str(it["labels_that_differ"])
+        rows.append([f"{it['pictures']} {it['on']}", *differ])
     print_table(Table.of(headings, rows))
 
 
@@ -299,13 +295,12 @@ def evaluate(
     faces = choose_dataset(data_dir, dataset)
     place = choose_device(device, "fp32").torch_device
     answer.data = {"dataset": faces.name, "evaluations": []}
+    of_run = functools.partial(prepared_datasets, data_dir)
     for record in records:
         try:
             with watching() as watch:
                 on_faces = functools.partial(watch, f"evaluating faces, seed {record.seed}")
-                found = evaluation.evaluate(
-                    record, faces, place, lambda: prepared_datasets(data_dir), on_faces
-                )
+                found = evaluation.evaluate(record, faces, place, of_run, on_faces)
             with busy("writing tables and figures"):
                 folder = evaluation.write(found, runs_dir)
             answer.data["evaluations"].append({"folder": str(folder), **found.as_dict()})

@@ -5,7 +5,6 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -80,7 +79,8 @@ def tune(
     refit_seeds = options.parse_seeds(seeds) if refit else ()
     cluster, how = where.cluster(), where.settings()
     from benchmark.data.dataset import choose_dataset
-    from benchmark.tuning.study import FRESH_SEEDS, TRIAL_SEED
+    from benchmark.tuning.outcome import grid_study
+    from benchmark.tuning.study import FRESH_SEEDS, TRIAL_SEED, Study
 
     known = sorted({TRIAL_SEED, *FRESH_SEEDS})
     allowed = f"any but those that the recipe is chosen by: {str(known)[1:-1]}"
@@ -88,14 +88,25 @@ def tune(
     with output.busy("opening the data set"):
         faces = choose_dataset(where.data_dir, where.dataset)
     require(jobs == 1 or not cluster, f"--jobs is {jobs} with --on", allowed="one of the two")
-    asked = StudyOptions(changes, only, row or [], sampler, sampler_seed, pruner)
+    search = sampler, sampler_seed, pruner
     studies, folder = list[dict[str, Any]](), where.runs_dir / "studies"
     answer.data = {"dataset": faces.name, "studies": studies}
     with _further(jobs - 1), fleet_on(cluster) as fleet:
         session = TuneSession(answer, how, fleet, trials, timeout, storage, refit_seeds)
         for name in chosen:
             try:
-                studies.append(session.tuned(*asked.study(name, faces, folder)))
+                if name.startswith(GRID_PREFIX):
+                    grid = registry.grid(name)
+                    study = grid_study(grid, changes, row or [], faces, folder)
+                    studies.append(session.tuned(study, grid.experiment, grid))
+                else:
+                    base = registry.experiment(name)
+                    start = base.adjusted(changes)
+                    space = spaces.space_of(start)
+                    space = space.only(only.split(",")) if only else space
+                    spaces.check_space(space, start)
+                    study = Study(start, space, faces, folder, *search)
+                    studies.append(session.tuned(study, base, None))
             except BenchmarkError as refused:
                 if len(chosen) == 1 or isinstance(refused, ClusterLost | StorageLost):
                     raise
@@ -133,37 +144,6 @@ def _chosen(names: list[str], suite: str | None, rows: list[str]) -> list[str]:
     is_of_grids = all(name.startswith(GRID_PREFIX) for name in found)
     require(not rows or is_of_grids, "--row is of grids", allowed=grids)
     return list(found)
-
-
-@dataclass(frozen=True)
-class StudyOptions:
-    """What the command's options say of every study."""
-
-    changes: dict[str, Any]
-    only: str | None
-    rows: list[str]
-    sampler: str
-    sampler_seed: int
-    pruner: str
-
-    def study(
-        self, name: str, faces: "FaceSet", folder: Path
-    ) -> "tuple[Study, Experiment, GridSpace | None]":
-        """Make the study of an experiment or a grid; what it starts from, and the grid."""
-        from benchmark.tuning.outcome import grid_study
-        from benchmark.tuning.study import Study
-
-        if name.startswith(GRID_PREFIX):
-            grid = registry.grid(name)
-            study = grid_study(grid, self.changes, self.rows, faces, folder)
-            return study, grid.experiment, grid
-        base = registry.experiment(name)
-        start = base.adjusted(self.changes)
-        space = spaces.space_of(start)
-        space = space.only(self.only.split(",")) if self.only else space
-        spaces.check_space(space, start)
-        study = Study(start, space, faces, folder, self.sampler, self.sampler_seed, self.pruner)
-        return study, base, None
 
 
 class TuneDisplay(Display):

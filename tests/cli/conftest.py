@@ -24,22 +24,32 @@ def facebench(*arguments: object) -> Result:
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
+def outcome(*arguments: object) -> tuple[int, str, str]:
+    """Run a command; give its exit code, standard output and standard error."""
+    result = facebench(*arguments)
+    return result.exit_code, result.stdout, result.stderr
+
+
 def answered_json(*arguments: object) -> Any:
     """Run a command with --json; give its data."""
-    result = facebench(*arguments, "--json")
-    assert result.exit_code == 0, result.output
-    answer = json.loads(result.stdout)
+    code, stdout, stderr = outcome(*arguments, "--json")
+    assert code == 0, stdout + stderr
+    answer = json.loads(stdout)
     assert (answer["ok"], answer["errors"]) == (True, [])
     return answer["data"]
 
 
-def replaced_only_if_asked(path: Path, *command: object) -> None:
+def check_kept(path: Path, *command: object) -> None:
     """Check that a command writes over a file with --overwrite alone."""
     for options, code in (((), 2), (("--overwrite",), 0)):
         path.write_text("mine")
         result = facebench(*command, *options)
         assert (result.exit_code, "exists already" in result.stderr) == (code, code == 2)
         assert (path.read_bytes() == b"mine") == (code == 2)
+
+
+def fits(text: str, width: int = 80) -> bool:
+    return max(map(len, text.splitlines())) <= width
 
 
 def flat(text: str) -> str:
@@ -59,6 +69,11 @@ def one_run(runs: RunBuilder, name: str = MTL, n_right: int = 80, **about: Any) 
     experiment = registry.experiment(name)
     predictions = exact_predictions(70, n_right, tasks=experiment.head.tasks)
     return runs.done(experiment, predictions, **about)
+
+
+@pytest.fixture(autouse=True)
+def _narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
 
 
 @pytest.fixture

@@ -17,6 +17,8 @@ from tests.cli.conftest import MTL
 def test_values_are_json_where_they_can_be_and_a_sweep_is_every_combination() -> None:
     texts = ["recipe.max_epochs=3", "recipe.learning_rate=1e-4", "backbone.trainable_stages=all"]
     assert list(parse_settings(texts).values()) == [3, 1e-4, "all"]
+    with pytest.raises(ExperimentError, match="--set '=3' has no value"):
+        parse_settings(["=3"])
     texts = ["recipe.learning_rate=1e-4,1e-3", "head.conditioning=none,gate"]
     assert parse_sweeps(texts, {"recipe.max_epochs": 3}) == [
         {"recipe.max_epochs": 3, "recipe.learning_rate": rate, "head.conditioning": kind}
@@ -43,9 +45,6 @@ def test_values_are_json_where_they_can_be_and_a_sweep_is_every_combination() ->
 def test_a_sweep_that_means_nothing_is_refused(wrong: list[str], said: str) -> None:
     with pytest.raises(ExperimentError, match=said):
         parse_sweeps(wrong, {"c.d": 1})
-    if "sweep" not in said:
-        with pytest.raises(ExperimentError, match=said):
-            parse_settings(wrong)
 
 
 def test_seeds_and_folds_are_read_in_order() -> None:
@@ -64,20 +63,14 @@ def test_seeds_and_folds_are_read_in_order() -> None:
     ("line", "found"),
     [
         ("lea", ["leaderboard", "leak"]),
-        ("data pre", ["prepare"]),
-        *((f"{command} {MTL[:-3]}", [MTL]) for command in (
-            "show", "run", "card", "compare", "runs rescore", "tune", "evaluate --run",
-        )),
+        *((f"{command} {MTL[:-3]}", [MTL]) for command in ("show", "run", "card", "tune")),
         (f"run {MTL}-t", [f"{MTL}-tuned"]),
-        *((f"{command} --suite qui", ["quick"]) for command in (
-            "run", "leaderboard", "report", "subsets", "leak", "tune",
-        )),
+        ("run --suite qui", ["quick"]),
         ("compare qui", ["quick"]),
         ("tune grid-mtl-vgg16-f", ["grid-mtl-vgg16-frozen"]),
         ("weights list --architecture vgg1", ["vgg16", "vgg19"]),
         ("run --dataset m", ["mine-100"]),
         ("run --dataset d", ["drawn"]),
-        ("leaderboard --dataset m", ["mine-100"]),
         ("card 0123", ["0123456789ab"]),
     ],
 )  # fmt: skip

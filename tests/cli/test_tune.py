@@ -48,17 +48,10 @@ def test_a_search_is_tracked_refitted_and_ranked(on_drawn: Places, tmp_path: Pat
     runs = client.search_runs([experiment.experiment_id])
     (parent,) = [run for run in runs if "facebench.study" in run.data.tags]
     children = [it for it in runs if it.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
-    trials = [run.data.tags for run in children if "trial" in run.data.tags]
-    assert sorted(tags["trial"] for tags in trials) == ["000", "001", "002"]
-    assert {tags["trial_state"] for tags in trials} == {"complete"}
-    kept = {item.path for item in client.list_artifacts(parent.info.run_id, "study")}
-    assert {"study/trials.csv", "study/study.html"} <= kept
-    anew = [run.info.run_name for run in children if "trial" not in run.data.tags]
-    assert len(anew) == 6
-    assert all(", seed 100" in name for name in anew)
+    trials = {run.data.tags.get("trial") for run in children}
+    assert (trials, len(children)) == ({None, "000", "001", "002"}, 3 + 6)
 
-    again = facebench(*tune, "--no-refit")
-    assert "3 of 3 trials" in again.stderr
+    assert "3 of 3 trials" in facebench(*tune, "--no-refit").stderr
     assert len(trials_of(tmp_path)) == 9
 
     # Fresh seeds decided between the best and the runner-up, and none of theirs was the trials'.
@@ -85,9 +78,8 @@ def test_a_best_recipe_and_a_grid_are_printed_beside_what_they_are_compared_with
     drawn_faces: FaceSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     study, grid = a_study(tmp_path, drawn_faces), registry.grid("grid-mtl-vgg16-block5")
-    point = point_of(EXPERIMENT, SPACE) | {RATE: 2e-3}
-    trials = (TrialView(0, "complete", point_of(EXPERIMENT, SPACE), 0.5),)
-    trials += (TrialView(1, "complete", point, 0.625),)
+    points = (start := point_of(EXPERIMENT, SPACE), start | {RATE: 2e-3})
+    trials = tuple(TrialView(n, "complete", point, 0.5 + n / 8) for n, point in enumerate(points))
     print_best(study, Outcome(trials, trials[1], (), None))
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["learning_rate", "0.001", "0.002"] in lines

@@ -22,6 +22,8 @@ from benchmark.errors import BenchmarkError, DataError, WeightsError
 from benchmark.models.weight_formats import read_weight_file
 from tests.data.sources import encoded, faces, tar_of, zip_of
 
+Files = Callable[[Path], dict[str, bytes]]
+
 
 def damaged(content: bytes, rng: random.Random) -> bytes:
     """Damage a file as a bad disk, a broken transfer or a fuzzer does; never gives it unchanged.
@@ -33,19 +35,13 @@ def damaged(content: bytes, rng: random.Random) -> bytes:
     for _ in range(rng.choice((1, 1, 2, 4, 16))):
         end = len(changed) if rng.random() < 0.5 else min(len(changed), 256)
         at, size = rng.randrange(max(1, end)), rng.choice((1, 4, 64, 512))
-        kind = rng.choice(("flip", "flip", "over", "over", "cut", "gap", "insert", "repeat"))
-        if kind == "flip" and changed:
-            changed[at] ^= 1 << rng.randrange(8)
-        elif kind == "over":
-            changed[at : at + size] = rng.choice(
-                (bytes(size), b"\xff" * size, b"\x7f" + b"\xff" * (size - 1), rng.randbytes(size))
-            )
-        elif kind in ("cut", "gap"):
-            del changed[at : len(changed) if kind == "cut" else at + size]
-        elif kind == "insert":
-            changed[at:at] = rng.randbytes(size)
-        elif kind == "repeat":
-            changed[at:at] = changed[at : at + size] * rng.choice((1, 2, 8))
+        piece, noise = changed[at : at + size], rng.randbytes(size)
+        flip = 1, bytes(byte ^ 1 << rng.randrange(8) for byte in piece[:1])
+        over = size, rng.choice((bytes(size), b"\xff" * size, b"\x7f" + b"\xff" * size, noise))
+        cut, gap, insert = (len(changed), b""), (size, b""), (0, noise)
+        repeat = 0, piece * rng.choice((1, 2, 8))
+        gone, put = rng.choice((flip, flip, over, over, cut, gap, insert, repeat))
+        changed[at : at + gone] = put
     return bytes(changed) if changed != content else bytes(changed) + b"\0"
 
 
@@ -112,10 +108,7 @@ def weights(folder: Path) -> dict[str, bytes]:
     ],
 )
 def test_damaged_files_are_read_or_refused(
-    intact_files: Callable[[Path], dict[str, bytes]],
-    read: Callable[[Path], object],
-    count: int,
-    tmp_path: Path,
+    intact_files: Files, read: Callable[[Path], object], count: int, tmp_path: Path
 ) -> None:
     intact, refused = list(intact_files(tmp_path).items()), 0
     for number in range(count):

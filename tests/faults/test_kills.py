@@ -28,11 +28,10 @@ pytestmark = pytest.mark.timeout(1800)
 
 def started(*arguments: str | Path) -> "subprocess.Popen[str]":
     # A child that is killed must not leave bytecode half written beside the sources.
-    return subprocess.Popen(
-        [sys.executable, "-c", ENTRY, *map(str, arguments)],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"},
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-c", ENTRY, *map(str, arguments)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, env=env, stdout=pipe, stderr=pipe, text=True)
 
 
 def ended(process: "subprocess.Popen[str]") -> str:
@@ -128,10 +127,9 @@ def test_every_damaged_file_of_a_finished_run_is_found(
     ended(started(*run(drawn_data_dir, tmp_path, epochs=2)))
     record, prepared = next(all_records(tmp_path)), choose_dataset(drawn_data_dir, "drawn")
     rng = random.Random(20)
-    names = ("experiment.json", "predictions.csv", "history.csv", "model.safetensors", "done.json",
-             "metrics.json")  # fmt: skip
-    for number in range(24):
-        path = record.folder / names[number % 6]
+    names = "experiment.json predictions.csv history.csv model.safetensors done.json metrics.json"
+    for number, name in enumerate(4 * names.split()):
+        path = record.folder / name
         content = path.read_bytes()
         changed = damaged(content, rng)
         path.write_bytes(changed)
