@@ -10,7 +10,7 @@ from benchmark import registry
 from benchmark.cli import options
 from benchmark.cli.options import option
 from benchmark.cli.output import CommandResult, busy, out, print_points, print_table, tell
-from benchmark.errors import ExperimentError
+from benchmark.errors import require
 from benchmark.files import write_text
 from benchmark.reporting import tables as forms
 from benchmark.tasks import TASKS
@@ -24,13 +24,11 @@ READING: Final = "Group minus reference, 95 % intervals; not significant does no
 PERCEIVED: Final = "Labels are perceived. "
 CLOSING: Final = "--json has all {n} notes and limitations."
 
-Dataset = Annotated[
-    str | None,
-    option(
-        "The data set; the only one with such runs if left out.",
-        autocompletion=options.complete_dataset,
-    ),
-]
+# fmt: off
+Dataset = Annotated[str | None, option(
+    "The data set; the only one with such runs if left out.",
+    autocompletion=options.complete_dataset)]
+# fmt: on
 
 
 def compare(
@@ -62,8 +60,7 @@ def compare(
     from benchmark.reporting.comparison_tables import as_data
 
     for name in task or ():
-        if name not in TASKS:
-            raise ExperimentError(f"unknown task {name!r}", allowed=", ".join(TASKS))
+        require(name in TASKS, f"unknown task {name!r}", allowed=", ".join(TASKS))
     tasks = [name for name in TASKS if not task or name in task]
     library = options.open_library(runs_dir, data_dir, answer)
     with busy("comparing"):
@@ -178,8 +175,8 @@ def _study(
     for table in tables:
         out.print()
         print_table(table)
-    parts = ("The answer", "How to read it", "Limitations")
-    for title, texts in zip(parts, (page.sentences, page.notes, limits), strict=True):
+    parts = {"The answer": page.sentences, "How to read it": page.notes, "Limitations": limits}
+    for title, texts in parts.items():
         out.print(Text(f"\n{title}", style="bold"))
         print_points(texts)
     tell(f"\nWritten: {', '.join(files)}")

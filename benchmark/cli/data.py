@@ -26,14 +26,9 @@ MOST_WORDS = 30
 SHOWN_FILES = 10
 """Files that are listed on the screen; crops.csv has every picture."""
 
-Accept = Annotated[bool, option("You have read its licence and accept it.", "--accept-licence")]
-Photographs = Annotated[Path, typer.Argument(help="Folder, .tar, .tar.gz or .zip of photographs.")]
-OutDir = Annotated[
-    Path | None, option("Where the faces go; SOURCE-crops here if left out.", "--out")
-]
-NewName = Annotated[str | None, option("Name of the data set; from SOURCE if left out.")]
-SampleName = Annotated[str | None, option("Name of the sample; DATASET-N if left out.")]
 # fmt: off
+OutDir = Annotated[Path | None, option(
+    "Where the faces go; SOURCE-crops here if left out.", "--out")]
 NamedFaces = Annotated[Path, typer.Argument(
     help="Folder, .tar, .tar.gz or .zip with faces named as in UTKFace, or with --labels.")]
 Layout = Annotated[Literal["utkface", "fairface", "table"] | None, option(
@@ -54,7 +49,6 @@ FitOption = Annotated[Literal["stretch", "square"], _cropping(
     "Stretch the box to a square, as the study did, or widen it to one.", "--fit")]
 Faces = Annotated[Literal["largest", "central", "all"], _cropping(
     "Which, where there are several.", "--faces")]
-Threshold = Annotated[float, _cropping("Faces of lower scores are not seen; 0.01 to 1.")]
 DetectorName = Annotated[str, _cropping("yunet, or module:callable.", "--detector")]
 DetectorModel = Annotated[Path | None, _cropping(
     "The detector's model file; for yunet the *yunet*.onnx in WEIGHTS_DIR if left out.",
@@ -64,13 +58,13 @@ DetectorModel = Annotated[Path | None, _cropping(
 
 def crop(
     answer: Answer,
-    source: Photographs,
+    source: Annotated[Path, typer.Argument(help="Folder, .tar, .tar.gz or .zip of photographs.")],
     out_dir: OutDir = None,
     image_px: Annotated[int, option("Side of the faces in pixels.")] = 100,
     margin: Margin = 0.2,
     fit: FitOption = "stretch",
     faces: Faces = "largest",
-    threshold: Threshold = 0.7,
+    threshold: Annotated[float, _cropping("Faces of lower scores are not seen; 0.01 to 1.")] = 0.7,
     detector: DetectorName = "yunet",
     detector_model: DetectorModel = None,
     weights_dir: WeightsDir = None,
@@ -129,7 +123,9 @@ def crop(
 def fetch(
     answer: Answer,
     name: Annotated[str, typer.Argument(help="A published data set: utkface.")],
-    accept: Accept = False,
+    accept: Annotated[
+        bool, option("You have read its licence and accept it.", "--accept-licence")
+    ] = False,
     data_dir: DataDir = DEFAULT_DATA_DIR,
 ) -> None:
     """Show the licence of a published data set and, once it is accepted, fetch its archive.
@@ -169,7 +165,7 @@ def prepare(
     answer: Answer,
     source: NamedFaces,
     image_px: Annotated[int, option("Side of the packed faces in pixels.")] = 100,
-    name: NewName = None,
+    name: Annotated[str | None, option("Name of the data set; from SOURCE if left out.")] = None,
     table: SplitTable = None,
     labels: LabelFiles = None,
     layout: Layout = None,
@@ -293,7 +289,7 @@ def sample(
     answer: Answer,
     n_faces: Annotated[int, option("About how many faces to draw.", "--faces")],
     dataset: DatasetName = None,
-    name: SampleName = None,
+    name: Annotated[str | None, option("Name of the sample; DATASET-N if left out.")] = None,
     data_dir: DataDir = DEFAULT_DATA_DIR,
 ) -> None:
     """Draw a smaller data set from a prepared one: clusters whole, each face in its part.

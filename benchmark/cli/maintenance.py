@@ -15,8 +15,8 @@ from rich.markup import escape
 
 from benchmark import record as provenance
 from benchmark.cli import options
-from benchmark.cli.output import ExitCode, busy, out, print_table, watching
-from benchmark.errors import BenchmarkError, ExperimentError, RunError
+from benchmark.cli.output import ExitCode, busy, duration, out, print_table, watching
+from benchmark.errors import BenchmarkError, RunError, require
 from benchmark.record import HOW_TO_RUN, RunRecord, all_records, work_folder
 from benchmark.reporting.tables import Cell, Column, Table
 
@@ -151,8 +151,8 @@ def clean(
     from benchmark.runs.folder import KINDS, removables
 
     asked = {name.strip() for name in (only or "").split(",") if name.strip()}
-    if unknown := sorted(asked - KINDS.keys()):
-        raise ExperimentError(f"--only names {unknown[0]!r}", allowed=", ".join(KINDS))
+    for name in sorted(asked):
+        require(name in KINDS, f"--only names {name!r}", allowed=", ".join(KINDS))
     # A dry run shows every kind, so that one can choose.
     asked = asked or set(KINDS if dry_run else ("leftovers",))
     counts = {"n": 0, "bytes": 0, "removed": 0, "bytes_removed": 0}
@@ -287,13 +287,9 @@ def status(
         out.print(
             f"{sum(one['counts'].values())} runs by process {one['pid']} on {one['host']} "
             f"({one['engine']}, {one['n_slots']} at once): {said}; "
-            f"time left: {'not known yet' if left is None else _duration(left)}.",
+            f"time left: {'not known yet' if left is None else duration(left)}.",
             soft_wrap=True,
         )
-
-
-def _duration(seconds: int | None) -> str:
-    return "" if seconds is None else str(datetime.timedelta(seconds=seconds))
 
 
 def _with_queues(
@@ -350,10 +346,11 @@ def _states_table(shown: "list[tuple[Standing, int | None]]", *, finished: bool)
         name = Cell(item.name + (" (ad hoc)" if item.ad_hoc else ""), why)
         seed = "" if item.seed is None else str(item.seed)
         epochs = "" if item.epochs is None else f"{item.epochs}/{item.of_epochs}"
+        left = "" if seconds is None else duration(seconds)
         process = f"{item.pid or ''}{f' on {item.where}' if item.where else ''}"
         since = item.since.removesuffix("+00:00").replace("T", " ")
         state = Cell(word, style=colour)
-        rows.append((state, name, seed, epochs, _duration(seconds), process, since))
+        rows.append((state, name, seed, epochs, left, process, since))
     numbers = [Column(heading, left=False) for heading in ("seed", "epochs", "left", "process")]
     name_column = Column("experiment", left=True, names=True)
     return Table.of(["state", name_column, *numbers, Column("since (UTC)", left=True)], rows)

@@ -159,19 +159,17 @@ def as_command(name: str, function: Callable[..., None]) -> Callable[..., None]:
         with speaking(name, as_json=as_json, quiet=quiet) as answer:
             function(answer, **values)
 
-    options = dict[str, tuple[Any, Any]]()
+    types, defaults = dict[str, Any](), dict[str, Any]()
     for it in given:
         fields = dataclasses.fields(groups[it.name]) if it.name in groups else ()
-        options |= {of.name: (of.type, of.default) for of in fields}
-        options |= {} if fields else {it.name: (it.annotation, it.default)}
-    options |= {
-        option: (type_, False) for option, type_ in first.annotation.__metadata__[0].items()
-    }
-    called.__annotations__ = {option: type_ for option, (type_, _) in options.items()}
-    called.__signature__ = inspect.Signature([  # type: ignore[attr-defined]
-        inspect.Parameter(option, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=type_)
-        for option, (type_, default) in options.items()
-    ])  # fmt: skip
+        types |= {of.name: of.type for of in fields} or {it.name: it.annotation}
+        defaults |= {of.name: of.default for of in fields} or {it.name: it.default}
+    for option, type_ in getattr(first.annotation, "__metadata__", [{}])[0].items():
+        types[option], defaults[option] = type_, False
+    make = functools.partial(inspect.Parameter, kind=inspect.Parameter.KEYWORD_ONLY)
+    options = [make(it, annotation=types[it], default=defaults[it]) for it in types]
+    called.__annotations__ = types
+    called.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
     return called
 
 

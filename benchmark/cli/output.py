@@ -141,6 +141,11 @@ def check_named_folders(command: str) -> None:
             raise RunError(f"the folder {folder} does not exist", source=option, fix=fix)
 
 
+def duration(seconds: float) -> str:
+    """Write a time as h:mm:ss; what takes any is a second at least."""
+    return str(datetime.timedelta(seconds=max(1, round(seconds)))) if seconds else "0 s"
+
+
 def _of_the_system(error: OSError) -> RunError:
     where = f" ({error.filename})" if error.filename else ""
     fix = "Check the free space and the right to write there; `facebench --debug …` says where"

@@ -1,13 +1,12 @@
 """What runs would do and take, as `run --dry-run` and `plan` print it."""
 
-import datetime
 import math
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmark.cli.output import CommandResult, busy, out, print_table
+from benchmark.cli.output import CommandResult, busy, duration, out, print_table
 from benchmark.errors import WeightsMissing
 from benchmark.experiment.definition import Experiment
 from benchmark.reporting.tables import Column, Table
@@ -84,11 +83,11 @@ def show_plan(
             backbone = item.experiment.backbone
             group = f"{backbone.architecture} {backbone.depth_name}"
             bars.append((item.worker or 0, item.start, item.trains_at, item.end, group))
-        title = f"{len(ahead)} runs on {n_workers} at once: {_duration(wall)}"
+        title = f"{len(ahead)} runs on {n_workers} at once: {duration(wall)}"
         schedule_figure(bars, title).savefig(image)
     rows = [
         (row["experiment"], str(row["seed"]), OUTLOOKS[row["outcome"]],
-         _duration(row["wall_seconds"]) if "end" in row else "",
+         duration(row["wall_seconds"]) if "end" in row else "",
          row["rests_on"] if "end" in row else "")
         for row in answer.data["runs"] if row["outcome"] in OUTLOOKS
     ]  # fmt: skip
@@ -97,14 +96,14 @@ def show_plan(
         print_table(Table.of(["experiment", "seed", "outcome", "about", left], rows))
     used = f"{hours:.2g} GPU hours" if kind else f"{hours * torch.get_num_threads():.2g} core hours"
     lines = [
-        f"{len(ahead)} of {len(found)} would run, about {_duration(wall)} with {n_workers} at "
-        f"once, {used}, {_duration(seconds)} of it training; {disk / 2**20:,.0f} MiB of "
+        f"{len(ahead)} of {len(found)} would run, about {duration(wall)} with {n_workers} at "
+        f"once, {used}, {duration(seconds)} of it training; {disk / 2**20:,.0f} MiB of "
         f"{free / 2**30:,.0f} GiB free."
     ]
     if critical is not None:
         enough = math.ceil(3600 * hours / critical.alone_seconds)
         lines.append(
-            f"Critical path: {critical.experiment.name}, {_duration(critical.alone_seconds)} with "
+            f"Critical path: {critical.experiment.name}, {duration(critical.alone_seconds)} with "
             f"its caches; more than {enough} at once save nothing."
         )
     lines += [f"Weights to download first: {', '.join(fetch)}"] if fetch else []
@@ -120,7 +119,3 @@ def _row(item: "Forecast") -> dict[str, Any]:
         times = {"start": item.start, "end": item.end, "wall_seconds": item.end - item.start}
         row |= {"worker": item.worker, **{name: round(s, 3) for name, s in times.items()}}
     return row | ({"why": str(item.error)} if item.error else {})
-
-
-def _duration(seconds: float) -> str:
-    return str(datetime.timedelta(seconds=max(1, round(seconds)))) if seconds else "0 s"

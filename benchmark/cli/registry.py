@@ -70,10 +70,10 @@ def list_(
         rows = [(item.name, item.asks) for item in shown]
         print_table(Table.of(["experiment", QUESTION], rows, title))
     if suite is None and not wanted:
-        lines = [
-            (s.name, str(len(s.experiments)), _cost(registry.experiments_of(s.name)), s.asks)
-            for s in registry.suites().values()
-        ]
+        lines = list[list[str]]()
+        for it in registry.suites().values():
+            cost = _cost(registry.experiments_of(it.name))
+            lines.append([it.name, str(len(it.experiments)), cost, it.asks])
         out.print()
         print_table(Table.of(["suite", "experiments", "PMACs", QUESTION], lines))
     out.print(Text(f"\n{COST}", style="dim"))

@@ -14,7 +14,7 @@ from benchmark.cli import options, output
 from benchmark.cli.options import advanced, option, parse_seeds
 from benchmark.cli.output import CommandResult, ExitCode, tell
 from benchmark.cli.plan import not_run_lines, show_plan
-from benchmark.errors import ExperimentError, WeightsMissing, require_choice
+from benchmark.errors import ExperimentError, WeightsMissing, require, require_choice
 from benchmark.experiment.definition import Experiment
 from benchmark.files import check_outputs
 
@@ -187,8 +187,8 @@ def plan(
       facebench plan --suite study --seeds 0,1,2 --gpus 8
       facebench plan --suite quick --seeds 0,1,2 --workers 2 --out plan.svg
     """
-    if image is not None and image.suffix not in (".png", ".svg"):
-        raise ExperimentError(f"--out is {str(image)!r}", allowed="a name in .png or .svg")
+    is_drawn = image is None or image.suffix in (".png", ".svg")
+    require(is_drawn, f"--out is {str(image)!r}", allowed="a name in .png or .svg")
     check_outputs([image] if image else [], overwrite=overwrite)
     chosen, numbers = _chosen(names or [], suite, [{}]), parse_seeds(seeds)
     how = Execution(
@@ -203,11 +203,9 @@ def _chosen(
     names: list[str], suite: str | None, combinations: Sequence[dict[str, Any]]
 ) -> list[Experiment]:
     """Find what is run, each once, with the changes of `--set` and every one of `--sweep`."""
-    if not names and suite is None:
-        suites = ", ".join(sorted(registry.suites()))
-        allowed = f"names of experiments, or --suite with one of {suites}"
-        fix = "`facebench list` shows them"
-        raise ExperimentError("nothing to run was named", allowed=allowed, fix=fix)
+    allowed = f"names of experiments, or --suite with one of {', '.join(sorted(registry.suites()))}"
+    is_named, fix = bool(names) or suite is not None, "`facebench list` shows them"
+    require(is_named, "nothing to run was named", allowed=allowed, fix=fix)
     chosen: list[Experiment] = []
     for item in options.experiments_named(names, suite).values():
         for changes in combinations:

@@ -73,7 +73,7 @@ def _copy_runs(folder: Path, runs_dir: Path) -> None:
 
 
 def ui(
-    answer: Annotated[CommandResult, {}],
+    answer: CommandResult,
     runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
     port: Annotated[int, typer.Option(help="A free port on 127.0.0.1.")] = 5000,
 ) -> None:

@@ -52,10 +52,8 @@ def list_(
     for file in (it for state in states for it in state.published if architecture):
         fed = f"fed {file.preprocessing.sentence()}"
         out.print(f"{file.file_name}\n  {file.url}\n  {fed}", soft_wrap=True)
-    out.print(
-        "A run downloads what it needs; --architecture NAME shows the files. "
-        "Without a network:\n  facebench weights add FILE"
-    )
+    said = "A run downloads what it needs; --architecture NAME shows the files. Without a network:"
+    out.print(f"{said}\n  facebench weights add FILE")
 
 
 def verify(
@@ -156,14 +154,9 @@ def add(
         found = f"The whole sha256 of {file.name} is not published: {added.origin_sha256}"
         answer.warnings.append(f"{found} is trusted from now on.")
     answer.data = {**_plain(added, OF_FILE), "notes": list(added.notes)}
-    out.print(
-        f"[bold]{added.architecture} {added.source}[/] is here: {added.path}\n"
-        f"from {escape(added.origin)}, {escape(added.licence)}, "
-        f"input {added.preprocessing.sentence()}",
-        *map(escape, added.notes),
-        sep="\n",
-        soft_wrap=True,
-    )
+    about = f"from {added.origin}, {added.licence}, input {added.preprocessing.sentence()}"
+    out.print(f"[bold]{added.architecture} {added.source}[/] is here: {added.path}", soft_wrap=True)
+    out.print(*map(escape, (about, *added.notes)), sep="\n", soft_wrap=True)
 
 
 def _preprocessing(text: str | None) -> "Preprocessing | None":
@@ -175,8 +168,6 @@ def _preprocessing(text: str | None) -> "Preprocessing | None":
     try:
         return Preprocessing.from_dict(dict(json.loads(text)))
     except (TypeError, ValueError) as error:
-        raise WeightsError(
-            f"--preprocessing is {text!r} ({error})",
-            allowed=", ".join(PRESETS) + ', or as {"channels": "RGB", "scale": 0.00392156862745098,'
-            ' "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}',
-        ) from None
+        allowed = ", ".join(PRESETS) + ', or as {"channels": "RGB", "scale": 0.00392156862745098, '
+        allowed += '"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}'
+        raise WeightsError(f"--preprocessing is {text!r} ({error})", allowed=allowed) from None
