@@ -77,16 +77,6 @@ class CommandResult:
     code: ExitCode | None = None
     """What the command ends with; None where it ends with FINDINGS if there are errors."""
 
-    def envelope(self) -> str:
-        """Write `{schema, command, ok, data, warnings, errors}`."""
-        parts = ("found", "allowed", "source", "fix")
-        errors = [{part: getattr(error, part) for part in parts} for error in self.errors]
-        found = {
-            "schema": SCHEMA, "command": self.command, "ok": not errors, "data": self.data,
-            "warnings": self.warnings, "errors": errors,
-        }  # fmt: skip
-        return json.dumps(found, indent=2, default=str)
-
 
 @contextlib.contextmanager
 def speaking(
@@ -114,7 +104,11 @@ def speaking(
     finally:
         out.quiet = Options.quiet = False
     if as_json:
-        print(answer.envelope())
+        parts = ("found", "allowed", "source", "fix")
+        errors = [{part: getattr(error, part) for part in parts} for error in answer.errors]
+        envelope = {"schema": SCHEMA, "command": command, "ok": not errors, "data": answer.data}
+        envelope |= {"warnings": answer.warnings, "errors": errors}
+        print(json.dumps(envelope, indent=2, default=str))
     else:
         for warning in answer.warnings:
             say_warning(warning)

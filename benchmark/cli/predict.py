@@ -37,9 +37,8 @@ SHOWN_OTHERS = 5
 RunOption = Annotated[str | None, option(
     "A finished run: its id, or its experiment if that has one run.", "--run",
     autocompletion=options.complete_run)]
-Checkpoint = Annotated[
-    Path | None, option("A run's model.safetensors, wherever it lies now.")]
 # fmt: on
+Checkpoint = Annotated[Path | None, option("A run's model.safetensors, wherever it lies now.")]
 
 
 def predict(
