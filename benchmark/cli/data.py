@@ -105,12 +105,11 @@ def crop(
     }
     if others:
         what = "files are no pictures by their names, and were passed over"
-        names = and_more(others, SHOWN_FILES, "; ")
-        answer.warnings.append(f"{len(others):,} {what}: {names}.")
+        answer.warnings.append(f"{len(others):,} {what}: {and_more(others, SHOWN_FILES)}.")
     if len(without):
         missing = (without["file"] + ": " + without["reason"]).tolist()
-        found = f"{len(missing)} of {len(of_picture)} pictures have no crop; "
-        found += and_more(missing, SHOWN_FILES, "; ")
+        names = and_more(missing, SHOWN_FILES)
+        found = f"{len(missing)} of {len(of_picture)} pictures have no crop; {names}"
         fix = "The others are done; a lower --threshold may find more"
         answer.errors.append(DataError(found, source=str(folder / "crops.csv"), fix=fix))
     numbers = {"pictures": len(of_picture), "done before": len(of_picture) - n_new}
