@@ -7,8 +7,6 @@ from tests.cli.conftest import GENDER, MTL, answered_json, facebench, fits, flat
 from tests.comparison.test_subset_study import with_validation
 from tests.made_runs import RunBuilder, answered, made_up_faces
 
-BASE = "age_group-cnn-none-full-steps"
-
 
 def test_a_suite_is_answered_in_words_and_eighty_columns(runs: RunBuilder) -> None:
     one_run(runs, MTL, 80)
@@ -39,8 +37,9 @@ def test_subsets_are_compared_in_eighty_columns_and_written(runs: RunBuilder) ->
     faces = faces[faces["gender"] == 1].head(150).reset_index(drop=True)
     for ending, n_right in (("women", 120), ("women-everyone", 60), ("women-matched", 118)):
         table = with_validation(answered(faces, np.arange(150) < n_right, ("age_group",)))
+        experiment = registry.experiment(f"age_group-cnn-none-full-steps-{ending}")
         for seed in (0, 1):
-            runs.done(registry.experiment(f"{BASE}-{ending}"), table, seed=seed)
+            runs.done(experiment, table, seed=seed)
     answer = facebench("subsets")
     assert (answer.exit_code, fits(answer.stdout)) == (0, True), answer.output
     for said in (

@@ -8,16 +8,7 @@ import pytest
 from benchmark import registry
 from benchmark.data.dataset import STORED_NAME, store_faces
 from benchmark.data.drawn import draw_faces
-from tests.cli.conftest import (
-    GENDER,
-    answered_json,
-    check_kept,
-    facebench,
-    fits,
-    flat,
-    one_run,
-    use,
-)
+from tests.cli.conftest import GENDER, answered_json, check_kept, facebench, flat, one_run, use
 from tests.made_runs import RunBuilder
 from tests.reporting.stores import QUICK, builder, fill, finish, predictions_on
 
@@ -115,7 +106,8 @@ def test_a_data_set_is_explored_in_eighty_columns_and_as_numbers(
     drawn = ("--dataset", "drawn", "--data-dir", drawn_data_dir)
     explore = ("data", "explore", *drawn, "--out", "who")
     result = facebench(*explore)
-    assert (result.exit_code, fits(result.stdout)) == (0, True)
+    assert result.exit_code == 0
+    assert max(map(len, result.stdout.splitlines())) <= 80
     assert "240 usable synthetic faces" in flat(result.stdout)
     assert "Page: who/index.html" in result.stdout
     check_kept(Path("who/ages.png"), *explore)

@@ -14,7 +14,6 @@ TINY = "--run mtl-cnn-none-full-tiny --runs-dir {trained}"
 FILES = "--tracking files --dataset drawn"
 WRONG = (
     ("leaderbord", "leaderboard"),
-    ("list --siute quick", "--suite"),
     ("list --suite studdy", "Did you mean study?"),
     ("list --weights vgface", "--weights is 'vgface' (allowed: imagenet, none, vggface)"),
     ("run", "nothing to run was named"),

@@ -42,7 +42,6 @@ def ended(process: "subprocess.Popen[str]") -> str:
 
 
 def timed(*arguments: str | Path) -> float:
-    """Run a command to its end; give the seconds that it took."""
     begun = time.monotonic()
     ended(started(*arguments))
     return time.monotonic() - begun
@@ -60,12 +59,10 @@ def killed(process: "subprocess.Popen[str]", seconds: float) -> bool:
 
 
 def run(data_dir: Path, runs_dir: Path, epochs: int = 3) -> list[str | Path]:
-    return [
-        "run", NAME, "--set", "backbone.input_px=32", "--set", f"recipe.max_epochs={epochs}",
-        "--read-test", "--deterministic", "--device", "cpu", "--offline", "--tracking", "files",
-        "--dataset", "drawn", "--data-dir", data_dir, "--cache-dir", runs_dir / "cache",
-        "--runs-dir", runs_dir,
-    ]  # fmt: skip
+    fixed = "--read-test --deterministic --device cpu --offline --tracking files --dataset drawn"
+    sizes = ("--set", "backbone.input_px=32", "--set", f"recipe.max_epochs={epochs}")
+    places = ("--data-dir", data_dir, "--cache-dir", runs_dir / "cache", "--runs-dir", runs_dir)
+    return ["run", NAME, *fixed.split(), *sizes, *places]
 
 
 def outcomes(runs_dir: Path) -> list[dict[str, Any]]:
