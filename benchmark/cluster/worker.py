@@ -142,13 +142,8 @@ def write_files(folder: Path, files: Files) -> None:
             (folder / name).unlink(missing_ok=True)
 
     def write(name: str) -> None:
-        # Named so that `facebench clean` knows what a killed process was writing.
-        partial = folder / f".{name}.arriving"
-        with partial.open("wb") as stream:
-            stream.write(files[name].data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(folder / name)
+        with replacing(folder / name) as temporary:
+            files[name].tofile(temporary)
 
     with ThreadPoolExecutor(8) as pool:  # Each waits for the disk.
         list(pool.map(write, files.keys() - {"done.json"}))

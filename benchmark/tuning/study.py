@@ -30,7 +30,7 @@ from sqlalchemy.exc import (
 )
 
 from benchmark.data.dataset import FaceSet
-from benchmark.errors import RunError, StorageLost, require
+from benchmark.errors import RunError, StorageLost, require_choice
 from benchmark.experiment.definition import Experiment
 from benchmark.experiment.space import Choices, Integers, Range, SearchSpace
 from benchmark.files import canonical_json, file_lock
@@ -86,9 +86,8 @@ class Study:
     points: tuple[Mapping[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
-        for word, allowed in (("sampler", SAMPLERS), ("pruner", PRUNERS)):
-            value = getattr(self, word)
-            require(value in allowed, f"--{word} is {value!r}", allowed=", ".join(allowed))
+        require_choice("--sampler", self.sampler, SAMPLERS)
+        require_choice("--pruner", self.pruner, PRUNERS)
 
     @property
     def about(self) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import torch
 
 from benchmark.cluster.connection import ClusterOptions, connected
 from benchmark.cluster.fleet import Fleet
-from benchmark.cluster.worker import Returned, files_in, read_files
+from benchmark.cluster.worker import Returned, read_files
 from benchmark.data.dataset import choose_dataset
 from benchmark.experiment.definition import Backbone, Experiment, Head, Recipe
 from benchmark.runs.plan import Settings
@@ -50,7 +50,7 @@ def measure(n_runs: int, n_workers: int, folder: Path, *, mlflow: bool) -> None:
     settings = Settings(folder / "one", folder / "weights", Device(torch.device("cpu"), "fp32"))
     *_, done = run_all([experiment], (0,), faces, settings)
     assert isinstance(done, Finished)
-    files = read_files(done.plan.folder, [path.name for path in files_in(done.plan.folder)])
+    files = read_files(done.plan.folder)
 
     def one_second(*_arguments: Any) -> Returned:
         time.sleep(SECONDS)

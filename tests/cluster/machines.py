@@ -201,8 +201,7 @@ class MlflowServer:
         kill_all(self._server)
 
     def _is_up(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self.address}/health", timeout=5) as answer:
-                return bool(answer.status == 200)
-        except OSError:
-            return False
+        asked = f"{self.address}/health"
+        with contextlib.suppress(OSError), urllib.request.urlopen(asked, timeout=5) as answer:
+            return bool(answer.status == 200)
+        return False

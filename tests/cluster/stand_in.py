@@ -76,11 +76,12 @@ class Actor:
         self._instance = instance
 
     def __getattr__(self, name: str) -> Any:
-        def remote(*arguments: Any) -> Reference:
-            value = getattr(self._instance, name)(*arguments)
-            return Reference(lambda: value)
+        method = getattr(self._instance, name)
+        return SimpleNamespace(remote=lambda *arguments: stored(method(*arguments)))
 
-        return SimpleNamespace(remote=remote)
+
+def stored(value: Any) -> Reference:
+    return Reference(lambda: value)
 
 
 class StandIn:
@@ -138,7 +139,7 @@ class StandIn:
     def put(self, value: Any) -> Reference:
         if self.put_error is not None:
             raise self.put_error
-        return Reference(lambda: value)
+        return stored(value)
 
     def get(self, what: Any, timeout: float | None = None) -> Any:
         return [one.value() for one in what] if isinstance(what, list) else what.value()

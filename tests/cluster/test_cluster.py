@@ -35,11 +35,10 @@ from tests.cluster.machines import HEAD_IP, NODE_IPS, kill_all, wait_until
 from tests.runs import small
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
-for package in ("ray", "psycopg"):
-    # Not imported here: Ray reads its settings then, and those of the cluster come later.
-    if importlib.util.find_spec(package) is None:
-        reason = f"needs {package}: pip install 'facebench[cluster]'"
-        pytest.skip(reason, allow_module_level=True)
+# Not imported here: Ray reads its settings then, and those of the cluster come later.
+if not all(importlib.util.find_spec(package) for package in ("ray", "psycopg")):
+    reason = "needs Ray and psycopg: pip install 'facebench[cluster]'"
+    pytest.skip(reason, allow_module_level=True)
 if machines.postgres_program() is None:
     pytest.skip("needs PostgreSQL: apt-get install postgresql", allow_module_level=True)
 

@@ -23,7 +23,6 @@ MANIFESTS = {
 
 def test_every_service_is_waited_for_until_it_is_healthy() -> None:
     services = COMPOSE["services"]
-    assert set(services) == {"postgres", "mlflow", "ray-head", "ray-worker"}
     for name, service in services.items():
         assert service["healthcheck"]["test"], name
         for other, condition in service.get("depends_on", {}).items():

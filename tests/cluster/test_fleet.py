@@ -3,7 +3,9 @@
 import contextlib
 import re
 import shutil
+import socket
 import sys
+import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -18,7 +20,7 @@ from benchmark.cluster import worker
 from benchmark.cluster.connection import ClusterOptions, connected
 from benchmark.cluster.fleet import Fleet, Task
 from benchmark.data.dataset import FaceSet
-from benchmark.errors import BenchmarkError, ClusterLost, RunError
+from benchmark.errors import BenchmarkError, ClusterLost, ExperimentError, RunError
 from benchmark.experiment.definition import Backbone, Experiment
 from benchmark.files import file_lock
 from benchmark.record import RunRecord, all_records
@@ -27,6 +29,7 @@ from benchmark.runs.plan import Plan, Settings, plan_run
 from benchmark.runs.run import Advanced, Event, Failed, Finished, Missing, Skipped, Started, run_all
 from benchmark.training.prefix_cache import CacheSettings
 from benchmark.training.trainer import EpochResult
+from tests.cli.conftest import facebench
 from tests.cluster.stand_in import ObjectStoreFullError, RayError, RayTaskError, StandIn
 from tests.runs.small import an_experiment, settings
 
@@ -252,3 +255,43 @@ def test_a_cluster_without_room_or_with_other_versions_is_refused(driver: Driver
     driver.ray.init_error = RuntimeError("Version mismatch: The cluster was started with:\n Ray: 2")
     refused("Version mismatch: The cluster was started with: Ray")
     assert not driver.ray.is_up
+
+
+def refusal(address: str) -> str:
+    with pytest.raises(BenchmarkError) as refused, connected(ClusterOptions(address)):
+        pass
+    return str(refused.value)
+
+
+def test_options_that_no_cluster_can_meet_are_refused(drawn_data_dir: Path, tmp_path: Path) -> None:
+    impossible: tuple[dict[str, Any], ...] = (
+        {"address": "nowhere"}, {"cpus": 0}, {"gpus": 1.5}, {"gpus": 1, "device": "cpu"},
+    )  # fmt: skip
+    for fields in impossible:
+        with pytest.raises(ExperimentError):
+            ClusterOptions(**({"address": "ray"} | fields))
+    for address in ("ray", "auto", "head:6379", "ray://head:10001"):
+        assert ClusterOptions(address, gpus=0.25).address == address
+    places = ("--data-dir", drawn_data_dir, "--dataset", "drawn", "--runs-dir", tmp_path)
+    for option in (("--gpus-per-run", "1"), ("--shared-runs",)):
+        result = facebench("run", "gender-cnn-none-full-short", *places, *option)
+        assert result.exit_code == 2
+        assert option[0] in result.stderr, "without --on"
+
+
+def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert "pip install 'facebench[cluster]'" in refusal("ray")
+
+
+def test_an_address_that_does_not_answer_is_one_sentence_within_15_seconds() -> None:
+    pytest.importorskip("ray", reason="needs Ray: pip install 'facebench[cluster]'")
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()  # accepts, and speaks no gRPC
+        port = silent.getsockname()[1]
+        for address in (f"127.0.0.1:{port}", f"ray://127.0.0.1:{port}"):
+            began, said = time.monotonic(), refusal(address)
+            assert time.monotonic() - began < 15
+            assert "nothing answers" in said
+            assert "\n" not in said

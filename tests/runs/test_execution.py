@@ -98,7 +98,7 @@ def test_one_score_is_stored_everywhere(place: Place, *, cached: bool, channels_
     cache = CacheSettings(place.runs_dir / "cache") if cached else None
     device = replace(BF16, channels_last=channels_last)
     plan = place.plan(an_experiment(max_epochs=4, learning_rate=3e-2))
-    events = list(place.run(plan, device=device, cache=cache))
+    events = place.run(plan, device=device, cache=cache)
     steps = [event.step for event in events if isinstance(event, Advanced)]
     shown = [step for step in steps if isinstance(step, EpochResult)]
     record, stored = plan.record, validated(plan)
@@ -136,9 +136,9 @@ def test_standardised_features_go_with_the_weights(place: Place, *, cached: bool
     pd.testing.assert_frame_equal(stored, again, check_dtype=False, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("name", "n_seeds", "where", "is_compiled"),
-    [
+def test_compiling_is_left_to_where_it_pays_on_cuda_alone() -> None:
+    faces: Any = SimpleNamespace(table=pd.DataFrame({"part": ["train"] * 18_522 + ["val"] * 2_315}))
+    rows: tuple[tuple[str, int, dict[str, Any], bool], ...] = (
         ("mtl-vgg16-none-full", 1, {}, False),  # 30 epochs of 579 steps
         ("mtl-vgg16-none-full", 3, {}, True),
         ("age_group-cnn-none-full-steps", 79, {}, False),  # 500 steps each
@@ -147,12 +147,8 @@ def test_standardised_features_go_with_the_weights(place: Place, *, cached: bool
         ("mtl-vgg16-none-full", 99, {"device": replace(CUDA, exact=True)}, False),
         ("mtl-vgg16-none-full", 99, {"speed": SpeedSettings(compile=False)}, False),
         ("mtl-vgg16-none-full", 1, {"speed": SpeedSettings(compile=True)}, True),
-    ],
-)
-def test_compiling_is_left_to_where_it_pays_on_cuda_alone(
-    name: str, n_seeds: int, where: dict[str, Any], *, is_compiled: bool
-) -> None:
-    faces: Any = SimpleNamespace(table=pd.DataFrame({"part": ["train"] * 18_522 + ["val"] * 2_315}))
-    asked = settings(Path(), **{"device": CUDA, "speed": SpeedSettings(compile=None)} | where)
-    found = with_compile(registry.experiment(name), n_seeds, faces, asked)
-    assert found.speed.compile == is_compiled
+    )
+    for name, n_seeds, where, is_compiled in rows:
+        asked = settings(Path(), **{"device": CUDA, "speed": SpeedSettings(compile=None)} | where)
+        found = with_compile(registry.experiment(name), n_seeds, faces, asked)
+        assert found.speed.compile == is_compiled, (name, n_seeds, where)

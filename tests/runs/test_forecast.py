@@ -85,29 +85,23 @@ def test_other_recipes_take_as_long_for_each_face(place: Place) -> None:
     assert forecast(place, an_experiment(**early))[0].seconds == pytest.approx(8)
 
 
-def test_without_like_runs_operations_at_the_speed_of_full_trainings(place: Place) -> None:
-    finished(place, an_experiment(), seconds=10)
-    larger = an_experiment(backbone=Backbone("cnn", input_px=64))
-    (found,) = forecast(place, larger)
-    assert found.basis == OPERATIONS
-    ratio = multiply_adds(place, larger) / multiply_adds(place, an_experiment())
-    assert found.seconds == pytest.approx(10 * ratio)
-    elsewhere = Place(place.faces, place.runs_dir / "b")
-    finished(elsewhere, an_experiment(), seconds=10, device={"device": "another processor"})
-    (timed,) = forecast(elsewhere, an_experiment())
+def test_without_like_runs_operations_at_the_speed_of_full_trainings_here_or_on_gpus(
+    place: Place,
+) -> None:
+    same, larger = an_experiment(), an_experiment(backbone=Backbone("cnn", input_px=64))
+    finished(place, same, seconds=10)
+    (here,), (there,) = forecast(place, larger), forecast(place, same, kind="cuda")
+    ratio = multiply_adds(place, larger) / multiply_adds(place, same)
+    assert (here.basis, here.seconds) == (OPERATIONS, pytest.approx(10 * ratio))
+    work = 3 * multiply_adds(place, same) * 2 * n_train(place)
+    assert (there.basis, there.seconds) == (ON_H200, pytest.approx(work / costs.H200_SPEED))
+
+    elsewhere, on_gpu = Place(place.faces, place.runs_dir / "b"), {"device_kind": "cuda"}
+    finished(elsewhere, same, seconds=9, device={"device": "another processor"})
+    finished(elsewhere, same, seconds=2, seed=2, device={"device": "NVIDIA H200"} | on_gpu)
+    (timed,), (measured,) = forecast(elsewhere, same), forecast(elsewhere, same, kind="cuda")
     assert (timed.basis, timed.rest_seconds) == (OPERATIONS, costs.REST_SECONDS)
     assert timed.seconds > 0
-
-
-def test_gpus_are_planned_from_runs_on_gpus_wherever_that_is(place: Place) -> None:
-    finished(place, an_experiment(), seconds=10)
-    (found,) = forecast(place, an_experiment(), kind="cuda")
-    work = 3 * multiply_adds(place, an_experiment()) * 2 * n_train(place)
-    assert found.basis == ON_H200
-    assert found.seconds == pytest.approx(work / costs.H200_SPEED)
-    on_gpu = {"device": "NVIDIA H200", "device_kind": "cuda"}
-    finished(place, an_experiment(), seconds=2, seed=2, device=on_gpu)
-    (measured,) = forecast(place, an_experiment(), kind="cuda")
     assert measured.seconds == pytest.approx(2)
 
 
@@ -136,18 +130,15 @@ def test_runs_go_to_the_worker_that_is_free_first() -> None:
     def a_run(seconds: float, *builds: Build) -> Forecast:
         return Forecast(an_experiment(), 0, "run", seconds - 1, 1.0, builds)
 
-    slots = arrange([a_run(3), a_run(2), a_run(2), a_run(1)], 2)
-    assert [(slot.worker, slot.start, slot.end) for slot in slots] == [
-        (0, 0, 3), (1, 0, 2), (1, 2, 4), (0, 3, 4),
-    ]  # fmt: skip
-    (done,) = arrange([Forecast(an_experiment(), 0, "up to date", 9)], 2)
-    assert done.worker is None
+    done = Forecast(an_experiment(), 0, "up to date", 9)
+    slots = arrange([a_run(3), a_run(2), done, a_run(2), a_run(1)], 2)
+    placed = [(slot.worker, slot.start, slot.end) for slot in slots]
+    assert placed == [(0, 0, 3), (1, 0, 2), (None, 0, 0), (1, 2, 4), (0, 3, 4)]
     shared = Build(("block 5",), 10, 100)
     slots = arrange([a_run(2, shared), a_run(3, shared), a_run(1, shared)], 2)
     # The second waits for what the first computes; the third finds it.
-    assert [(slot.worker, slot.trains_at, slot.end) for slot in slots] == [
-        (0, 10, 12), (1, 10, 13), (0, 12, 13),
-    ]  # fmt: skip
+    trained = [(slot.worker, slot.trains_at, slot.end) for slot in slots]
+    assert trained == [(0, 10, 12), (1, 10, 13), (0, 12, 13)]
     assert [slot.alone_seconds for slot in slots] == [12, 13, 11]
 
 

@@ -184,12 +184,6 @@ def test_a_locked_or_older_database_is_named(study: Study, monkeypatch: pytest.M
     assert "optuna storage upgrade" in trouble(study).fix
 
 
-WRITES = (
-    "_create_new_trial", "set_trial_param", "set_trial_state_values", "set_trial_user_attr",
-    "set_trial_system_attr", "set_trial_intermediate_value",
-)  # fmt: skip
-
-
 def cut_off(patch: pytest.MonkeyPatch, queue: TrialQueue, is_cut: Any) -> None:
     """Let a server lose the connection in writes: some are stored and not answered, some not."""
     queue.address = "postgresql://me:secret@host/db"
@@ -204,9 +198,10 @@ def cut_off(patch: pytest.MonkeyPatch, queue: TrialQueue, is_cut: Any) -> None:
             raise optuna.exceptions.StorageInternalError from next(causes)
         return answer
 
-    for name in WRITES:
-        real = getattr(queue._storage, name)
-        patch.setattr(queue._storage, name, functools.partial(write, real))
+    for name in dir(queue._storage):
+        if name.startswith(("set_trial_", "_create_new_trial")):
+            real = getattr(queue._storage, name)
+            patch.setattr(queue._storage, name, functools.partial(write, real))
 
 
 def test_no_trial_is_lost_or_double_where_the_database_restarts_again_and_again(
