@@ -113,7 +113,7 @@ def finish(axes: Axes, *, grid: str = "y") -> None:
         axes.set_axisbelow(True)
 
 
-def _figure(
+def new_figure(
     panels: tuple[float, float], title: str, *, rows: int = 1, columns: int = 1, left: float = 0.8,
     right: float = 0.3, top: float = 1.0, below: float = 0.6,
     gap: tuple[float, float] = (0.5, 0.5), **options: Any,
@@ -135,7 +135,7 @@ def _figure(
 def confusion_figure(confusion: dict[TaskName, npt.NDArray[Any]], caption: Caption) -> Figure:
     """Draw counts and row shares of each task's confusion matrix, (true class, predicted class)."""
     sizes = [len(matrix) for matrix in confusion.values()]
-    figure, grid = _figure(
+    figure, grid = new_figure(
         (max(0.9 * sum(sizes) + 1.1 * (len(sizes) - 1), 4.0), 0.8 * max(sizes)),
         caption.under("Confusion matrices of the test faces"),
         columns=len(sizes), left=1.1, top=1.3, gap=(1.1, 0.5), width_ratios=sizes,
@@ -176,7 +176,7 @@ def curves_figure(
     history: a row per epoch; every column `…/loss`, every `val/<task>/accuracy` and
     `val/combined` that is there is drawn, and the selected epoch marked.
     """
-    figure, grid = _figure(
+    figure, grid = new_figure(
         (9.4, 3.4), caption.under("Loss and validation accuracy by epoch"), columns=2, gap=(0.9, 0)
     )
     loss, accuracy = grid[0]
@@ -211,7 +211,7 @@ def reliability_figure(calibration: dict[TaskName, Calibration], caption: Captio
 
     Below the diagonal a network is more confident than it is accurate.
     """
-    figure, grid = _figure(
+    figure, grid = new_figure(
         (4.6 * len(calibration), 5.2), caption.under("Reliability of the predicted probabilities"),
         rows=2, columns=len(calibration), gap=(0.7, 0.25), top=1.2, height_ratios=(3.4, 1),
     )  # fmt: skip
@@ -255,7 +255,7 @@ def subgroups_figure(subgroups: pd.DataFrame, gaps: pd.DataFrame, caption: Capti
     hollow = f"; hollow: under {SMALL_GROUP} faces, not ranked" if small else ""
     title = f"Test accuracy by subgroup, with 95 % intervals (grey: all test faces{hollow})"
     n_rows = (subgroups["task"] == tasks[0]).sum() - 1 + len(ROWS_BY)
-    figure, grid = _figure(
+    figure, grid = new_figure(
         (5.2 * len(tasks) - 1.5, 0.26 * n_rows), caption.under(title), columns=len(tasks),
         left=1.3, right=1.2, gap=(1.5, 0),
     )  # fmt: skip

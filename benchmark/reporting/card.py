@@ -91,11 +91,9 @@ def _content(record: RunRecord) -> dict[str, Any]:
     flagged = warning({record.identity[:12]: flag_state(record)}, record.identity[:12])
     said = [(text, drawn) for text in LIMITS_DRAWN]
     said += [(LEAKY, about["leaky"]), (AD_HOC, about["ad_hoc"]), (flagged, bool(flagged))]
-    calibration, gap_file = record.folder / "calibration.json", record.folder / "gaps.csv"
-    has_it, gaps = calibration.is_file(), None
-    if gap_file.is_file():
-        rows = pd.read_csv(gap_file).dropna(subset=["gap"]).to_dict("records")
-        gaps = {row["task"]: row for row in rows if row["by"] == GAP_BY[row["task"]]}
+    calibration = record.folder / "calibration.json"
+    has_it = calibration.is_file()
+    ours = [row for row in _rows(record, "gaps") if row["by"] == GAP_BY[row["task"]]]
     rates, errors = _rows(record, "subgroup_rates"), _rows(record, "subgroup_ece")
     weights = about["weights"]
     known = FILES if weights["source"] != "none" else ()
@@ -111,7 +109,8 @@ def _content(record: RunRecord) -> dict[str, Any]:
         "warnings": [text for text, is_so in said if is_so],
         "limits": (LIMITS_DRAWN if drawn else ()) + limits_of(about["dataset"]),
         "groups": groups.to_dict("records"),
-        "gaps": gaps,
+        # Of few faces there is a row, and no gap.
+        "gaps": {row["task"]: row for row in ours if pd.notna(row["gap"])} if ours else None,
         "rates": [row for row in rates if pd.notna(row["difference"])],
         "gender_gaps": _rows(record, "gender_gaps"),
         "age_edges": _rows(record, "age_edges"),

@@ -6,10 +6,10 @@ comparisons of a report are made and corrected together, so that each has one p-
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
 
 import pandas as pd
@@ -38,6 +38,12 @@ FIELD_OF: Final[dict[Family, tuple[str, str]]] = {
     "conditioning": ("head", "conditioning"),
 }
 """What the experiments of a question differ in: part and field of their definitions."""
+PLACE_OF: Final[dict[Family, Callable[[Experiment], Any]]] = {
+    "weights": lambda item: (item.backbone.weights != "none", item.backbone.weights),
+    "depth": lambda item: len(item.backbone.trained_stages),
+    "conditioning": lambda item: CONDITIONINGS.index(item.head.conditioning),
+}
+"""By what they stand in order, the reference first."""
 MOST_RIVALS: Final = 60
 """So many networks are compared with the first of their table."""
 STORED: Final = (
@@ -186,16 +192,9 @@ def siblings(experiments: Iterable[Experiment], family: Family) -> list[list[Exp
         content["recipe"].pop("learning_rate")
         groups.setdefault(canonical_json(content), {}).setdefault(str(value), item)
 
-    def place(item: Experiment) -> tuple[int, str]:
-        if family == "depth":
-            return len(item.backbone.trained_stages), ""
-        if family == "conditioning":
-            return CONDITIONINGS.index(item.head.conditioning), ""
-        return int(item.backbone.weights != "none"), item.backbone.weights
-
-    found = [sorted(group.values(), key=place) for group in groups.values() if len(group) > 1]
+    ordered = (sorted(it.values(), key=PLACE_OF[family]) for it in groups.values() if len(it) > 1)
     is_conditioning = family == "conditioning"
-    return [it for it in found if not is_conditioning or it[0].head.conditioning == "none"]
+    return [it for it in ordered if not is_conditioning or it[0].head.conditioning == "none"]
 
 
 def sibling_pairs(evidence: Evidence, family: Family) -> list[tuple[Experiment, Experiment]]:
@@ -252,21 +251,18 @@ def stored_tables(network: Row) -> Iterator[Table]:
             found = found[found["rate"] == EQUALIZED_ODDS]
         if "read_as" in found:
             found = found[found["group"] == "all"]
-        by_row = found.dropna(subset=[value]).groupby(list(keys), sort=False)
-        means = by_row[[value, "low", "high"]].mean() * scale
-        cells = [
-            [Cell(BY_TITLES.get(name, name)) for name in means.index.get_level_values(key)]
-            for key in keys
-        ]
-        cells.append(
-            [Cell(words.one_place(mean), f"{words.one_place(low)} to {words.one_place(high)}", mean)
-             for mean, low, high in means.to_numpy().tolist()]
-        )  # fmt: skip
-        headings = [*(key.replace("_", " ") for key in keys), heading]
-        if "p" in found:
-            permuted = (by_row["permuted"].mean() * scale).tolist()
-            cells.append([Cell(f"{chance:.1f}", value=chance) for chance in permuted])
-            cells.append([Cell(words.p_text(p), value=p) for p in by_row["p"].max().tolist()])
-            headings += ["permuted", "p"]
-        if rows := list(zip(*cells, strict=True)):
+        rows = []
+        for _, ours in found.dropna(subset=[value]).groupby(list(keys), sort=False):
+            names = ours[list(keys)].iloc[0].tolist()
+            mean, low, high = (scale * float(ours[name].mean()) for name in (value, "low", "high"))
+            ends = f"{words.one_place(low)} to {words.one_place(high)}"
+            row = [Cell(BY_TITLES.get(name, name)) for name in names]
+            row.append(Cell(words.one_place(mean), ends, mean))
+            if "p" in found:
+                permuted, p = scale * float(ours["permuted"].mean()), float(ours["p"].max())
+                row += [Cell(f"{permuted:.1f}", value=permuted), Cell(words.p_text(p), value=p)]
+            rows.append(row)
+        headings = [key.replace("_", " ") for key in keys]
+        headings += [heading, *(["permuted", "p"] if "p" in found else [])]
+        if rows:
             yield Table.of(headings, rows, f"{network.name}: {caption}")

@@ -35,8 +35,6 @@ WHIPPLE_AGES: Final = range(23, 63)
 """Ages of Whipple's index; of them a fifth end in 0 or 5 (United Nations, Demographic Yearbook)."""
 DIGIT_AGES: Final = range(20, 70)
 """Five whole decades, in which every last digit is there equally often."""
-LEAST_PEAK: Final = 0.005
-"""A peak of fewer faces than this share of all is not listed."""
 BANDWIDTH_YEARS: Final = 2.5
 """Wide enough to smooth the peaks at 5 and 10 years, which are habits of labelling, not people."""
 FEWEST_FOR_A_DENSITY: Final = 30
@@ -55,7 +53,7 @@ LOOK: Final[dict[Any, Any]] = {
 }  # fmt: skip
 ON_COLOUR: Final = "#fefefe"
 HEADINGS: Final = {
-    "n": "faces", "count": "faces", "times": "times as often", "edge": "last age of a group",
+    "n": "faces", "count": "faces", "edge": "last age of a group",
     "n_next": "faces a year above", "share_next": "share a year above", "first": "one class",
     "second": "another", "25%": "a quarter up to", "50%": "half up to", "75%": "3 quarters up to",
 }  # fmt: skip
@@ -152,18 +150,12 @@ class Explored:
 def _heaping(ages: Counts) -> dict[str, Any]:
     """Say how far ages are rounded: shares of last digits 0 to 9 of DIGIT_AGES; Whipple's index,
     100 without a preference for 0 and 5, 500 where nothing else occurs (None where nobody is of
-    these ages); and ages more frequent than the two on either side, on average, most first."""
+    these ages)."""
     digits = ages[DIGIT_AGES].reshape(-1, 10).sum(axis=0)
     n_whipple, n_rounded = (int(ages[of].sum()) for of in (WHIPPLE_AGES, WHIPPLE_AGES[2::5]))
-    peaks = pd.DataFrame({"age": range(len(ages)), "n": ages, "share": ages / ages.sum()})[1:]
-    window = peaks["n"].rolling(5, center=True, min_periods=1)
-    around = (window.sum() - peaks["n"]) / (window.count() - 1)
-    peaks["times"] = peaks["n"] / around.where(around > 0)
-    peaks = peaks[(peaks["share"] >= LEAST_PEAK) & (peaks["times"] > 1)]
     return {
         "digit_shares": (digits / digits.sum()).tolist() if digits.any() else None,
         "whipple": 500 * n_rounded / n_whipple if n_whipple else None,
-        "peaks": peaks.sort_values(["times", "age"], ascending=[False, True]).to_dict("records"),
     }
 
 
@@ -195,7 +187,6 @@ def tables_of(explored: Explored) -> dict[str, Table]:
     if ages.any():
         by_age = pd.DataFrame({"age": range(len(ages)), "faces": ages, "share": ages / ages.sum()})
         found["by-age"] = by_age[by_age["faces"] > 0]
-        found["peaks"] = pd.DataFrame(numbers["heaping"]["peaks"])
         found["edges"] = pd.DataFrame(numbers["bin_edges"])
     if {"age", "race"} <= explored.known:
         by_race = explored.named.dropna(subset="age").groupby("race", observed=True)["age"]

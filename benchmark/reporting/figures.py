@@ -6,6 +6,7 @@ LEAKY, a colour is a task (or a line that is named beneath). The panels of a fig
 one width in percentage points. A screen reader gets the numbers.
 """
 
+import itertools
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ from benchmark.evaluation.figures import (
     PAPER,
     as_svg,
     finish,
+    new_figure,
     percent_ticks,
     pp_ticks,
 )
@@ -99,12 +101,8 @@ def common_limits(picture: StudyPicture) -> list[tuple[float, float]]:
         low, high = min(0.0, *(low for low, _ in ends)), max(0.0, *(high for _, high in ends))
         margin = max(0.06 * (high - low), 0.01)
         return [(low - margin, high + margin)] * len(picture.panels)
-    return same_width(
-        [
-            (min(mark.low for mark in panel.marks), max(mark.high for mark in panel.marks))
-            for panel in picture.panels
-        ]
-    )
+    of_panels = [[end for m in panel.marks for end in (m.low, m.high)] for panel in picture.panels]
+    return same_width([(min(ours), max(ours)) for ours in of_panels])
 
 
 def same_width(ranges: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -157,10 +155,9 @@ def _panel(
     height: float, left: float = 0.05, right: float = 0.6, below: float = 0.0
 ) -> tuple[Figure, Axes]:
     """Make a panel; height: of its axes; below: for a legend. Lengths in inches."""
-    whole = height + 0.85 + below
-    figure = Figure(figsize=(WIDTH, whole))
-    sides = (left / WIDTH, (0.5 + below) / whole, 1 - (left + right) / WIDTH, height / whole)
-    return figure, figure.add_axes(sides)
+    size = (WIDTH - left - right, height)
+    figure, grid = new_figure(size, "", left=left, right=right, top=0.35, below=0.5 + below)
+    return figure, grid[0, 0]
 
 
 def intervals_figure(name: str, picture: StudyPicture) -> PageFigure:
@@ -169,10 +166,8 @@ def intervals_figure(name: str, picture: StudyPicture) -> PageFigure:
     name: unique on the page.
     """
     leaky = picture.title.startswith("LEAKY")
-    panels = []
-    for number, (panel, limits) in enumerate(
-        zip(picture.panels, common_limits(picture), strict=True)
-    ):
+    panels: list[Markup] = []
+    for panel, limits in zip(picture.panels, common_limits(picture), strict=True):
         figure, axes = _panel(ROW * _n_rows(panel) + 0.2)
         _draw(axes, panel, limits, differences=picture.of_differences)
         numbers = "; ".join(
@@ -183,26 +178,23 @@ def intervals_figure(name: str, picture: StudyPicture) -> PageFigure:
         )
         what = "differences in pp" if picture.of_differences else "test accuracy in percent"
         says = f"{panel.title}, {what} with 95 % intervals. {numbers}."
-        panels.append(svg(figure, f"{name}-{number}", says, leaky=leaky))
+        panels.append(svg(figure, f"{name}-{len(panels)}", says, leaky=leaky))
     return PageFigure(picture.title, picture.caption, tuple(panels))
 
 
 def study_figure(picture: StudyPicture, dataset: str, *, drawn: bool) -> Figure:
     """Draw a study's panels side by side, for a file."""
     n, rows = len(picture.panels), max(map(_n_rows, picture.panels))
-    width, height = 0.3 + 4.6 * n, ROW * rows + 2.1
-    figure = Figure(figsize=(width, height))
-    grid = figure.subplots(1, n, squeeze=False)[0]
-    figure.subplots_adjust(
-        left=0.3 / width, right=1 - 0.7 / width, wspace=0.3,
-        bottom=1.0 / height, top=1 - 0.9 / height,
-    )  # fmt: skip
-    for axes, panel, limits in zip(grid, picture.panels, common_limits(picture), strict=True):
-        _draw(axes, panel, limits, differences=picture.of_differences)
     title = f"{picture.title}\n{dataset}{' (synthetic faces)' if drawn else ''}"
-    figure.text(0.2 / width, 1 - 0.1 / height, title, va="top", size=12, color=INK)
+    figure, grid = new_figure(
+        (4.6 * n - 0.7, ROW * rows + 0.2), title,
+        columns=n, left=0.3, right=0.7, below=1.0, gap=(1.1, 0.0),
+    )  # fmt: skip
+    for axes, panel, limits in zip(grid[0], picture.panels, common_limits(picture), strict=True):
+        _draw(axes, panel, limits, differences=picture.of_differences)
+    width, height = figure.get_size_inches()
     caption = picture.caption.replace("; ", "\n")
-    figure.text(0.2 / width, 0.1 / height, caption, va="bottom", size=10, color=INK)
+    figure.text(0.1 / width, 0.1 / height, caption, va="bottom", size=10, color=INK)
     return figure
 
 
@@ -223,7 +215,7 @@ def lines_panel(
     """
     legend = 0.0 if colour else 0.19 * len(lines)
     figure, axes = _panel(2.0, 0.6, 0.15, below=legend)
-    for line, (own, dash) in zip(lines, LINE_STYLES * (len(lines) // 18 + 1), strict=False):
+    for line, (own, dash) in zip(lines, itertools.cycle(LINE_STYLES), strict=False):
         shown = {"color": colour or own, "linestyle": "-" if colour else dash, "linewidth": 1.5}
         axes.plot(line.places, line.values, marker="o", ms=4, label=line.label, **shown)  # type: ignore[arg-type]
         if line.lows:
@@ -251,17 +243,15 @@ def lines_panel(
 
 def depth_figure(lines: Mapping[TaskName, Sequence[Line]]) -> PageFigure:
     """Draw test accuracy by the share of stages trained, a panel per task."""
-    limits = same_width(
-        [(min(min(line.lows) for line in ours), max(max(line.highs) for line in ours))
-         for ours in lines.values()]
-    )  # fmt: skip
+    ends = [[end for line in ours for end in (*line.lows, *line.highs)] for ours in lines.values()]
+    limits = same_width([(min(ours), max(ours)) for ours in ends])
     panels = tuple(
         lines_panel(
             f"depth-lines-{task}", TASK_TITLES[task].capitalize(), ours,
             x_title="share of stages trained", ticks={0.0: "frozen", 0.5: "half", 1.0: "full"},
-            limits=ends,
+            limits=its_limits,
         )
-        for (task, ours), ends in zip(lines.items(), limits, strict=True)
+        for (task, ours), its_limits in zip(lines.items(), limits, strict=True)
     )  # fmt: skip
     caption = "Test accuracy with its 95 % interval, from a frozen backbone to a fully trained one."
     return PageFigure("Accuracy by unfreezing depth", caption, panels)

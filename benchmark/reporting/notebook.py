@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
+from PIL import Image
 
 from benchmark import registry
 from benchmark.comparison.leaderboard import Leaderboard
@@ -98,17 +99,6 @@ def leaderboard(
     return Board(boards[0])
 
 
-@dataclass(frozen=True)
-class RunFigure:
-    """A figure of a run, which a notebook shows."""
-
-    path: Path
-    """The PNG file in the run's folder."""
-
-    def _repr_png_(self) -> bytes:
-        return self.path.read_bytes()
-
-
 class FinishedRun:
     """A finished run: what it is, and its numbers as pandas tables.
 
@@ -156,8 +146,8 @@ class FinishedRun:
         rows, columns = [f"true {task}"], [f"predicted {task}"]
         return pd.crosstab(true, predicted, rownames=rows, colnames=columns, dropna=False)
 
-    def figure(self, name: FigureName) -> RunFigure:
-        """Show a figure that the run wrote; raise RunError where it is not in its folder.
+    def figure(self, name: FigureName) -> Image.Image:
+        """Open a figure that the run wrote; raise RunError where it is not in its folder.
 
         `curves` by epoch, `confusion` matrices, accuracy by `subgroups`, `reliability`.
         """
@@ -166,7 +156,9 @@ class FinishedRun:
         if not path.is_file():
             there = ", ".join(sorted(item.stem for item in folder.glob("*.png")))
             raise RunError(f"{self.name} has no figure {name!r}", allowed=there, source=str(folder))
-        return RunFigure(path)
+        image = Image.open(path)
+        image.load()  # And the file is closed.
+        return image
 
     def network(self) -> "TrainedNetwork":
         """Load the trained network; raise WeightsError where its weights were not kept."""

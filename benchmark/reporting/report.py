@@ -17,7 +17,7 @@ from benchmark.comparison.leaderboard import HEADINGS
 from benchmark.comparison.wording import joined, protocol_text
 from benchmark.data.dataset import FaceSet
 from benchmark.data.progress import OnProgress, keep_quiet
-from benchmark.errors import DataError, RunError
+from benchmark.errors import DataError, RunError, and_more
 from benchmark.evaluation.artifacts import mistakes
 from benchmark.evaluation.figures import COLOURS, INK
 from benchmark.evaluation.predictions import read_predictions
@@ -180,9 +180,6 @@ def _facts(evidence: Evidence, date: datetime.date) -> Iterator[tuple[str, str]]
     setting = evidence.setting
     done = [run for run in runs if run.done]
     yield "Written", date.isoformat()
-    finished = sorted({str(run.record.done.get("finished", ""))[:10] for run in done} - {""})
-    if finished:
-        yield "Runs finished", " to ".join(dict.fromkeys((finished[0], finished[-1])))
     yield "Data set", evidence.dataset
     of_setting = [run for run in done if run.setting == setting]
     if setting is not None and of_setting:
@@ -190,12 +187,9 @@ def _facts(evidence: Evidence, date: datetime.date) -> Iterator[tuple[str, str]]
         parts = {"train": "training", "val": "validation", "test": "test"}
         yield "Faces", ", ".join(f"{counts[key]:,} {part}" for key, part in parts.items())
         yield "Split", f"{setting.split_version}, digest {setting.split_digest[:8]}"
-        yield "Pixels", f"digest {setting.pixel_digest[:8]}"
         yield "Protocol", protocol_text(setting.protocol)
-        yield "Networks", f"{len(evidence.networks)} finished and honest"
     unfinished = len(runs) - len(done)
     yield "Runs", f"{len(done)} finished" + (f", {unfinished} unfinished" if unfinished else "")
-    for what, key in (("Device", "device"), ("Commit", "commit"), ("Trainer", "trainer_version")):
-        found = sorted({str(run.about.get(key, "?")) for run in done})
-        if found:
-            yield what, ", ".join(found[:3]) + (" and others" if len(found) > 3 else "")
+    for what, key in (("Device", "device"), ("Commit", "commit")):
+        if found := sorted({str(run.about.get(key, "?")) for run in done}):
+            yield what, and_more(found, 3)

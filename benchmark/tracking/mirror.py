@@ -107,13 +107,11 @@ class MlflowMirror:
 
         Trials of searches have their own: they must not swamp the list of its runs.
         """
-        name, note, is_linked = dataset["name"], notes.data_note(dataset), not of_searches
+        name, note = dataset["name"], notes.data_note(dataset)
         if of_searches:
-            what = (
-                "Searches for recipes. Each is a run whose trials are nested beneath it; none was "
-            )
-            name, note = f"{name}-searches", f"{what}evaluated on the test set.\n\n{note}"
-        return store.experiment_of(self.client, self.runs_dir, name, note, is_linked=is_linked)
+            name, note = f"{name}-searches", f"{notes.OF_SEARCHES}\n\n{note}"
+        linked = not of_searches
+        return store.experiment_of(self.client, self.runs_dir, name, note, is_linked=linked)
 
     def _run_id(self, record: RunRecord) -> str:
         """Find the MLflow run of this training, or create it; mark those of earlier trainings."""

@@ -19,6 +19,10 @@ ATTEMPT_TAG: Final = "facebench.attempt"
 TRAINING_TAG: Final = "facebench.training"
 """Tells runs of one identity apart: a folder removed and trained again is another training."""
 RED_FLAG_TAG: Final = "red_flag"
+OF_SEARCHES: Final = (
+    "Searches for recipes. Each is a run whose trials are nested beneath it; none was evaluated "
+    "on the test set."
+)
 FIGURES: Final = {"confusion.png": "Confusion matrices", "subgroups.png": "Subgroups",
                   "curves.png": "Learning curves"}  # fmt: skip
 

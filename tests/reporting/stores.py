@@ -35,7 +35,6 @@ EVERY_QUESTION = (
 
 
 def builder(runs_dir: Path, *, dataset: str = DRAWN, drawn: bool = True) -> RunBuilder:
-    """Give an empty store of runs on one data set."""
     runs = RunBuilder(runs_dir)
     runs.dataset |= {"name": dataset, "drawn": drawn}
     return runs
@@ -44,7 +43,6 @@ def builder(runs_dir: Path, *, dataset: str = DRAWN, drawn: bool = True) -> RunB
 def fill(
     runs: RunBuilder, names: Iterable[str], *, seeds: Iterable[int] = (0,), n: int = 400
 ) -> None:
-    """Finish a run of each experiment and seed."""
     for name in names:
         for seed in seeds:
             finish(runs, registry.experiment(name), seed=seed, n=n)
@@ -92,7 +90,7 @@ def predictions_on(faces: FaceSet, experiment: Experiment) -> pd.DataFrame:
 
 def scored(record: RunRecord, predictions: pd.DataFrame, experiment: Experiment) -> dict[str, Any]:
     """Score what leaderboards need, without the intervals and checks that take a second a run."""
-    tasks = experiment.head.tasks
+    tasks, test = experiment.head.tasks, predictions[predictions["part"] == "test"]
     rates: dict[str, dict[TaskName, float]] = {
         str(part): {task: float((faces[task] == faces[f"{task}_pred"]).mean()) for task in tasks}
         for part, faces in predictions.groupby("part")
@@ -100,7 +98,6 @@ def scored(record: RunRecord, predictions: pd.DataFrame, experiment: Experiment)
     metrics = {f"test/{task}/accuracy": rate for task, rate in rates["test"].items()}
     metrics |= {f"test/{task}/macro_f1": rate - 0.02 for task, rate in rates["test"].items()}
     metrics["selected/val/combined"] = combined(rates["val"])
-    test = predictions[predictions["part"] == "test"]
     table = subgroup_table(test, {task: test[f"{task}_pred"].to_numpy() for task in tasks})
     return {
         "schema": 1,
@@ -112,10 +109,9 @@ def scored(record: RunRecord, predictions: pd.DataFrame, experiment: Experiment)
 
 def skill(experiment: Experiment, task: TaskName) -> float:
     """Make up how much the true class is favoured."""
-    base = {"age_group": 1.0, "gender": 1.3, "race": 1.2}[task]
-    base += 0.12 * len(experiment.backbone.trained_stages) - 0.1 * len(experiment.head.tasks)
-    pretrained = experiment.backbone.weights != "none"
-    return base + 0.4 * pretrained + 0.9 * experiment.protocol.leaky
+    base = {"age_group": 1.0, "gender": 1.3, "race": 1.2}[task] - 0.1 * len(experiment.head.tasks)
+    base += 0.12 * len(experiment.backbone.trained_stages) + 0.9 * experiment.protocol.leaky
+    return base + 0.4 * (experiment.backbone.weights != "none")
 
 
 def evidence_of(runs: RunBuilder, *suites: str, library: Library | None = None) -> Evidence:
@@ -125,7 +121,7 @@ def evidence_of(runs: RunBuilder, *suites: str, library: Library | None = None) 
         library = Library(read, registry.experiments(), registry.suites())
     dataset = str(runs.dataset["name"])
     wanted = [name for suite in suites for name in library.suites[suite].experiments]
-    wanted = wanted or [str(run.definition["name"]) for run in library.runs]
+    wanted = wanted or [run.name for run in library.runs]
     experiments = [item for name, item in library.experiments.items() if name in wanted]
     records = [run.record for run in library.runs]
     board = build(records, experiments, dataset, suite=" and ".join(suites) or None)
@@ -134,5 +130,4 @@ def evidence_of(runs: RunBuilder, *suites: str, library: Library | None = None) 
 
 
 def page_of(evidence: Evidence) -> str:
-    """Write the page as `facebench report` does."""
     return write_page(evidence, answers_of(evidence), datetime.date(2026, 11, 28))

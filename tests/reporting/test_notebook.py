@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 import benchmark
@@ -87,12 +88,10 @@ def test_several_suites_share_their_tables_and_each_row_stands_once(
     board = shown(runs, "quick", "depth", "quick").leaderboard
     names = [row.name for table in board.tables for row in table.rows]
     quick, depth = (set(registry.suite(name).experiments) for name in ("quick", "depth"))
-    assert (set(names), len(names)) == (quick | depth, len(quick | depth))
+    assert sorted(names) == sorted(quick | depth)
     assert board.suites_of("mtl-squeezenet1_1-imagenet-frozen-short") == ("quick", "depth")
-    files = write_board(board, tmp_path / "out", runs.runs_dir)
-    assert [path.name for path in files] == [
-        f"leaderboard-utkface-100-quick+depth.{ending}" for ending in FORMATS
-    ]
+    files = [path.name for path in write_board(board, tmp_path / "out", runs.runs_dir)]
+    assert files == [f"leaderboard-utkface-100-quick+depth.{ending}" for ending in FORMATS]
 
 
 def test_runs_on_the_older_split_are_shown_and_never_pooled_with_those_on_the_current(
@@ -134,13 +133,12 @@ def test_a_run_is_loaded_by_id_or_by_name_and_seed_with_its_figures(runs: RunBui
     assert (run.identity, run.name, run.seed, run.tasks) == (first, GENDER.name, 0, ("gender",))
     assert load_run(GENDER.name, seed=1, runs_dir=runs.runs_dir).identity == second
     assert run.metrics["test/gender/accuracy"] == pytest.approx(0.8)
-    assert run.confusion("gender").to_numpy().trace() == 80
-    assert int(run.confusion("gender").to_numpy().sum()) == 100
-    assert len(run.predictions) == 200
+    counts = run.confusion("gender").to_numpy()
+    assert (counts.trace(), counts.sum(), len(run.predictions)) == (80, 100, 200)
     with pytest.raises(RunError, match="does not predict 'race'"):
         run.confusion("race")
-    (run.run.record.folder / "curves.png").write_bytes(b"png")
-    assert run.figure("curves")._repr_png_() == b"png"
+    Image.new("RGB", (7, 5)).save(run.run.record.folder / "curves.png")
+    assert run.figure("curves").size == (7, 5)
     with pytest.raises(RunError, match=r"no figure 'confusion' \(allowed: curves\)"):
         run.figure("confusion")
 
@@ -170,10 +168,8 @@ def code_cells() -> list[dict[str, Any]]:
 def test_the_quickstart_carries_the_outputs_of_its_cells() -> None:
     cells = code_cells()
     assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
-    forms = {
-        form for cell in cells for out in cell["outputs"] for form in out.get("data", ["text"])
-    }
-    assert {"text", "text/html", "text/markdown", "image/png"} < forms
+    outputs = [out.get("data", {"text": ""}) for cell in cells for out in cell["outputs"]]
+    assert {"text", "text/html", "text/markdown", "image/png"} < set().union(*outputs)
 
 
 @pytest.mark.slow

@@ -20,13 +20,12 @@ from benchmark.evaluation.subgroups import gender_gap_table
 from benchmark.reporting import evidence as evidences
 from benchmark.reporting import figures
 from benchmark.reporting.evidence import Evidence, RunLinks
-from benchmark.reporting.questions import QUESTIONS, Answer
-from benchmark.reporting.report import network_sections
+from benchmark.reporting.questions import Answer
+from benchmark.reporting.report import answers_of, network_sections
 from benchmark.tasks import TASKS
+from tests.conftest import ROOT
 from tests.made_runs import RunBuilder
 from tests.reporting.stores import DRAWN, QUICK, evidence_of, fill, page_of
-
-STORE = Path(__file__).parent.parent / "golden" / "work"
 
 
 def words_of(page: str) -> str:
@@ -35,7 +34,7 @@ def words_of(page: str) -> str:
 
 
 def answers(evidence: Evidence) -> dict[str, Answer]:
-    return {item.slug: item.ask(evidence, item) for item in QUESTIONS}
+    return {answer.question.slug: answer for answer in answers_of(evidence)}
 
 
 @pytest.fixture(scope="module")
@@ -95,15 +94,16 @@ def test_a_link_leads_to_one_run_or_to_several_in_mlflow() -> None:
 def test_leaky_is_written_on_all_that_a_leak_has_touched(
     found: dict[str, Answer], page: str
 ) -> None:
-    leak = found["leak"]
+    leak, words = found["leak"], words_of(page)
     assert leak.leaky
     marked = [figure for figure in leak.figures if figure.title.startswith("LEAKY")]
-    panels = [panel for figure in marked for panel in figure.panels]
-    assert panels
-    assert all(">LEAKY<" in panel and 'aria-label="LEAKY. ' in panel for panel in panels)
+    assert marked
+    for panel in (panel for figure in marked for panel in figure.panels):
+        assert ">LEAKY<" in panel
+        assert 'aria-label="LEAKY. ' in panel
     assert page.count('class="data leaky"') >= len(leak.tables) + 1
     for name in ("published", "split", "only_batches"):
-        assert f"LEAKY mtl-cnn-none-full-until99-{name}" in words_of(page)
+        assert f"LEAKY mtl-cnn-none-full-until99-{name}" in words
     assert 'id="network-mtl-cnn-none-full-until99-published"' not in page
 
 
@@ -116,8 +116,8 @@ def test_few_runs_answer_little_and_say_what_would_answer_more(drawn_runs: RunBu
     asked = answers(few)
     assert [slug for slug, item in asked.items() if item.answered] == ["best", "subgroups"]
     assert all(item.commands for item in asked.values() if not item.answered)
-    start = "mtl-squeezenet1_1-imagenet-frozen-short mtl-squeezenet1_1-imagenet-"
-    assert asked["depth"].commands[0].startswith(f"facebench run {start}"), "a pair of the report"
+    pair = "mtl-squeezenet1_1-imagenet-frozen-short mtl-squeezenet1_1-imagenet-"
+    assert asked["depth"].commands[0].startswith(f"facebench run {pair}")
     assert asked["weights"].commands[0].startswith("facebench run --suite controls --seeds")
     words = words_of(page_of(few))
     for text in (
@@ -147,12 +147,11 @@ def test_siblings_differ_in_one_respect_alone_and_stand_in_their_order() -> None
     assert names == ["frozen", "fire6_9", "fire4_5", "fire2_3", "full"]
     for group in evidences.siblings(registry.experiments_of("controls"), "weights"):
         assert [item.backbone.weights for item in group] == ["none", "imagenet"]
-        # The swapped control differs in its protocol besides.
-        assert not any("swapped" in item.name for item in group)
-    names = ["mtl-cnn-none-full-gate", "mtl-cnn-none-full-embedding", "mtl-cnn-none-full"]
-    members = [registry.experiment(name) for name in names]
+        assert not any("swapped" in item.name for item in group), "of another protocol besides"
+    ends = ("-gate", "-embedding", "")
+    members = [registry.experiment(f"mtl-cnn-none-full{end}") for end in ends]
     (conditionings,) = evidences.siblings(members, "conditioning")
-    assert conditionings[0].name == names[2]
+    assert conditionings[0] == members[2]
     assert evidences.siblings(members[:2], "conditioning") == []
 
 
@@ -208,26 +207,22 @@ def test_matrices_and_stored_tables_are_means_over_seeds(drawn_runs: RunBuilder)
 
 
 def test_the_panels_of_a_figure_share_a_scale_and_say_their_numbers() -> None:
-    for of_differences, ranges, limits, said in (
-        # Of rates: one width, about their middles, and no higher than just above 1.
-        (False, [(0.6, 0.7), (0.96, 1.0)], [(0.594, 0.706), (0.898, 1.01)], "65.0, 60.0 to 70.0"),
-        (True, [(0.1, 0.2), (0.3, 0.5)], [(-0.03, 0.53)] * 2, "+15.0 pp, +10.0 to +20.0"),
-    ):
-        marks = [Mark('deep − "<b>&', (low + high) / 2, low, high) for low, high in ranges]
-        panels = (StudyPanel(task, task, (it,)) for task, it in zip(TASKS, marks, strict=False))
-        picture = StudyPicture("", "LEAKY · scores", "", tuple(panels), of_differences)
-        for found, ends in zip(figures.common_limits(picture), limits, strict=True):
-            assert found == pytest.approx(ends)
-        made = figures.intervals_figure("name", picture)
-        assert 'id="name-0-' in made.panels[0]
-        assert said in made.panels[0]
-        assert all("<b>" not in panel and "&lt;b&gt;" in panel for panel in made.panels)
+    ranges, limits = [(0.6, 0.7), (0.96, 1.0)], [(0.594, 0.706), (0.898, 1.01)]
+    marks = [Mark('deep − "<b>&', (low + high) / 2, low, high) for low, high in ranges]
+    panels = (StudyPanel(task, task, (it,)) for task, it in zip(TASKS, marks, strict=False))
+    picture = StudyPicture("", "LEAKY · scores", "", tuple(panels))
+    for found, ends in zip(figures.common_limits(picture), limits, strict=True):
+        assert found == pytest.approx(ends), "one width, and no higher than just above 1"
+    made = figures.intervals_figure("name", picture).panels
+    assert 'id="name-0-' in made[0]
+    assert "65.0, 60.0 to 70.0" in made[0]
+    assert all("<b>" not in panel and "&lt;b&gt;" in panel for panel in made)
 
 
 def test_every_link_of_leaderboard_and_report_leads_to_a_file_or_a_place_of_the_page(
     tmp_path: Path,
 ) -> None:
-    shutil.copytree(STORE, tmp_path / "mlruns" / "work")
+    shutil.copytree(ROOT / "tests/golden/work", tmp_path / "mlruns" / "work")
     (tmp_path / "data").mkdir()
     places = ["--runs-dir", str(tmp_path / "mlruns"), "--data-dir", str(tmp_path / "data")]
     n_files = 0

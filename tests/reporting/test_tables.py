@@ -24,19 +24,16 @@ def test_where_not_all_fits_the_widest_cells_are_broken_between_words_alone(widt
     console = Console(width=width, color_system=None)
     with console.capture() as capture:
         console.print(forms.terminal(wide, width))
-    assert capture.get().count("91.2–94.5") == 5
-    assert all(piece in capture.get() for piece in ("women", "+1.4", "+3.8"))
+    words = capture.get().split()
+    assert words.count("91.2–94.5") == 5
+    assert {"women", "+1.4", "+3.8"} <= set(words)
 
 
-def test_numbers_stand_right_text_left_and_parts_are_kept_where_a_row_has_something() -> None:
+def test_numbers_stand_right_and_text_left() -> None:
     for text in ("1,200", "−1.2*", "71.2 ± 0.4", "3.4 h", "<0.0001", "1e-4", "+2.6 (+1.4 to +3.8)"):
         assert not Table.of(["x"], [[text], ["–"]]).is_left(0), text
     for text in ("2026-11-28", "≥ 3", "a"):
         assert Table.of(["x"], [[text], ["–"]]).is_left(0), text
-    headings = [column.heading for column in TABLE.keeping(("cost",), ["seeds"]).columns]
-    assert headings == ["seeds", "memory"]
-    empty = Table.of(["a", Column("b", part="cost")], [["x", ""], ["y", "–"]])
-    assert len(empty.keeping(("cost",)).columns) == 1
 
 
 def test_markdown_has_as_many_cells_in_every_line_and_no_html() -> None:
@@ -55,6 +52,5 @@ def test_latex_is_booktabs_and_nothing_breaks_it() -> None:
     assert text.count("{") - text.count("\\{") == text.count("}") - text.count("\\}")
     assert "<" not in text
     assert text.isascii()
-    rows = text.split("\\begin{tabular}{")[1].split("\n")
-    ends = [row for row in rows if row.endswith("\\\\") and "multicolumn" not in row]
+    ends = [it for it in text.split("\n") if it.endswith("\\\\") and "multicolumn" not in it]
     assert {row.replace("\\&", "").count("&") for row in ends} == {3}

@@ -47,7 +47,6 @@ def logged(runs_dir: Path, run_id: str, metric: str) -> list[tuple[int, float]]:
 
 
 def mlflow_runs(runs_dir: Path) -> list[Any]:
-    """Give every run in MLflow."""
     client = open_store(runs_dir)
     experiments = [item.experiment_id for item in client.search_experiments()]
     return list(client.search_runs(experiments))
