@@ -52,7 +52,7 @@ def test_a_run_or_an_mlflow_store_that_cannot_be_read_is_said(filled: RunBuilder
     assert result.exit_code == 0
     for said in (
         "Left out, not readable",
-        "the MLflow store cannot be read",
+        "the MLflow store cannot be used",
         "is linked to MLflow",
     ):
         assert said in flat(result.stderr)
