@@ -5,11 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from benchmark import files
-from benchmark.files import canonical_json, file_lock, is_locked, lock_owner, replacing
+from benchmark.files import file_lock, is_locked, lock_owner, replacing
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
@@ -25,12 +24,6 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None
         write_half()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
-
-
-def test_json_takes_numpy_numbers_and_does_not_depend_on_order(tmp_path: Path) -> None:
-    files.write_json(tmp_path / "a.json", {"n": np.int64(3), "m": np.eye(2, dtype=np.int64)})
-    assert '"n": 3' in (tmp_path / "a.json").read_text()
-    assert canonical_json({"b": 1, "a": [2.0]}) == canonical_json({"a": [2.0], "b": 1})
 
 
 def test_sha256_is_the_standards(tmp_path: Path) -> None:
