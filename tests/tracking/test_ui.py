@@ -72,8 +72,10 @@ def look_around(browser: Any, address: str) -> None:
     here = ("http://127.0.0.1:", "data:", "blob:")
     context.on("request", lambda r: r.url.startswith(here) or troubles.append(r.url))
     # MLflow's pages ask who is logged in, of a server that knows no one.
-    fine = "/users/current"
-    context.on("response", lambda r: r.status < 400 or fine in r.url or troubles.append(r.url))
+    context.on(
+        "response",
+        lambda r: r.status < 400 or r.url.endswith("/users/current") or troubles.append(r.url),
+    )
     page = context.new_page()
     page.goto(address, wait_until="commit")
     page.get_by_role("link", name="mtl-cnn-none-full-tiny · seed 0").first.wait_for()
