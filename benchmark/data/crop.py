@@ -353,8 +353,10 @@ def crop_folder(
             pid = lock_owner(lock).get("pid")
             raise DataError(f"process {pid} is cropping into {target}", fix="Let it end first")
         stack.callback(lock.unlink, missing_ok=True)
-        done = _journal(target, how)
-        before, fresh = _crops_of(done.values()), dict[str, str]()
+        before, fresh = _journal(target, how), dict[str, str]()
+        done = {entry["rows"][0]["file"]: entry for entry in before}
+        for cut_short in target.rglob(".*.png.????????.png"):  # by a kill: see files.replacing
+            cut_short.unlink()
 
         def contents() -> Iterator[tuple[str, bytes | str]]:
             """Read the source; leave out pictures whose crops are there, of the same bytes."""
@@ -385,7 +387,9 @@ def crop_folder(
         if gone := [file for file in files.values() if file not in done]:
             raise DataError(f"{source} changed while it was read: {gone[0]} is gone")
         entries = [done[file] for file in files.values()]
-        for crop in {*before} - {*_crops_of(entries)}:  # of pictures that are gone or have changed
+        for crop in {*_crops_of(before)} - {
+            *_crops_of(entries)
+        }:  # of pictures that are gone or have changed
             (target / crop).unlink(missing_ok=True)
         rows = [row for entry in entries for row in entry["rows"]]
         types = dict.fromkeys(BOX_COLUMNS, "Int64") | {"score": "Float64"}
@@ -403,8 +407,11 @@ def _write_lines(path: Path, entries: Sequence[dict[str, Any]]) -> None:
     write_text(path, "".join(json.dumps(entry) + "\n" for entry in entries))
 
 
-def _journal(target: Path, how: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Give the line of every picture done, by file, or begin a journal; a damaged line is none."""
+def _journal(target: Path, how: dict[str, Any]) -> list[dict[str, Any]]:
+    """Give a line of every picture done, the last one counts, or begin a journal.
+
+    A damaged line is none.
+    """
     path, lines = target / JOURNAL_FILE, []
     if path.exists():
         for text in path.read_text("utf-8", "replace").splitlines():
@@ -421,9 +428,16 @@ def _journal(target: Path, how: dict[str, Any]) -> dict[str, dict[str, Any]]:
                 allowed="crops of one source, made in one way",
                 fix="Name another folder with --out, or remove this one",
             )
-    entries = [entry for entry in entries if entry.get("rows") and "sha256" in entry]
+    entries = [entry for entry in entries if _is_whole(entry)]
     _write_lines(path, [how, *entries])
-    return {entry["rows"][0]["file"]: entry for entry in entries}
+    return entries
+
+
+def _is_whole(entry: dict[str, Any]) -> bool:
+    rows, without_crop = entry.get("rows"), {*COLUMNS} - {*BOX_COLUMNS, "score"}
+    if not isinstance(rows, list) or "sha256" not in entry:
+        return False
+    return bool(rows) and all({*row} in ({*COLUMNS}, without_crop) for row in rows)
 
 
 def _written(target: Path, name: str, file: str, result: CroppedPicture) -> list[dict[str, Any]]:

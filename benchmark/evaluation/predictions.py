@@ -136,8 +136,11 @@ def read_predictions(path: Path) -> pd.DataFrame:
 def check_unchanged(path: Path, scored_sha256: str, run: str) -> None:
     """Raise RunError where the predictions changed after they were scored: new numbers would make
     them look sound."""
-    if not path.is_file() or sha256_of(path) != scored_sha256:
-        what = "changed after they were scored" if path.is_file() else "cannot be read"
+    try:
+        what = "" if sha256_of(path) == scored_sha256 else "changed after they were scored"
+    except OSError as error:
+        what = f"cannot be read: {error.strerror}"
+    if what:
         found, allowed = f"the predictions of run {run} {what}", f"sha256 {scored_sha256[:12]}…"
         raise RunError(found, allowed=allowed, source=str(path), fix=_RERUN)
 

@@ -217,6 +217,13 @@ def test_the_minimum_detectable_difference_of_runs_by_hand() -> None:
     assert engine.minimum_detectable(of_runs(2, 2, 4), 0.05) == 1.0
 
 
+def test_ties_of_runs_are_significant_in_one_case_of_twenty_at_most() -> None:
+    # 2,000 ties of 160 faces right on one side alone, about; exact tests are a little cautious.
+    more, less, _ = np.random.default_rng(10).multinomial(2_000, [0.04, 0.04, 0.92], 2_000).T
+    p = [engine.mcnemar_p(int(b), int(c)) for b, c in zip(more, less, strict=True)]
+    assert 0.03 <= (np.array(p) <= engine.ALPHA).mean() <= 0.05 + 2 * 0.005
+
+
 @pytest.mark.parametrize("level", [0.05, 0.05 / 12])
 @pytest.mark.parametrize(("n", "differing"), [(2_315, 0.12), (2_315, 0.02), (200, 0.3), (2_315, 0)])
 def test_a_planted_effect_between_runs_is_found_as_often_as_promised(

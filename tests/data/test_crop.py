@@ -152,8 +152,9 @@ def test_stopped_it_resumes_where_it_was_and_does_what_is_new_or_changed(tmp_pat
         crop_folder(source, target, SMALL, WHITE, stop)
     assert not (target / "crops.csv").exists()
     journal = target / "crops.jsonl"  # a crash can cut its last line short
-    journal.write_bytes(journal.read_bytes()[:-20] + b'\nnull\n{"file": "1.png"}\n')
-    (target / "0.png").unlink()
+    damaged = b'\nnull\n{"rows": [{"crop": ""}], "sha256": ""}\n'
+    journal.write_bytes(journal.read_bytes()[:-20] + damaged)
+    (target / "0.png").rename(target / ".0.png.0123abcd.png")  # as a kill leaves it
     assert crop_folder(source, target, SMALL, WHITE)[2] == 4
     assert crop_folder(source, tmp_path / "whole", SMALL, WHITE)[2] == 6
     assert_same_files(target, tmp_path / "whole")
@@ -165,6 +166,20 @@ def test_stopped_it_resumes_where_it_was_and_does_what_is_new_or_changed(tmp_pat
     assert (n_new, {"2.jpg.png", "2.png.png"} <= set(found["crop"])) == (3, True)
     crop_folder(source, tmp_path / "anew", SMALL, WHITE)
     assert_same_files(target, tmp_path / "anew")
+
+
+def test_of_a_picture_that_changed_nothing_is_left_however_often_it_stopped(tmp_path: Path) -> None:
+    def stop(stage: str, done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    every, target = CropOptions(size_px=16, faces="all"), tmp_path / "out"
+    source = folder_of(tmp_path / "in", {"a.png": encoded(TWO, "PNG"), "b.png": FACE})
+    crop_folder(source, target, every, WHITE)
+    folder_of(source, {"a.png": FACE})
+    with pytest.raises(KeyboardInterrupt):
+        crop_folder(source, target, every, WHITE, stop)
+    crop_folder(source, target, every, WHITE)
+    assert sorted(path.name for path in target.glob("*.png")) == ["a.png", "b.png"]
 
 
 def test_places_that_cannot_be_used_are_refused_and_left_alone(tmp_path: Path) -> None:

@@ -95,6 +95,9 @@ def test_words_and_ages_map_where_they_lie_within_one_class() -> None:
 
 def test_numbers_of_other_schemes_are_not_read_and_their_map_is_proposed() -> None:
     for column, numbers, proposed in (
+        ("age_group", "012345678", ("FairFace: --map age_group:0=0-14", "decades: ")),
+        ("age_group", ["10", "20", "30"], ("decades by their first year", "age_group:30=26-40")),
+        ("race", "01234", ("FairFace: --map", "UTKFace: --map")),
         ("age_group", "01234567", ("Adience: --map age_group:0=0-14", "age_group:7=none")),
         ("age_group", "01234", ("UTKFace: --map age_group:0=0-14 --map age_group:1=15-25", "RAF")),
         ("age_group", ["7"], ("age_group:7=61+",)),  # never seven years

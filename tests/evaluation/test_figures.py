@@ -2,12 +2,16 @@
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
 from benchmark.evaluation import figures
+from benchmark.evaluation.artifacts import label_suspects
 from benchmark.evaluation.figures import Caption
 from benchmark.evaluation.metrics import Scores, score
 from benchmark.tasks import CLASS_NAMES, TaskName
@@ -59,6 +63,17 @@ def test_figures_name_what_they_show_with_counts_and_where_it_comes_from(scores:
     men = score(made_up_predictions(SKILLS, n=200).query("gender == 0"))
     lone = texts(figures.subgroups_figure(men.subgroups, men.gaps, CAPTION))
     assert "too few subgroups to rank" in lone
+
+
+def test_possible_label_errors_are_shown_with_both_classes_and_a_caution() -> None:
+    suspects = label_suspects(made_up_predictions({"race": 1.2}))
+    pixels = np.zeros((len(suspects), 8, 8, 3))
+    faces: Any = SimpleNamespace(table=suspects[["file"]], pixels=lambda: pixels)
+    sheet = figures.contact_sheet(suspects, faces, CAPTION)
+    first = suspects.iloc[0]
+    assert f"label {first['label']}\npredicted {first['contradicted_by']}" in texts(sheet)
+    assert figures.CAUTION in texts(sheet)
+    assert len(sheet.axes[0].images) == min(len(suspects), figures.FACES_PER_TASK)
 
 
 def test_equal_figures_give_equal_files_and_equal_svg(scores: Scores, tmp_path: Path) -> None:
