@@ -48,14 +48,18 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary name beside `path`, renamed onto it when the block ends well.
 
     The content reaches the disk before the name does, so that a crash leaves either the old
-    file or the whole new one. On an error the temporary file is removed.
+    file or the whole new one. On an error the temporary file is removed. The umask alone says who
+    may read it: some libraries write files that are their owner's alone.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{path.suffix}")
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         yield temporary
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
+        temporary.chmod(mode)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from safetensors.torch import save_file
 
 from benchmark import files
 from benchmark.files import file_lock, is_locked, lock_owner, replacing
@@ -24,6 +25,13 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None
         write_half()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_that_a_library_keeps_to_its_owner_is_readable_as_any_other(tmp_path: Path) -> None:
+    (tmp_path / "any").touch()
+    with replacing(tmp_path / "weights.safetensors") as temporary:
+        save_file({}, temporary)
+    assert len({path.stat().st_mode for path in tmp_path.iterdir()}) == 1
 
 
 def test_sha256_is_the_standards(tmp_path: Path) -> None:

@@ -83,6 +83,13 @@ def test_a_nan_fails_its_trial_and_the_search_goes_on(study: Study) -> None:
     assert "epoch 1 is nan" in queue.trials()[1].reason
 
 
+def test_when_every_trial_fails_the_search_ends_and_says_so(study: Study) -> None:
+    queue = TrialQueue(study)
+    *_, last = searched(queue, 30, scored(lambda *_: math.inf))
+    assert states(queue) == ["failed"] * 5
+    assert last.text.startswith("5 trials failed and none was good")
+
+
 def test_stopped_from_outside_the_running_trial_is_marked_and_tried_again(study: Study) -> None:
     queue = TrialQueue(study)
     events = search(queue, scored(), 3)
