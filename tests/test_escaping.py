@@ -20,6 +20,7 @@ from benchmark.reporting.explore import Explored, write_exploration
 from benchmark.tuning.outcome import write_pages as write_search
 from benchmark.tuning.search import search
 from benchmark.tuning.study import TrialQueue
+from tests.conftest import ROOT
 from tests.made_runs import an_experiment, made_up_predictions
 from tests.reporting.boards import a_board, a_row
 from tests.reporting.stores import builder, evidence_of, finish, page_of
@@ -123,3 +124,12 @@ def test_a_name_that_holds_html_is_text_and_nothing_else(
     assert not any(HOSTILE in script for script in scripts)
     escaped = html.escape(HOSTILE, quote=False)
     assert HOSTILE in hostile.words or any(escaped in script for script in scripts)
+
+
+def test_every_module_that_writes_html_is_among_them() -> None:
+    marks = r'<!doctype html|\.to_html\(|get_template\(|\b(template|page)\(\s*"|full_html'
+    paths = [*(ROOT / "benchmark").rglob("*.py")]
+    found = {it.stem for it in paths if re.search(marks, it.read_text("utf-8"), re.IGNORECASE)}
+    # The first writes for them, the second reads.
+    found -= {"tables", "weight_formats"}
+    assert found == {"report", "board_tables", "card", "explore", "outcome"}

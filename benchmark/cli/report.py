@@ -112,7 +112,8 @@ def _links(runs_dir: Path, page: Path, url: str | None, answer: CommandResult) -
         return RunLinks(work=Path(os.path.relpath(work_folder(runs_dir), page.parent)).as_posix())
     known = {}
     try:
-        known = run_places(runs_dir)
+        with busy("looking for the runs in MLflow"):
+            known = run_places(runs_dir)
     except TrackingError as error:
         answer.warnings.append(f"{error} No run of the page is linked to MLflow.")
     return mlflow_links(url, known)

@@ -128,7 +128,8 @@ class MlflowMirror:
         for other in self.client.search_runs([experiment_id], filter_string=query):
             marks = other.data.tags
             its_attempt = int(marks.get(notes.ATTEMPT_TAG, 1))
-            if its_attempt == attempt and marks.get(notes.TRAINING_TAG, "") == training:
+            is_same = its_attempt == attempt and marks.get(notes.TRAINING_TAG, "") == training
+            if is_same and run is None:  # the latest, where two processes made one each
                 run = other
             elif its_attempt >= attempt and SUPERSEDED_TAG not in marks:
                 earlier.append(other.info.run_id)

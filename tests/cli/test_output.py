@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from benchmark.cli import output
+from benchmark.cli.run_display import RunDisplay
 
 
 @pytest.fixture
@@ -58,6 +59,21 @@ def test_a_long_step_leaves_lines_in_a_log_until_its_end(
     after = said.getvalue()
     time.sleep(0.2)
     assert said.getvalue() == after
+
+
+def test_downloads_and_stages_are_lines_of_a_log(
+    said: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output, "PLAIN_LINE_SECONDS", 0.02)
+    with RunDisplay(1) as display:
+        display.show_download("vgg16_notop.h5")
+        for stage, n_done, n_all in (("frozen part, faces", 64, 192), ("figures", 0, 0)):
+            display.show_stage(stage, n_done, n_all)
+            time.sleep(0.2)
+    lines = said.getvalue().splitlines()
+    assert lines.count("downloading vgg16_notop.h5") == 1
+    assert "frozen part, faces: 64 of 192 (33 %)" in lines
+    assert "figures … 0 s" in lines
 
 
 def test_a_width_into_which_no_table_fits_is_not_taken() -> None:

@@ -67,11 +67,16 @@ def test_what_is_added_is_listed_and_verified_until_it_is_damaged(h5: Path, tmp_
         assert (code, shown in stdout, f"{stored.name} is damaged" in stderr) == (1, True, True)
 
 
-def test_a_file_without_a_whole_published_sum_is_trusted_aloud(tmp_path: Path) -> None:
+def test_what_was_taken_and_what_is_trusted_is_told(tmp_path: Path) -> None:
     (known,) = files_for("mobilenetv4_conv_small", "imagenet")
     file = tmp_path / "made" / known.file_name
     file.parent.mkdir()
-    save_file(timm.create_model(known.architecture).state_dict(), file)
+    state, wrapped = timm.create_model(known.architecture).state_dict(), tmp_path / "last[0].ckpt"
+    torch.save({"state_dict": state, "epoch": 3}, wrapped)
+    code, stdout, _ = weights("add", wrapped, *FED, "unit", "--weights-dir", tmp_path / "own")
+    assert (code, "from last[0].ckpt, " in stdout) == (0, True)
+    assert "\nTaken: the entry 'state_dict'.\nLeft: 'epoch', classifier." in stdout
+    save_file(state, file)
     code, _, stderr = weights("add", file, "--weights-dir", tmp_path)
     assert (code, "trusted from now on" in stderr) == (0, True)
     only = ("--architecture", known.architecture, "--weights-dir", tmp_path)

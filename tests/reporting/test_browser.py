@@ -70,12 +70,6 @@ def test_the_reports_tables_are_sorted_by_click_and_key_and_searched(shown: "Pag
     assert table.locator("output").inner_text().startswith("2 of ")
 
 
-def test_pages_neither_complain_nor_ask_for_anything(shown: "Page", board: "Page") -> None:
-    shown.wait_for_load_state("networkidle")
-    asked = [said for said in TROUBLE if not said.startswith("data:")]
-    assert sorted(asked) == sorted([shown.url.split("#")[0], board.url])
-
-
 @pytest.mark.parametrize("width", [390, 1440])
 def test_every_figure_is_shown_and_nothing_is_wider_than_the_screen(
     width: int, shown: "Page", board: "Page"
@@ -110,6 +104,12 @@ def test_a_leaderboard_is_sorted_filtered_and_widened(board: "Page") -> None:
         assert not part.is_visible()
         board.get_by_role("checkbox", name=box).check()
         assert part.is_visible()
+
+
+def test_pages_neither_complain_nor_ask_for_anything(shown: "Page", board: "Page") -> None:
+    shown.wait_for_load_state("networkidle")
+    asked = [said for said in TROUBLE if not said.startswith("data:")]
+    assert sorted(asked) == sorted([shown.url.split("#")[0], board.url])
 
 
 def test_the_page_of_the_whole_study_is_small_and_opens_at_once(

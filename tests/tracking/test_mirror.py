@@ -220,6 +220,15 @@ def test_a_folder_removed_and_trained_again_is_another_run_with_its_own_curve(
     assert run_places(runs_dir)[record.identity][1] == run_id
 
 
+def test_of_two_runs_that_processes_made_at_once_one_is_superseded(runs_dir: Path) -> None:
+    first = mirrored(runs_dir)
+    open_store(runs_dir).create_run(first.info.experiment_id, tags=first.data.tags)
+    kept = mirrored(runs_dir).info.run_id
+    marks = {it.info.run_id: it.data.tags.get("superseded_by") for it in mlflow_runs(runs_dir)}
+    assert marks.pop(kept) is None
+    assert list(marks.values()) == [kept]
+
+
 def test_artifacts_that_are_gone_are_logged_again(runs_dir: Path) -> None:
     found = []
     for _ in range(2):
