@@ -32,7 +32,7 @@ from benchmark.data.archive import open_source, printable
 from benchmark.data.pictures import read_upright, reason_of
 from benchmark.data.progress import Key, OnProgress, in_parallel, keep_quiet
 from benchmark.errors import DataError
-from benchmark.files import file_lock, lock_owner, replacing, write_text
+from benchmark.files import file_lock, lock_owner, write_text
 
 YUNET: Final = "yunet"
 MODEL_PATTERN: Final = "*yunet*.onnx"
@@ -48,6 +48,7 @@ PICTURES_A_CORE: Final = 8
 """Pictures read ahead for each core."""
 TABLE_FILE: Final = "crops.csv"
 JOURNAL_FILE: Final = "crops.jsonl"
+PNG_END: Final = b"IEND\xae\x42\x60\x82"
 OUTCOMES: Final = ("cropped", "no face", "unreadable")
 BOX_COLUMNS: Final = ("left", "top", "right", "bottom")
 COLUMNS: Final = (
@@ -355,8 +356,6 @@ def crop_folder(
         stack.callback(lock.unlink, missing_ok=True)
         before, fresh = _journal(target, how), dict[str, str]()
         done = {entry["rows"][0]["file"]: entry for entry in before}
-        for cut_short in target.rglob(".*.png.????????.png"):  # by a kill: see files.replacing
-            cut_short.unlink()
 
         def contents() -> Iterator[tuple[str, bytes | str]]:
             """Read the source; leave out pictures whose crops are there, of the same bytes."""
@@ -366,7 +365,7 @@ def crop_folder(
                 if entry is not None and entry["sha256"] == sha256:
                     crops = _crops_of([entry])
                     is_named = crops[:1] in ([], [f"{name_of[files[path]]}.png"])
-                    if is_named and all((target / crop).is_file() for crop in crops):
+                    if is_named and all(_is_png(target / crop) for crop in crops):
                         continue
                 fresh[path] = sha256
                 yield path, content
@@ -397,6 +396,11 @@ def crop_folder(
         _write_lines(target / JOURNAL_FILE, [how, *entries])
         write_text(target / TABLE_FILE, table.to_csv(index=False))
     return table, others, len(fresh)
+
+
+def _is_png(path: Path) -> bool:
+    """Tell whether a crop is there to its end, which a power cut may have lost."""
+    return path.is_file() and path.read_bytes().endswith(PNG_END)
 
 
 def _crops_of(entries: Iterable[dict[str, Any]]) -> list[str]:
@@ -447,8 +451,12 @@ def _written(target: Path, name: str, file: str, result: CroppedPicture) -> list
     rows = []
     for number, face in enumerate(result.crops, start=1):
         crop = f"{name}.png" if number == 1 else f"{name}.face-{number}.png"
-        with replacing(target / crop) as temporary:
-            face.image.save(temporary, "PNG")
+        path = target / crop
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Not files.replacing: on a slow disk its fsync takes longer than finding the face.
+        temporary = path.with_name(f".{path.name}.part")
+        face.image.save(temporary, "PNG")
+        temporary.replace(path)
         box = dict(zip(BOX_COLUMNS, face.box, strict=True))
         rows.append(row | box | {"crop": crop, "score": face.score})
     return rows or [row]

@@ -151,10 +151,10 @@ def test_stopped_it_resumes_where_it_was_and_does_what_is_new_or_changed(tmp_pat
     with pytest.raises(KeyboardInterrupt):
         crop_folder(source, target, SMALL, WHITE, stop)
     assert not (target / "crops.csv").exists()
-    journal = target / "crops.jsonl"  # a crash can cut its last line short
+    journal = target / "crops.jsonl"  # a crash can cut its last line short, and a picture's file
     damaged = b'\nnull\n{"rows": [{"crop": ""}], "sha256": ""}\n'
     journal.write_bytes(journal.read_bytes()[:-20] + damaged)
-    (target / "0.png").rename(target / ".0.png.0123abcd.png")  # as a kill leaves it
+    (target / "0.png").write_bytes((target / "0.png").read_bytes()[:50])
     assert crop_folder(source, target, SMALL, WHITE)[2] == 4
     assert crop_folder(source, tmp_path / "whole", SMALL, WHITE)[2] == 6
     assert_same_files(target, tmp_path / "whole")
