@@ -25,12 +25,17 @@ def test_all_right_or_all_wrong_still_has_an_interval() -> None:
     assert high - low == pytest.approx([1 - 0.7225] * 2, abs=1e-4)
 
 
-def test_bootstrap_agrees_with_scipy_where_each_face_is_a_cluster() -> None:
+def test_bootstrap_agrees_with_scipy_and_covers_the_truth_where_faces_cluster() -> None:
     values = (np.random.default_rng(1).random(300) < 0.8).astype(float)
     low, high = cluster_bootstrap(values[:, None], np.arange(300))
     options = {"n_resamples": 2_000, "method": "percentile", "rng": np.random.default_rng(2)}
     theirs = stats.bootstrap((values,), np.mean, **options).confidence_interval
     assert (low[0], high[0]) == pytest.approx((theirs.low, theirs.high), abs=0.01)
+    # 400 samples of 200 clusters of 1 to 3 faces that are right together, at a true rate of 0.8.
+    clusters = np.repeat(np.arange(200), np.random.default_rng(6).integers(1, 4, 200))
+    samples = (np.random.default_rng(7).random((200, 400)) < 0.8).astype(float)[clusters]
+    low, high = cluster_bootstrap(samples, clusters)
+    assert 0.93 <= ((low <= 0.8) & (high >= 0.8)).mean() <= 0.97
 
 
 def test_faces_that_do_not_count_change_nothing() -> None:
