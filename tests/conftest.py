@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
     from benchmark.data.dataset import FaceSet
+    from tests.made_runs import RunBuilder
 
 # Before anything imports mlflow, timm or torch.
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
@@ -22,6 +23,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("FACEBENCH_TEST_SHARED", ROOT.parent / "shared"))
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> "RunBuilder":
+    """Give an empty folder of runs."""
+    from tests.made_runs import RunBuilder
+
+    return RunBuilder(tmp_path / "mlruns")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import pytest
 
 from benchmark.comparison.leaderboard import Leaderboard, LeaderboardQuery, arrange
 from benchmark.comparison.library import read_runs
@@ -172,8 +171,3 @@ def build(
     suites = (Suite(suite, "Shown?", names),) if suite else ()
     runs, notes = read_runs(list(records))
     return arrange(runs, LeaderboardQuery(experiments, dataset, suites, notes=notes, **query))
-
-
-@pytest.fixture
-def runs(tmp_path: Path) -> RunBuilder:
-    return RunBuilder(tmp_path / "mlruns")

@@ -127,7 +127,7 @@ def noise_of(table: pd.DataFrame) -> Any:
     return label_noise(table).query("task == 'gender'").set_index("files")
 
 
-def test_disagreement_is_averaged_over_photographs_by_hand() -> None:
+def test_disagreement_is_averaged_over_photographs_and_the_error_rate_by_hand() -> None:
     # 30 pairs, 6 of which disagree; 10 photographs of three files, of whose three pairs two
     # disagree; 20 single files, which say nothing. d = (6 · 1 + 10 · 2/3) / 40 = 0.3167.
     genders = [[0, 1]] * 6 + [[1, 1]] * 24 + [[0, 0, 1]] * 10 + [[0]] * 20
@@ -143,9 +143,6 @@ def test_disagreement_is_averaged_over_photographs_by_hand() -> None:
     found = noise_of(both)["disagree"]
     assert (found[references.EQUAL], found[references.NEAR]) == (1, 0)
     assert found[references.BOTH] == pytest.approx(30 / 70)
-
-
-def test_the_error_rate_by_hand() -> None:
     for disagree, n_labels, expected in (
         (0.18, 2, 0.1),  # 2 · 0.1 · 0.9
         (0.1875, 5, 0.1),  # 2 · 0.1 · 0.9 + 0.1² · 3/4

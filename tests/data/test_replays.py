@@ -35,9 +35,7 @@ def test_the_parts_have_the_studys_sizes_and_overlap_as_independent_shuffles_do(
     shares = np.array([shares_of(parts) for parts in found])
     assert shares.mean(axis=0) == pytest.approx([0.8, 0.8, 0.1], abs=0.01)
     assert all(len(set(column)) > 1 for column in shares.T)
-
-
-def test_the_published_split_is_the_same_everywhere_in_whatever_order_files_come() -> None:
+    # The published split is the same everywhere, in whatever order files come.
     files = [f"{number}.jpg" for number in range(20)]
     parts = replays.published_parts(files)
     # By `printf "published-1/0/val\n0.jpg" | sha256sum` of each name, sorted: the 17th and 18th.

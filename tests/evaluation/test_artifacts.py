@@ -205,9 +205,7 @@ def test_possible_label_errors_by_hand() -> None:
     assert (row["file"], row["label"], row["contradicted_by"]) == ("00002.jpg", "female", "male")
     numbers = [row[name] for name in ("probability_of_label", "probability", "margin")]
     assert numbers == pytest.approx([0.1, 0.9, 0.8])
-
-
-def test_the_widest_margin_comes_first_and_other_faces_are_in_no_list() -> None:
+    # The widest margin comes first, and other faces are in no list.
     found = artifacts.label_suspects(gender_table([0, 0, 0, 1], [0.7, 0.95, 0.8, 0.6]))
     assert found["file"].tolist() == ["00001.jpg", "00002.jpg", "00000.jpg"]
     assert found["rank"].tolist() == [1, 2, 3]

@@ -61,9 +61,6 @@ def test_figures_name_what_they_show_with_counts_and_where_it_comes_from(scores:
     men = score(made_up_predictions(SKILLS, n=200).query("gender == 0"))
     lone = texts(figures.subgroups_figure(men.subgroups, men.gaps, CAPTION))
     assert "too few subgroups to rank" in lone
-
-
-def test_possible_label_errors_are_shown_with_both_classes_and_a_caution() -> None:
     suspects = label_suspects(made_up_predictions({"race": 1.2}))
     faces = SimpleNamespace(table=suspects[["file"]], pixels=lambda: [[[0.0]]] * len(suspects))
     sheet = figures.contact_sheet(suspects, faces, CAPTION)  # type: ignore[arg-type]

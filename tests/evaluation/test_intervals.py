@@ -19,10 +19,16 @@ def test_wilson_by_hand() -> None:
     assert low[2] < high[2] == 1.0
 
 
-def test_all_right_or_all_wrong_still_has_an_interval() -> None:
+def test_all_right_or_all_wrong_has_an_interval_and_faces_that_do_not_count_change_none() -> None:
     # 20 faces in 10 clusters: Wilson's interval of 10 of 10 is (0.7225, 1).
     low, high = cluster_bootstrap(np.tile([0.0, 1.0], (20, 1)), np.repeat(np.arange(10), 2))
     assert high - low == pytest.approx([1 - 0.7225] * 2, abs=1e-4)
+    women = np.random.default_rng(4).random((40, 1)).round()
+    padded = np.vstack([women, np.full((60, 1), np.nan)])
+    low, high = cluster_bootstrap(padded, np.arange(100))
+    assert low[0] < women.mean() < high[0]
+    assert np.isnan(cluster_bootstrap(padded[40:], np.arange(60))).all()
+    assert np.isnan([intervals.spread(np.full(10, value)) for value in (0.5, np.nan)]).all()
 
 
 def test_bootstrap_agrees_with_scipy_and_covers_the_truth_where_faces_cluster() -> None:
@@ -36,15 +42,6 @@ def test_bootstrap_agrees_with_scipy_and_covers_the_truth_where_faces_cluster() 
     samples = (np.random.default_rng(7).random((200, 400)) < 0.8).astype(float)[clusters]
     low, high = cluster_bootstrap(samples, clusters)
     assert 0.93 <= ((low <= 0.8) & (high >= 0.8)).mean() <= 0.97
-
-
-def test_faces_that_do_not_count_change_nothing() -> None:
-    women = np.random.default_rng(4).random((40, 1)).round()
-    padded = np.vstack([women, np.full((60, 1), np.nan)])
-    low, high = cluster_bootstrap(padded, np.arange(100))
-    assert low[0] < women.mean() < high[0]
-    assert np.isnan(cluster_bootstrap(padded[40:], np.arange(60))).all()
-    assert np.isnan([intervals.spread(np.full(10, value)) for value in (0.5, np.nan)]).all()
 
 
 def test_scores_of_a_matrix_by_hand() -> None:

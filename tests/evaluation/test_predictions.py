@@ -8,11 +8,7 @@ import pandas as pd
 import pytest
 
 from benchmark.errors import RunError
-from benchmark.evaluation.predictions import (
-    predictions_table,
-    read_predictions,
-    write_predictions,
-)
+from benchmark.evaluation.predictions import predictions_table, read_predictions, write_predictions
 from benchmark.files import sha256_of
 from tests.made_runs import certain, made_up_faces, made_up_predictions
 
@@ -22,7 +18,7 @@ def table() -> pd.DataFrame:
     return made_up_predictions({"age_group": 1.0, "gender": 1.0, "race": 1.0}, n=8)
 
 
-def test_a_table_is_read_as_it_was_written_to_the_fp32_digit(
+def test_a_table_is_read_as_it_was_written_to_the_fp32_digit_with_columns_in_order(
     table: pd.DataFrame, tmp_path: Path
 ) -> None:
     paths = [tmp_path / name for name in ("a.csv", "b.csv")]
@@ -35,9 +31,6 @@ def test_a_table_is_read_as_it_was_written_to_the_fp32_digit(
     write_predictions(paths[0], predictions_table(made_up_faces(500), "test", {"gender": fp32}))
     stored = read_predictions(paths[0])[["gender_p0", "gender_p1"]].to_numpy()
     np.testing.assert_array_equal(stored.astype(np.float32), fp32)
-
-
-def test_columns_stand_in_the_order_of_the_design() -> None:
     table = predictions_table(made_up_faces(3), "val", {"gender": certain([0, 1, 1], "gender")})
     assert list(table.columns) == [
         "schema", "file", "cluster", "part", "age", "age_group", "gender", "race",

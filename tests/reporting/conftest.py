@@ -6,7 +6,6 @@ import pytest
 
 from benchmark.reporting.evidence import Evidence
 from tests.made_runs import RunBuilder
-from tests.made_runs import runs as runs
 from tests.reporting.stores import EVERY_QUESTION, builder, evidence_of, fill, page_of
 
 

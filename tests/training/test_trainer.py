@@ -226,9 +226,7 @@ def mistaken_compiler(function: Callable[..., dict[str, Tensor]], **_options: ob
     return compiled
 
 
-def test_what_does_not_work_is_said_and_costs_nothing_else(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_what_does_not_work_is_said_and_costs_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     experiment, sentences = an_experiment(trained="all"), list[str]()
     eager = trained(experiment, some_data())
     broken = SpeedSettings(capture=Recorder(broken=True), say=sentences.append)
