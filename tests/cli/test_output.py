@@ -67,13 +67,11 @@ def test_downloads_and_stages_are_lines_of_a_log(
     monkeypatch.setattr(output, "PLAIN_LINE_SECONDS", 0.02)
     with RunDisplay(1) as display:
         display.show_download("vgg16_notop.h5")
-        for stage, n_done, n_all in (("frozen part, faces", 64, 192), ("figures", 0, 0)):
-            display.show_stage(stage, n_done, n_all)
+        for stage in (("frozen part, faces", 64, 192), ("figures", 0, 0)):
+            display.show_stage(*stage)
             time.sleep(0.2)
-    lines = said.getvalue().splitlines()
-    assert lines.count("downloading vgg16_notop.h5") == 1
-    assert "frozen part, faces: 64 of 192 (33 %)" in lines
-    assert "figures … 0 s" in lines
+    lines = {"downloading vgg16_notop.h5", "frozen part, faces: 64 of 192 (33 %)", "figures … 0 s"}
+    assert lines <= set(said.getvalue().splitlines())
 
 
 def test_a_width_into_which_no_table_fits_is_not_taken() -> None:

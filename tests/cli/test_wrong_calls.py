@@ -110,17 +110,11 @@ def test_without_a_data_set_or_runs_the_next_commands_are_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for command in (
-        "run --suite quick",
-        "data audit",
-        "data explore",
-        "tune --suite quick",
-        "speed",
-    ):
+    reading = ("run --suite quick", "data audit", "data explore", "tune --suite quick", "speed")
+    for command in reading:
         code, _, stderr = outcome(*command.split(), "--data-dir", tmp_path)
-        assert code == 2, command
-        assert "facebench data prepare SOURCE" in stderr, command
-        assert "--dataset drawn" in stderr, command
+        ways = ("facebench data prepare SOURCE", "--dataset drawn")
+        assert (code, *(way in stderr for way in ways)) == (2, True, True), command
     for command in ("leaderboard", "report", "runs rescore", "status", "verify"):
         answer = facebench(*command.split())
         assert answer.exit_code == (0 if command == "status" else 2), command
@@ -132,19 +126,12 @@ def test_a_mistyped_folder_is_an_error_and_is_not_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     typo = tmp_path / "daat"
-    reading = (
-        "data audit",
-        f"run {MTL}",
-        f"tune {MTL} --dataset faces",
-        "leaderboard",
-        "compare x",
-    )
-    calls = [f"{command} --data-dir {typo}" for command in reading]
-    for call in (*calls, f"status --runs-dir {typo}", f"clean --runs-dir {typo}"):
-        code, _, stderr = outcome(*call.split())
-        assert (code, "does not exist" in stderr, call.split()[-2] in stderr) == (2, True, True), (
-            call
-        )
+    tune = f"tune {MTL} --dataset faces"
+    reading = {"--data-dir": ("data audit", f"run {MTL}", tune, "leaderboard", "compare x")}
+    for option, commands in (reading | {"--runs-dir": ("status", "clean")}).items():
+        for command in commands:
+            code, _, stderr = outcome(*command.split(), option, typo)
+            assert (code, "not exist" in stderr, option in stderr) == (2, True, True), command
     monkeypatch.setenv("FACEBENCH_DATA_DIR", str(typo))
     assert "does not exist" in facebench("data", "audit").stderr
     for command in ("run", "tune"):

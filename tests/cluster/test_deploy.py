@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT
-from tests.test_docs import command_of
+from tests.test_docs import Quoted, check_that_the_program_takes
 
 DEPLOY = ROOT / "deploy"
 COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
@@ -82,8 +82,8 @@ def test_commands_in_the_files_are_ones_that_the_program_takes() -> None:
     ]
     assert len(lines) >= 7
     for line in lines:
-        command, given = command_of(tuple(shlex.split(line)))
-        command.make_context("facebench", given)
+        words = tuple(shlex.split(line))
+        check_that_the_program_takes(Quoted("deploy", words, is_block=True))
 
 
 SRUN = """#!/bin/sh

@@ -87,9 +87,7 @@ def test_seeds_make_one_row_one_seed_permits_no_claim_and_a_rebuild_is_byte_iden
 @pytest.mark.parametrize(
     ("changes", "dataset"),
     [
-        ({}, {"pixel_digest": "99" * 32}),
-        ({}, {"split_digest": "99" * 32}),
-        ({}, {"split_version": "another"}),
+        *(({}, {key: "99" * 32}) for key in ("pixel_digest", "split_digest", "split_version")),
         ({"protocol.fold": 2}, {}),
         ({"protocol.input_scaling": "weights_swapped"}, {}),
     ],

@@ -33,13 +33,9 @@ ABC = (MTL, OTHER, THIRD)
 
 
 def compared(
-    runs: RunBuilder,
-    *arguments: str | Experiment,
-    known: Sequence[Experiment] = ABC,
-    suite: Sequence[str] = (),
-    prepared: Sequence[tuple[str, str, str]] = (),
-    **options: Any,
-) -> Comparison:
+    runs: RunBuilder, *arguments: str | Experiment, known: Sequence[Experiment] = ABC,
+    suite: Sequence[str] = (), prepared: Sequence[tuple[str, str, str]] = (), **options: Any,
+) -> Comparison:  # fmt: skip
     experiments = {item.name: item for item in known}
     suites = {"all": Suite("all", "All?", tuple(suite or experiments))}
     read = tuple(read_run(record) for record in runs.records())
@@ -169,7 +165,7 @@ def test_missing_counterparts_are_named_with_the_reason(runs: RunBuilder) -> Non
     runs.failed(STL[1], "the loss is nan")
     assert said_of(only(compared(runs, MTL, known=(MTL, *STL[:2]))))[1:] == [
         f"Single-task counterparts missing of {MTL.name}: gender ({STL[1].name}: seed 0 failed: "
-        "the loss is nan), race (not registered).",
+        "the loss is nan), race (not registered)."
     ]
     otherwise = dataclasses.replace(STL[2], recipe=OTHER.recipe)
     done(runs, otherwise, 70)

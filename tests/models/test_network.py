@@ -222,11 +222,8 @@ def test_a_backbone_starts_from_its_weights_fed_as_the_protocol_says() -> None:
     for wanted, given in ((defined, None), (experiment(), some_weights())):
         with pytest.raises(WeightsError, match="squeezenet1_1 with 'imagenet' weights"):
             build_network(wanted, given, seed=0)
-    for scaling, fed in {
-        "weights": CAFFE,
-        "unit": UNIT,
-        "weights_swapped": CAFFE.swapped(),
-    }.items():
+    expected = {"weights": CAFFE, "unit": UNIT, "weights_swapped": CAFFE.swapped()}
+    for scaling, fed in expected.items():
         protocol = Protocol(input_scaling=scaling)  # type: ignore[arg-type]
         network = build_network(dataclasses.replace(defined, protocol=protocol), some_weights(), 0)
         assert network.scaling.preprocessing == fed

@@ -78,9 +78,8 @@ def test_rates_women_and_men_and_age_are_told_once_they_are_computed(record: Run
     gaps = pd.read_csv(record.folder / "gender_gaps.csv")
     assert f"(−{-100 * gaps['low'].min():.1f} to " in card
     assert row_of(card, "| years from an edge |")
-    errors_in_years(predictions.query("part == 'test'"), [7, 20, 33, 50, 70]).to_csv(
-        record.folder / "age_years.csv", index=False
-    )
+    test, means = predictions.query("part == 'test'"), pd.Series([7, 20, 33, 50, 70])
+    errors_in_years(test, means).to_csv(record.folder / "age_years.csv", index=False)
     assert row_of(model_card(RunRecord(record.folder)), "| predicted group |")
 
 

@@ -224,9 +224,8 @@ def test_of_two_runs_that_processes_made_at_once_one_is_superseded(runs_dir: Pat
     first = mirrored(runs_dir)
     open_store(runs_dir).create_run(first.info.experiment_id, tags=first.data.tags)
     kept = mirrored(runs_dir).info.run_id
-    marks = {it.info.run_id: it.data.tags.get("superseded_by") for it in mlflow_runs(runs_dir)}
-    assert marks.pop(kept) is None
-    assert list(marks.values()) == [kept]
+    by = {it.info.run_id: it.data.tags.get("superseded_by") for it in mlflow_runs(runs_dir)}
+    assert (by.pop(kept), [*by.values()]) == (None, [kept])
 
 
 def test_artifacts_that_are_gone_are_logged_again(runs_dir: Path) -> None:

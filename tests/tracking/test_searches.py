@@ -38,12 +38,9 @@ def test_a_trial_is_nested_under_its_study_and_stays_with_the_first(runs_dir: Pa
     runs = mlflow_runs(runs_dir)
     parents = {it.data.tags["facebench.study"]: it for it in runs if "trial" not in it.data.tags}
     assert set(parents) == {"5" * 64, "6" * 64}
-    (child,) = (run for run in runs if "trial" in run.data.tags)
-    parent = parents["5" * 64]
-    assert (child.info.run_name, parent.info.run_name) == (
-        f"Trial 000 · {TITLE}",
-        f"Search · {TITLE}",
-    )
+    (child,), parent = [it for it in runs if "trial" in it.data.tags], parents["5" * 64]
+    names = (f"Trial 000 · {TITLE}", f"Search · {TITLE}")
+    assert (child.info.run_name, parent.info.run_name) == names
     assert child.data.tags["trial_state"] == "complete"
     assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
     assert (child.info.status, parent.info.status) == ("FINISHED", "RUNNING")
