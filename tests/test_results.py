@@ -10,6 +10,7 @@ from tests.cli.conftest import answered_json
 from tests.conftest import ROOT
 
 ROWS = {
+    "logistic regression on 12 × 12 pixels": "logistic regression on 12 × 12 pixels",
     "mtl-vgg16-imagenet-frozen": "VGG16 from ImageNet, frozen (2.1)",
     "mtl-vgg16-imagenet-block5": "VGG16 from ImageNet, block 5 trained (2.2)",
     "mtl-vgg16-imagenet-block5-embedding": "the same with gender embedding (2.3)",

@@ -4,11 +4,11 @@
     python docs/measurements/pack_results.py --unpack RUNS_DIR docs/results/*.tar.xz
 
 A NAME is an experiment's, or a prefix of it that ends in `*`; NAME@DATASET, its runs on one data
-set. The recipe of a tuned experiment goes with its runs. No picture and no weights are packed; the
-same runs give the same bytes. Tables of predictions are packed a quarter smaller, in `.columns`
-files: a line per column, probabilities as the eight hexadecimal digits of their float32. Unpacked,
-they are what the run wrote, byte by byte. `make results` unpacks the archives and computes the
-numbers.
+set; `references`, the logistic regressions of leaderboards. The recipe of a tuned experiment goes
+with its runs. No picture and no weights are packed; the same runs give the same bytes. Tables of
+predictions are packed a quarter smaller, in `.columns` files: a line per column, probabilities as
+the eight hexadecimal digits of their float32. Unpacked, they are what the run wrote, byte by byte.
+`make results` unpacks the archives and computes the numbers.
 """
 
 import fnmatch
@@ -98,6 +98,11 @@ def pack(runs_dir: Path, archive: Path, *names: str) -> None:
             for file in (done.parent / file for file in FILES):
                 if file.exists():
                     add(tar, f"work/{done.parent.name}/{file.name}", file.read_bytes())
+        for about in sorted(runs_dir.glob("references/*/reference.json")):
+            if "references" in names:
+                packed.append(f"{about.parent.name[:12]} {json.loads(about.read_bytes())['on']}")
+                for file in (about, about.with_name("predictions.csv")):
+                    add(tar, str(file.relative_to(runs_dir)), file.read_bytes())
     if not packed:
         archive.unlink()
         sys.exit(f"{runs_dir} has no finished run of {', '.join(names)}")
@@ -110,7 +115,7 @@ def unpack(runs_dir: Path, *archives: Path) -> None:
     for archive in archives:
         with tarfile.open(archive) as tar:
             tar.extractall(runs_dir, filter="data")
-    for path in sorted(runs_dir.glob(f"work/*/*{ENDING}")):
+    for path in sorted(runs_dir.glob(f"*/*/*{ENDING}")):
         path.with_suffix("").write_bytes(by_rows(path.read_bytes()))
         path.unlink()
 
