@@ -67,8 +67,8 @@ def report(folder: Path, name: str, _faces: FaceSet) -> str:
     experiment = an_experiment("short", asks=f"Is it {name}?")
     finish(runs, experiment, n=80)
     for record in runs.records():
-        for path in ("device", "commit"):
-            changed(record, path, name)
+        for field in ("device", "commit"):
+            changed(record, f"experiment..{field}", name)
     known = registry.experiments() | {experiment.name: experiment}
     library = Library(tuple(map(read_run, runs.records())), known, registry.suites())
     return page_of(evidence_of(runs, library=library))
@@ -85,8 +85,8 @@ def card(folder: Path, name: str, _faces: FaceSet) -> str:
     """A model card; whatever is text in the run's description is called `name`."""
     runs = builder(folder / "mlruns")
     record = runs.done(an_experiment(tasks=("gender",)), made_up_predictions({"gender": 1.5}))
-    for path in ("experiment.asks", "dataset.name", "device", "protocol_name", "commit"):
-        changed(record, path, name)
+    for field in ("experiment.asks", "dataset.name", ".device", ".protocol_name", ".commit"):
+        changed(record, f"experiment.{field}", name)
     return card_page(model_card(record), name)
 
 
