@@ -45,7 +45,19 @@ REJECTED_FILE: Final = "quarantine.csv"
 MANIFEST_FILE: Final = "manifest.json"
 WORDS_FILE: Final = "words.csv"
 MANIFEST_KEYS: Final = frozenset(
-    ("name", "drawn", "image_px", "source_sha256", "pixel_digest", "split_digest", "split_version")
+    (
+        "name",
+        "drawn",
+        "image_px",
+        "source",
+        "source_sha256",
+        "pixel_digest",
+        "split_digest",
+        "split_version",
+        "table_source_sha256",
+        "near_duplicates",
+        "counts",
+    )
 )
 
 REJECTED_COLUMNS: Final = ("file", "kind", "reason")
@@ -377,6 +389,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
             raise ValueError(f"it has schema {manifest.get('schema')!r} and not {SCHEMA}")
         if missing := sorted(MANIFEST_KEYS - manifest.keys()):
             raise ValueError(f"it does not say {', '.join(missing)}")
+        if not isinstance(manifest["image_px"], int) or not isinstance(manifest["counts"], dict):
+            raise ValueError("image_px is no whole number, or counts no object")
     except (OSError, ValueError, TypeError) as error:
         raise _damaged(path.parent, f"{path.name} cannot be read: {error}") from error
     return manifest

@@ -124,11 +124,14 @@ def _n_rows(panel: StudyPanel) -> float:
     return sum(1 + FURTHER_LINE * label.count("\n") for label in _labels(panel))
 
 
-def _draw(axes: Axes, panel: StudyPanel, limits: tuple[float, float], *, differences: bool) -> None:
-    """Draw a row per mark: its label above its interval, its value at the right."""
+def _draw(
+    axes: Axes, panel: StudyPanel, limits: tuple[float, float], labels: Sequence[str], *,
+    differences: bool,
+) -> None:  # fmt: skip
+    """Draw a row per mark: its label above its interval, if it has one, its value at the right."""
     across = axes.get_yaxis_transform()
     row = -1.0
-    for label, mark in zip(_labels(panel), panel.marks, strict=True):
+    for label, mark in zip(labels, panel.marks, strict=True):
         row += 1 + FURTHER_LINE * label.count("\n")
         colour = LEAKY_COLOUR if mark.leaky else COLOURS[panel.task]
         axes.plot([mark.low, mark.high], [row, row], color=colour, linewidth=2)
@@ -169,7 +172,7 @@ def intervals_figure(name: str, picture: StudyPicture) -> PageFigure:
     panels: list[Markup] = []
     for panel, limits in zip(picture.panels, common_limits(picture), strict=True):
         figure, axes = _panel(ROW * _n_rows(panel) + 0.2)
-        _draw(axes, panel, limits, differences=picture.of_differences)
+        _draw(axes, panel, limits, _labels(panel), differences=picture.of_differences)
         numbers = "; ".join(
             f"{mark.label}: {points(mark.value)} pp, {points_span(mark.low, mark.high)}"
             if picture.of_differences
@@ -183,15 +186,27 @@ def intervals_figure(name: str, picture: StudyPicture) -> PageFigure:
 
 
 def study_figure(picture: StudyPicture, dataset: str, *, drawn: bool) -> Figure:
-    """Draw a study's panels side by side, for a file."""
+    """Draw a study's panels side by side, for a file; labels that all have stand once, at left."""
     n, rows = len(picture.panels), max(map(_n_rows, picture.panels))
     title = f"{picture.title}\n{dataset}{' (synthetic faces)' if drawn else ''}"
+    labels = [_labels(panel) for panel in picture.panels]
+    are_shared = n > 1 and labels.count(labels[0]) == n
+    size, left, gap = (4.6 * n - 0.7, ROW * rows + 0.2), 0.3, 1.1
+    if are_shared:  # A page shows the file so much larger.
+        size, left, gap = (2.6 * n - 0.8, 0.38 * len(labels[0])), 3.6, 0.8
     figure, grid = new_figure(
-        (4.6 * n - 0.7, ROW * rows + 0.2), title,
-        columns=n, left=0.3, right=0.7, below=1.0, gap=(1.1, 0.0),
-    )  # fmt: skip
-    for axes, panel, limits in zip(grid[0], picture.panels, common_limits(picture), strict=True):
-        _draw(axes, panel, limits, differences=picture.of_differences)
+        size, title, columns=n, left=left, right=0.7, below=0.85, gap=(gap, 0.0)
+    )
+    every = zip(grid[0], picture.panels, common_limits(picture), labels, strict=True)
+    for axes, panel, limits, own in every:
+        above = [""] * len(own) if are_shared else own
+        _draw(axes, panel, limits, above, differences=picture.of_differences)
+    if are_shared:
+        for axes in grid[0]:
+            axes.locator_params(axis="x", nbins=3)
+        grid[0, 0].set_yticks(range(len(labels[0])), labels[0], size=9)
+        for text, mark in zip(grid[0, 0].get_yticklabels(), picture.panels[0].marks, strict=True):
+            text.set_color(LEAKY_COLOUR if mark.leaky else INK)
     width, height = figure.get_size_inches()
     caption = picture.caption.replace("; ", "\n")
     figure.text(0.1 / width, 0.1 / height, caption, va="bottom", size=10, color=INK)
