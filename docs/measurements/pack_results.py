@@ -6,8 +6,10 @@
 A NAME is an experiment's, or a prefix of it that ends in `*`; NAME@DATASET, its runs on one data
 set; `references`, the logistic regressions of leaderboards. The recipe of a tuned experiment goes
 with its runs. No picture and no weights are packed; the same runs give the same bytes. Tables of
-predictions are packed a quarter smaller, in `.columns` files: a line per column, probabilities as
-the eight hexadecimal digits of their float32. Unpacked, they are what the run wrote, byte by byte.
+predictions are packed much smaller, in `.columns` files: a line per column, probabilities as the
+eight hexadecimal digits of their float32, but that of the predicted class, which the others leave
+of 1, as how far it is from that, in units in the last place. Unpacked, they are what the run wrote,
+byte by byte.
 `make results` unpacks the archives and computes the numbers.
 """
 
@@ -18,9 +20,12 @@ import lzma
 import re
 import sys
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 FILES = (
     "experiment.json",
@@ -36,31 +41,58 @@ FILES = (
 predictions_outside.csv, on the leak-free test faces."""
 BY_COLUMNS = ("predictions.csv", "predictions_outside.csv")
 ENDING = ".columns"
-PROBABILITY = re.compile(r".+_p\d")
+Columns = dict[str, list[str]]
+Bits = npt.NDArray[Any]
+Cells = tuple[Bits, Bits]
+"""Rows and columns of an array."""
 
 
 def by_columns(table: bytes) -> bytes:
     """Write a table of predictions as a line per column; raises ValueError where rows differ in
     length."""
     lines = table.decode().removesuffix("\n").split("\n")
-    columns = []
-    for name, *fields in zip(*(line.split(",") for line in lines), strict=True):
-        if PROBABILITY.fullmatch(name):
-            fields = [f"{bits:08x}" for bits in np.float32(fields).view(np.uint32).tolist()]
-        columns.append(",".join([name, *fields]) + "\n")
-    return "".join(columns).encode()
+    columns = {name: fields for name, *fields in zip(*(it.split(",") for it in lines), strict=True)}
+    for predicted, names in probabilities_of(columns):
+        bits = np.array([columns[name] for name in names], np.float32).view(np.uint32)
+        texts = np.array([[f"{it:08x}" for it in row] for row in bits.tolist()])
+        rest = bits[predicted].astype(np.int64) - rest_of(bits, predicted)
+        texts[predicted] = rest.astype(texts.dtype)
+        columns |= dict(zip(names, texts.tolist(), strict=True))
+    return "".join(",".join([name, *fields]) + "\n" for name, fields in columns.items()).encode()
 
 
 def by_rows(columns: bytes) -> bytes:
     """Give back the table that `by_columns` was given."""
-    texts = []
-    for line in columns.decode().removesuffix("\n").split("\n"):
-        name, *fields = line.split(",")
-        if PROBABILITY.fullmatch(name):
-            numbers = np.array([int(field, 16) for field in fields], np.uint32).view(np.float32)
-            fields = [f"{number:.9g}" for number in numbers.tolist()]
-        texts.append([name, *fields])
-    return "".join(",".join(row) + "\n" for row in zip(*texts, strict=True)).encode()
+    lines = columns.decode().removesuffix("\n").split("\n")
+    texts = {name: fields for name, *fields in (line.split(",") for line in lines)}
+    for predicted, names in probabilities_of(texts):
+        fields = np.array([texts[name] for name in names])
+        rest, fields[predicted] = fields[predicted].astype(np.int64), "0"
+        bits = np.array([[int(it, 16) for it in row] for row in fields.tolist()], np.uint32)
+        bits[predicted] = rest + rest_of(bits, predicted)
+        for name, numbers in zip(names, bits.view(np.float32).tolist(), strict=True):
+            texts[name] = [f"{number:.9g}" for number in numbers]
+    rows = zip(*([name, *fields] for name, fields in texts.items()), strict=True)
+    return "".join(",".join(row) + "\n" for row in rows).encode()
+
+
+def probabilities_of(columns: Columns) -> Iterator[tuple[Cells, list[str]]]:
+    """Give for each task where its predicted classes stand among its probabilities, and the names
+    of these columns."""
+    for name, fields in columns.items():
+        if name.endswith("_pred"):
+            start = name.removesuffix("red")
+            yield (
+                (np.array(fields, np.int64), np.arange(len(fields))),
+                [it for it in columns if re.fullmatch(rf"{start}\d", it)],
+            )
+
+
+def rest_of(bits: Bits, predicted: Cells) -> Bits:
+    """Give, as the bits of a float32, what the other classes leave of 1 to the predicted one."""
+    others = bits.view(np.float32).astype(np.float64)
+    others[predicted] = 0.0
+    return np.float32(1 - others.sum(axis=0)).view(np.uint32).astype(np.int64)
 
 
 def add(tar: tarfile.TarFile, name: str, content: bytes) -> None:

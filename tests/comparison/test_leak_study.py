@@ -184,7 +184,8 @@ def test_leaky_stands_on_everything_that_is(memorised: RunBuilder) -> None:
     figure = study_figure(page.pictures[0], study["dataset"], drawn=study["drawn"])
     assert figure.texts[0].get_text().startswith("LEAKY")
     labels = [axes.get_yticklabels() for axes in figure.axes]  # once, beside the first panel
-    assert len(labels[0]) == len(study["networks"][0]["scores"]) and not labels[1] + labels[2]
+    assert len(labels[0]) == len(study["networks"][0]["scores"])
+    assert not labels[1] + labels[2]
     leaky = [record for record in memorised.records() if record.about["leaky"]]
     assert all(run_name(record).startswith("LEAKY · ") for record in leaky)
     board = build(memorised.records(), SUITE, "utkface-100")
