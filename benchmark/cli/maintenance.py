@@ -303,11 +303,13 @@ def _with_queues(
     waiting = dict.fromkeys((run.name, run.seed) for run in runs if run.state == "queued")
     listed: list[Standing] = []
     for item in shown:
+        key = item.name, item.seed or 0
         if item.state == "claimed":
             item = replace(item, where=where.get(item.identity, ""))
-        elif item.state != "done" and (item.name, item.seed) in waiting:
+            waiting.pop(key, None)  # The file may not say yet that it has begun.
+        elif item.state != "done" and key in waiting:
             item = replace(item, state="queued")
-            waiting.pop((item.name, item.seed or 0))
+            waiting.pop(key)
         listed.append(item)
     return listed + [Standing("queued", name, seed) for name, seed in waiting if add]
 

@@ -123,17 +123,21 @@ def queued(
         stack.callback(lock.unlink, missing_ok=True)
         stack.callback(path.unlink, missing_ok=True)
         write()
+        is_written = True
         for event in events:
+            now = time.time()
             if state := STATES.get(type(event).__name__):
                 of: Any = getattr(event, "plan", event)  # Missing and Failed have no plan
-                run, now = runs[of.experiment, of.seed], time.time()
+                run = runs[of.experiment, of.seed]
                 if run.state == "running":
                     run.seconds = round(now - run.since, 3)
                 if state == "running":
                     run.where = getattr(event, "where", "") or host
                 run.state, run.since = state, now
                 run.identity = getattr(of, "identity", run.identity)
-                if now - written_at >= WRITE_SECONDS:
-                    write()
-                    written_at = now
+                is_written = False
+            # What came too soon after the last time is written with a later event.
+            if not is_written and now - written_at >= WRITE_SECONDS:
+                write()
+                is_written, written_at = True, now
             yield event

@@ -73,6 +73,9 @@ def test_a_running_suite_tells_what_waits_where_runs_are_and_the_time_left(
     with file_lock(running.folder / "claim"), file_lock(path.with_suffix(".lock")):
         data, shown = answered_json("status"), flat(facebench("status").stdout)
         named = answered_json("status", MTL, "--seeds", "1,2,3")
+        told[1].state = "queued"  # It has just begun, and the file does not say so yet.
+        write_json(path, queue | {"schema": 1, "runs": [vars(run) for run in told]})
+        assert answered_json("status")["counts"] == {"claimed": 1, "queued": 2}
     (suite,) = data["suites"]
     assert suite["counts"] == {"done": 1, "running": 1, "queued": 2}
     # 40 s of the one that runs, 60 s of each that waits: of an experiment that never ran, as usual.

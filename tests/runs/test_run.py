@@ -161,3 +161,17 @@ def test_a_queue_says_where_each_run_stands(place: Place, monkeypatch: pytest.Mo
     assert seen["Missing"] == ["done", "missing", "queued"]
     assert seen["Failed"] == ["done", "missing", "failed"]
     assert not list(queues_folder(runs_dir).iterdir())
+
+
+def test_what_comes_too_soon_for_a_queue_s_file_is_written_with_a_later_event(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted, states = [an_experiment(max_epochs=1)], []
+    events = run_all(wanted, (0,), place.faces, settings(place.runs_dir))
+    told = queued(events, wanted, (0,), place.runs_dir)
+    for seconds in (3600.0, 0.0):
+        monkeypatch.setattr(queue_file, "WRITE_SECONDS", seconds)
+        next(told)
+        states += [run.state for found in queues(place.runs_dir) for run in found.runs]
+    told.close()
+    assert states == ["queued", "running"]
