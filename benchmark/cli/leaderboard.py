@@ -133,6 +133,7 @@ def _acknowledge(argument: str, why: str, runs_dir: Path, answer: output.Command
 
 def _print(board: "Leaderboard", *, whole: bool) -> None:
     """Print a table per setting, and the notes that fit into ten lines; or all there is."""
+    from benchmark.comparison.library import counted
     from benchmark.comparison.wording import title_of
     from benchmark.reporting import columns
     from benchmark.reporting.board_tables import board_table, by_setting, document_tables
@@ -161,7 +162,7 @@ def _print(board: "Leaderboard", *, whole: bool) -> None:
         texts = [ending.format(more="00 more notes, "), *notes]
         lines = [len(textwrap.wrap(text, out.width - 3)) for text in texts]
         n = sum(end <= MOST_NOTE_LINES for end in itertools.accumulate(lines)) - 1
-        more = f"{len(notes) - n} more notes, " if n < len(notes) else ""
+        more = f"{counted(len(notes) - n, 'more note')}, " if n < len(notes) else ""
         notes = [*notes[:n], ending.format(more=more)]
     output.print_points(notes)
 

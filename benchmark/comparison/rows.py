@@ -248,7 +248,7 @@ def _summary(name: str, runs: Sequence[Run], remarks: Sequence[str], study: Stud
         is_one_class=alone == tasks,
         stopped=any(state.stopped for state in states.values()),
         red_flag=warning(states, first.short_identity if len(runs) == 1 else name),
-        remarks=(*([] if tested else ["test was not read"]), *remarks, *one_class),
+        remarks=(*([] if tested else ["not evaluated on the test set"]), *remarks, *one_class),
         definition=first.definition,
         runs=tuple(runs),
     )

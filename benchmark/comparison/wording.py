@@ -16,7 +16,7 @@ import numpy.typing as npt
 from benchmark.comparison.library import Run, RunGroup, Setting, counted
 from benchmark.comparison.statistics import ALPHA, FAMILIES, NOT_SIGNIFICANT, Judged, Verdict
 from benchmark.evaluation.intervals import cluster_bootstrap
-from benchmark.evaluation.predictions import LIMITS_DRAWN, limits_of
+from benchmark.evaluation.predictions import limits_of
 from benchmark.experiment.definition import Protocol
 from benchmark.tasks import TASK_TITLES, TASKS, TaskName
 
@@ -372,8 +372,7 @@ def reading_notes(lines: Sequence[TaskComparison], groups: Sequence[RunGroup]) -
 def limitations(runs: Iterable[Run]) -> tuple[str, ...]:
     """Say what numbers of runs on one data set are not."""
     run = next(iter(runs), None)
-    about = run.about["dataset"] if run else {}
-    return (LIMITS_DRAWN if about.get("drawn") else ()) + limits_of(about)
+    return limits_of(run.about["dataset"] if run else {})
 
 
 def rate_of(right: npt.NDArray[np.bool_], clusters: npt.NDArray[np.int64]) -> dict[str, Any] | None:

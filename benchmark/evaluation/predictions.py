@@ -43,10 +43,10 @@ LIMITS: Final = (
     "annotator: they are noisy, and they are not how people describe themselves.",
     "UTKFace names no persons, so the same person may stand in training and test; no check of "
     "pictures catches that. Weights trained for face recognition may have seen these people.",
-    "Ranked by validation, never by test. Test was read once per run, after selection. A score's "
-    "interval says how far another draw of test faces could move it, and not another training; "
-    "that of a difference between run groups of several seeds says both. Overlapping intervals "
-    "alone do not say that two rows are equal.",
+    "Ranked by validation, never by test. Test was evaluated once per run, after selection. A "
+    "score's interval says how far another draw of test faces could move it, and not another "
+    "training; that of a difference between run groups of several seeds says both. Overlapping "
+    "intervals alone do not say that two rows are equal.",
 )
 """What the numbers are not: under every table, in every run's note and on every page."""
 LIMITS_DRAWN: Final = (
@@ -59,15 +59,16 @@ LIMITS_LABELLED: Final = (
     "No person is identified, so the same person may stand in training and test; no check of "
     "pictures catches that. Weights trained for face recognition may have seen these people.",
 )
-"""Instead of the first two of LIMITS, where a table labels the faces and not UTKFace's names."""
+"""Instead of all but the last of LIMITS, where a table labels the faces and not UTKFace's names."""
 
 
 def limits_of(dataset: Mapping[str, Any]) -> tuple[str, ...]:
     """Give what the numbers of a run are not; dataset: the part of experiment.json of that name."""
-    of_a_table = dataset.get("labels_digest") is not None
     sheet = " ".join(str(dataset.get("datasheet", "")).split())
-    said = LIMITS_LABELLED + LIMITS[len(LIMITS_LABELLED) :] if of_a_table else LIMITS
-    return (f"Data sheet: {sheet}", *said) if sheet else said
+    about_labels = LIMITS[:-1] if dataset.get("labels_digest") is None else LIMITS_LABELLED
+    first = LIMITS_DRAWN if dataset.get("drawn") else ()
+    sheets = (f"Data sheet: {sheet}",) if sheet else ()
+    return (*first, *sheets, *(() if first else about_labels), LIMITS[-1])
 
 
 SCHEMA: Final = 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -335,13 +336,15 @@ def flattened(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, 
 
 
 def changed_settings(base: Mapping[str, Any], changed: Mapping[str, Any]) -> Iterator[str]:
-    """Give `path=value` for every setting in which a definition, as plain values, differs."""
+    """Give `path=value`, as --set takes it, for every setting in which a definition differs."""
     groups = {name: fields for name, fields in base.items() if isinstance(fields, Mapping)}
     before = dict(flattened(groups))
     for path, value in flattened(changed):
         plain = tuple(value) if isinstance(value, list) else value
         if path.split(".")[0] in groups and before.get(path) != plain:
-            yield f"{path}={value}"
+            # Without spaces, so that a list of settings can be divided at them.
+            is_text = isinstance(value, str)
+            yield f"{path}={value if is_text else json.dumps(value, separators=(',', ':'))}"
 
 
 def _with_value(node: Any, keys: list[str], value: Any, path: str) -> Any:

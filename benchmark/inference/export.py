@@ -133,7 +133,7 @@ def description(trained: TrainedNetwork, *, is_inside: bool = True) -> dict[str,
         "temperatures": dict(trained.temperatures),
         "preprocessing": {"is_inside": is_inside, "input_px": scaling.input_px}
         | scaling.preprocessing.as_dict(),
-        "limits": list(limits_of(trained.record.about["dataset"] if trained.record else {})[:2]),
+        "limits": list(limits_of(trained.record.about["dataset"] if trained.record else {})[:-1]),
     }
 
 

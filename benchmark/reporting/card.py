@@ -5,11 +5,13 @@ alone. Its text is templates/card.md.jinja.
 """
 
 import json
+import shlex
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 import pandas as pd
 
+from benchmark import registry
 from benchmark.comparison.wording import joined, one_place, p_text
 from benchmark.errors import RunError
 from benchmark.evaluation.calibration import SUBGROUP_FACES
@@ -17,6 +19,7 @@ from benchmark.evaluation.figures import BY_TITLES
 from benchmark.evaluation.predictions import LIMITS_DRAWN, limits_of
 from benchmark.evaluation.red_flags import UTKFACE_NAME, flag_state, warning
 from benchmark.evaluation.subgroups import EQUALIZED_ODDS, GAP_BY, SMALL_GROUP
+from benchmark.experiment.parts import changed_settings
 from benchmark.models.weight_manifest import FILES
 from benchmark.record import RunRecord
 from benchmark.reporting.tables import environment, template
@@ -95,19 +98,24 @@ def _content(record: RunRecord) -> dict[str, Any]:
     has_it = calibration.is_file()
     ours = [row for row in _rows(record, "gaps") if row["by"] == GAP_BY[row["task"]]]
     rates, errors = _rows(record, "subgroup_rates"), _rows(record, "subgroup_ece")
-    weights = about["weights"]
+    weights, definition = about["weights"], about["experiment"]
+    base = registry.experiments().get(record.experiment_name) if about["ad_hoc"] else None
+    changed = changed_settings(base.as_dict(), definition) if base else ()
+    changes = "".join(f" --set {shlex.quote(text)}" for text in changed)
+    changes += " --read-test" * bool(about["ad_hoc"] and tested)
     known = FILES if weights["source"] != "none" else ()
     origins = [item for item in known if item.file_name == weights.get("origin")]
     return {
         "about": about,
         "record": record,
         "origin": origins[0] if origins else None,
+        "changes": changes,
         "has_model": (record.folder / "model.safetensors").is_file(),
         "metrics": metrics,
         "tasks": tasks,
         "tested": tested,
         "warnings": [text for text, is_so in said if is_so],
-        "limits": (LIMITS_DRAWN if drawn else ()) + limits_of(about["dataset"]),
+        "limits": limits_of(about["dataset"]),
         "groups": groups.to_dict("records"),
         # Of few faces there is a row, and no gap.
         "gaps": {row["task"]: row for row in ours if pd.notna(row["gap"])} if ours else None,

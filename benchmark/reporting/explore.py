@@ -22,7 +22,7 @@ from benchmark.data.dataset import FaceSet
 from benchmark.data.duplicates import count_duplicates, identical_files, near_in_words
 from benchmark.data.labels import LICENCE, WEBSITE, age_group_of
 from benchmark.evaluation.figures import FAINT, INK, PAPER, finish, percent_ticks, write_png
-from benchmark.evaluation.predictions import LIMITS_DRAWN, limits_of
+from benchmark.evaluation.predictions import limits_of
 from benchmark.files import check_outputs, write_text
 from benchmark.reporting.figures import svg
 from benchmark.reporting.tables import NOTHING, Cell, Table, page
@@ -130,8 +130,8 @@ class Explored:
     def notes(self) -> list[str]:
         """Say what must be known before a number is read."""
         faces = self.faces
-        first = LIMITS_DRAWN if faces.drawn else limits_of({"labels_digest": faces.labels_digest})
-        return [first[0], *labelled.label_gaps(faces), *filter(None, [faces.datasheet])]
+        first = limits_of({"drawn": faces.drawn, "labels_digest": faces.labels_digest})[0]
+        return [first, *labelled.label_gaps(faces), *filter(None, [faces.datasheet])]
 
     def facts(self) -> dict[str, str]:
         """Give the few numbers that stand first, by what is counted."""

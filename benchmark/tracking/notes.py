@@ -112,7 +112,7 @@ def run_note(record: RunRecord, page: Callable[[str], str], model: str) -> str:
             "model.predict(faces)  # uint8 (n, px, px, 3), RGB -> probabilities per task",
             "```\n",
         ]
-    return "\n".join([*lines, "", *limits_of(dataset)])
+    return "\n".join([*lines, "", *limits_of(dataset)[bool(dataset["drawn"]) :]])
 
 
 def _outcome(record: RunRecord) -> list[str]:

@@ -148,7 +148,7 @@ def test_ad_hoc_runs_are_left_out_unless_asked_for(runs: RunBuilder) -> None:
     assert len(board.tables[0].rows) == 1
     assert any("1 ad-hoc run," in note for note in board.notes)
     untested, _ = rows_of(runs, A, ad_hoc=True)
-    assert {"ad hoc: recipe.max_epochs=3", "test was not read"} <= {*untested.remarks}
+    assert {"ad hoc: recipe.max_epochs=3", "not evaluated on the test set"} <= {*untested.remarks}
     assert (untested.scores, untested.worst) == ({}, None)
     assert untested.val_combined == pytest.approx(0.9)
 
