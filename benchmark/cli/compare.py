@@ -153,7 +153,7 @@ def _study(
     experiments = [item for name in suites for item in registry.experiments_of(name)]
     named = command if command in suites else suites[0]
     runs = options.open_library(runs_dir, data_dir, answer, suite=named)
-    dataset = library.choose_dataset(runs, suites, asked)
+    dataset = library.choose_dataset(runs, suites, asked, named)
     study_of = leak_study.leak_study if command == "leak" else subset_study.subset_study
     page_of = leak_study.leak_page if command == "leak" else subset_study.subset_page
     with busy("comparing"):

@@ -353,19 +353,23 @@ def named_dataset(asked: str, known: Iterable[str]) -> list[str]:
     return [asked] if asked in names else [name for name in names if name.startswith(f"{asked}-")]
 
 
-def choose_dataset(library: Library, arguments: Iterable[str], asked: str | None) -> str:
+def choose_dataset(
+    library: Library, arguments: Iterable[str], asked: str | None, suite: str = ""
+) -> str:
     """Give the one data set that a comparison is on; raise RunError where it is not one.
 
     The one asked for; else that of the runs named by id; else the only one that the named
-    experiments were run on, photographed faces before synthetic ones.
+    experiments were run on, photographed faces before synthetic ones. suite: which one to run where
+    nothing was; the first argument if left out.
     """
     found: dict[str, list[str]] = defaultdict(list)
-    named, of_runs = list(arguments), set[str]()
+    named, of_runs, names = list(arguments), set[str](), set[str]()
     for argument in named:
         if isinstance(meant := library.meant(argument), Run):
             of_runs.add(meant.setting.dataset)
             found[meant.setting.dataset].append(argument)
         else:
+            names.update(meant)
             for name in meant:
                 for place in library.datasets_of(name):
                     found[place].append(name)
@@ -381,7 +385,11 @@ def choose_dataset(library: Library, arguments: Iterable[str], asked: str | None
         raise RunError(several, allowed="one data set", fix=fix)
     on = f" on the data set {asked!r}" if found else ""
     nothing = f"nothing of {', '.join(named)} was run{on}"
-    fix = "`facebench run NAME --seeds 0,1,2` makes runs to compare"
+    if any(run.ad_hoc and run.name in names for run in library.runs):
+        nothing += " but ad hoc; such a run is named by its id"
+    first = suite or named[0]
+    what = f"--suite {first}" if first in library.suites else first
+    fix = f"`facebench run {what} --seeds 0,1,2` makes runs to compare"
     raise RunError(nothing, allowed=", ".join(sorted(found)), fix=fix)
 
 
