@@ -192,7 +192,8 @@ def _pairs(evidence: Evidence, question: Question) -> Answer:
         names = " ".join(item.name for pair in pairs for item in pair)
         return _unanswered(question, why, _command(evidence, "".join(question.suites), names))
     better = "MTL" if is_mtl else "the named network"
-    sentences = words.sentences(found.lines, of_mtl=True) if is_mtl else [_tally(found.lines)]
+    is_tallied = not is_mtl and len(words.by_pair(found.lines)) > 1
+    sentences = [_tally(found.lines)] if is_tallied else words.sentences(found.lines, of_mtl=is_mtl)
     marks: dict[TaskName, list[Mark]] = {task: [] for task in TASKS}
     for line in found.lines:
         label, it = line.group.label, line.difference
