@@ -280,6 +280,13 @@ def by_pair(lines: Sequence[TaskComparison]) -> list[list[TaskComparison]]:
     return list(pairs.values())
 
 
+def verdict_counts(lines: Sequence[TaskComparison]) -> str:
+    """Count verdicts: `better in 1 and no significant difference in 2 of 3`."""
+    counts = Counter(line.verdict for line in lines)
+    said = (f"{verdict} in {counts[verdict]}" for verdict in get_args(Verdict) if counts[verdict])
+    return f"{joined(said)} of {len(lines)}"
+
+
 def _pair_sentence(lines: Sequence[TaskComparison], reference: str) -> str:
     said: dict[str, list[str]] = defaultdict(list)
     for line in lines:
@@ -304,11 +311,7 @@ def sentences(lines: Sequence[TaskComparison], *, of_mtl: bool = False) -> Itera
     answers = []
     for task in TASKS:
         ours = [line for line in lines if line.task == task]
-        counts = Counter(line.verdict for line in ours)
-        said = (
-            f"better in {counts['better']} of {len(ours)} networks, worse in {counts['worse']}, "
-            f"{NOT_SIGNIFICANT} in {counts[NOT_SIGNIFICANT]}"
-        )
+        said = f"{verdict_counts(ours)} networks"
         if len(ours) == 1:
             answer = {"better": "yes, better", "worse": "no, worse"}
             said = f"{answer.get(ours[0].verdict, NOT_SIGNIFICANT)} {_found_text(ours[0])}"

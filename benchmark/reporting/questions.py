@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -247,9 +247,7 @@ def _tally(lines: Sequence[TaskComparison]) -> str:
         ours = [line for line in lines if line.task == task]
         if not ours:
             continue
-        counts = Counter(line.verdict for line in ours)
-        said = joined(f"{verdict} in {n}" for verdict, n in sorted(counts.items()))
-        part = f"{TASK_TITLES[task].capitalize()}: {said} of {len(ours)} comparisons"
+        part = f"{TASK_TITLES[task].capitalize()}: {words.verdict_counts(ours)} comparisons"
         if significant := [line for line in ours if line.significant]:
             largest = max(significant, key=lambda line: abs(line.difference.accuracy))
             pair = f"{largest.group.label} against {largest.reference.label}"
