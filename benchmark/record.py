@@ -274,8 +274,12 @@ def versions() -> dict[str, str]:
     return found
 
 
+@cache
 def commit() -> str:
-    """Give the git commit of the code, `-dirty` where it was changed; else the package version."""
+    """Give the git commit of the code, `-dirty` where it was changed; else the package version.
+
+    Once for all runs of a process: it runs what it has loaded, whatever is checked out later.
+    """
     folder = Path(__file__).resolve().parents[1]
     if not (folder / ".git").exists():
         return f"v{__version__}"
@@ -293,7 +297,7 @@ def commit() -> str:
 def environment() -> str:
     """List the platform and every installed package, one a line; the host's name is left out.
 
-    Once for all runs of a process: it runs what it has loaded.
+    Once for all runs of a process, as `commit`.
     """
     # A distribution's direct URL may hold a private path or token: names and versions only.
     packages = {item.metadata["Name"]: item.version for item in distributions()}
