@@ -60,7 +60,7 @@ class Question:
     title: str = ""
     """Of its table of pairs."""
     suites: tuple[str, ...] = ()
-    """Those that answer it, the smallest first; none: whichever is asked for."""
+    """Those that answer it; none: whichever is asked for."""
 
 
 @dataclass(frozen=True)
@@ -384,19 +384,24 @@ def _cost_points(ranked: Sequence[Row], field: str, scale: float) -> pd.DataFram
 
 
 def _study(evidence: Evidence, question: Question) -> Answer:
-    """Show what `facebench leak` or `facebench subsets` tells."""
+    """Show what `facebench leak` or `facebench subsets` tells: of subsets, the first suite that
+    has runs."""
     library, slug, dataset = evidence.library, question.slug, evidence.dataset
-    names = [name for suite in question.suites for name in library.suites[suite].experiments]
-    members = [library.experiments[name] for name in names]
+    members = [[library.experiments[name] for name in library.suites[suite].experiments]
+               for suite in question.suites]  # fmt: skip
     try:
         if slug == "leak":
-            page = leak_page(leak_study(library, members, dataset))
+            page = leak_page(leak_study(library, [*itertools.chain(*members)], dataset))
         else:
-            page = subset_page(subset_study(library, members, dataset))
+            has_runs = (
+                of for of in members if any(dataset in library.datasets_of(it.name) for it in of)
+            )
+            page = subset_page(subset_study(library, next(has_runs, members[-1]), dataset))
     except RunError as error:
+        names = [item.name for of in members for item in of]
         places = {place for name in names for place in library.datasets_of(name)} - {dataset}
         others = f"; there are such runs on {', '.join(sorted(places))}" if places else ""
-        suite = "leak" if slug == "leak" else question.suites[0]
+        suite = "leak" if slug == "leak" else question.suites[-1]
         return _unanswered(question, f"{error.found}{others}.", _command(evidence, suite))
     groups = [library.run_group(name, dataset) for name in sorted(page.experiments)]
     known = [key for group in groups if isinstance(group, RunGroup) for key in group.identities]
@@ -429,7 +434,7 @@ QUESTIONS: Final = (
     Question("leak", "Leak", "What does a leak do to the numbers?", _study, suites=LEAK_SUITES),
     Question("specialists", "Specialists",
              "Does a specialist predict the age group of its subset better?",
-             _study, suites=("subsets",)),
+             _study, suites=("subsets_vgg16_imagenet", "subsets_vgg16", "subsets")),
 )
 # fmt: on
 """What the report answers, in this order."""

@@ -68,6 +68,12 @@ def test_every_answered_question_has_text_figure_and_table(found: dict[str, Answ
     assert found["specialists"].commands == (command,)
 
 
+def test_specialists_are_those_of_the_suite_that_was_run(tmp_path: Path) -> None:
+    fill(runs := RunBuilder(tmp_path), [f"age_group-vgg16-imagenet-block5-steps-women{it}"
+                                        for it in ("", "-everyone")])  # fmt: skip
+    assert "specialist shows" in answers(evidence_of(runs))["specialists"].sentences[0]
+
+
 def test_cost_names_the_networks_that_no_cheaper_one_beats(
     evidence: Evidence, found: dict[str, Answer]
 ) -> None:
