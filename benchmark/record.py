@@ -90,6 +90,13 @@ class RunRecord:
     def seed(self) -> int:
         return int(self.about["seed"])
 
+    @property
+    def how_to_finish(self) -> str:
+        """The command that resumes the run, for a message to a user."""
+        name, dataset = self.experiment_name, self.about["dataset"]["name"]
+        changes = " and the --set it began with" if self.about["ad_hoc"] else ""
+        return f"`facebench run {name} --seeds {self.seed} --dataset {dataset}`{changes} resumes it"
+
     @cached_property
     def done(self) -> dict[str, Any]:
         """`done.json`: seconds, epochs, selected epoch, images per second, peak memory."""
@@ -246,7 +253,7 @@ def finished_runs(name: str, runs_dir: Path) -> list[RunRecord]:
     raise RunError(
         f"{which} is not done but {first.state}", allowed="a finished run",
         source=str(first.folder),
-        fix=f"Finish it: facebench run {first.experiment_name} --seeds {first.seed}",
+        fix=first.how_to_finish,
     )  # fmt: skip
 
 

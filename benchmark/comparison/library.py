@@ -260,13 +260,14 @@ class Library:
 
     def group_of_run(self, run: Run) -> RunGroup:
         """Give a run that was named by its id; raise RunError if it is not done."""
-        name, seed = run.name, run.record.seed
+        record = run.record
         if not run.done:
-            found = f"run {run.short_identity} of {name} is not done: {why_not_done(run)}"
-            fix, source = f"`facebench run {name} --seeds {seed}` resumes it", run.record.folder
-            raise RunError(found, allowed="a finished run", source=str(source), fix=fix)
+            raise RunError(
+                f"run {run.short_identity} of {run.name} is not done: {why_not_done(run)}",
+                allowed="a finished run", source=str(record.folder), fix=record.how_to_finish,
+            )  # fmt: skip
         mark = ", ad hoc" if run.ad_hoc else ""
-        label = f"{name} seed {seed} (run {run.record.identity[:8]}{mark})"
+        label = f"{run.name} seed {record.seed} (run {record.identity[:8]}{mark})"
         remarks = ("ad hoc: changed on the command line",) if run.ad_hoc else ()
         return RunGroup(label, (run,), remarks)
 

@@ -328,8 +328,8 @@ def rescore(record: RunRecord, *, again: bool = False) -> Literal["rescored", "c
     name, folder = record.identity[:12], record.folder
     if record.state != "done":
         found = f"run {name} of {record.experiment_name} is not done"
-        fix = f"`facebench run {record.experiment_name} --seeds {record.seed}` resumes it"
-        raise RunError(found, allowed="a finished run", source=str(folder), fix=fix)
+        fix, source = record.how_to_finish, str(folder)
+        raise RunError(found, allowed="a finished run", source=source, fix=fix)
     if not again and is_scored(record):
         return "current"
     with file_lock(folder / "claim") as mine:

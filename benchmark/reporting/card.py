@@ -47,7 +47,7 @@ def model_card(record: RunRecord) -> str:
             f"{record.state}",
             allowed="a finished run",
             source=str(record.folder),
-            fix=f"`facebench run {record.experiment_name} --seeds {record.seed}` resumes it",
+            fix=record.how_to_finish,
         )
     try:
         text = _template().render(**_content(record))

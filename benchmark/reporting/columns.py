@@ -299,7 +299,9 @@ def _scores(row: Row) -> Values:
 def state(row: Row) -> str:
     """Say what a row was measured on, or why it was not."""
     if row.status == "missing":
-        return "weights not available" if "weights missing" in " ".join(row.remarks) else "not run"
+        if "weights missing" in " ".join(row.remarks):
+            return "weights not available"
+        return "not run" if "not run" in row.remarks else "not finished"
     devices = {"GPU" if "nvidia" in device.lower() else "CPU" for device in row.devices}
     return f"{' and '.join(sorted(devices))}, {len(row.seeds)} seed{'s' * (len(row.seeds) > 1)}"
 

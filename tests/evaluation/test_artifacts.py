@@ -97,7 +97,9 @@ def test_what_cannot_be_scored_is_refused(record: RunRecord, runs: RunBuilder) -
         with pytest.raises(RunError, match=said):
             rescore(again(record))
 
-    refused(r"is not done.*--seeds 1", runs.begun(GENDER, seed=1))
+    refused(r"is not done.*--seeds 1 --dataset utkface-100` resumes", runs.begun(GENDER, seed=1))
+    ad_hoc = runs.begun(GENDER.adjusted({"recipe.max_epochs": 3}))
+    refused("utkface-100` and the --set it began with resumes", ad_hoc)
     with file_lock(record.folder / "claim"):
         refused("is at run")
     about = stored(record, "experiment.json")

@@ -11,6 +11,7 @@ import pytest
 from benchmark.comparison.rows import Row
 from benchmark.errors import BenchmarkError
 from benchmark.experiment.definition import StudyRow
+from benchmark.reporting import columns
 from benchmark.reporting.board_tables import board_table, latex, markdown, page
 from benchmark.reporting.columns import FIELDS, as_data, csv_text, json_text, narrowed, study_table
 from tests.made_runs import an_experiment
@@ -79,6 +80,7 @@ def test_rows_of_the_study_stand_in_the_suite_s_order_with_printed_leak_free_and
         "missing", "mtl-vgg16-vggface-block5", remarks=("not measured: weights missing (vggface)",),
         study=StudyRow("3.2", 0.9109, 0.9644, 0.9440), definition=ours.definition,
     )  # fmt: skip
+    assert columns.state(dataclasses.replace(face, remarks=("seed 0 failed",))) == "not finished"
     leaky = a_row("mtl-vgg16-imagenet-full", 0.95, leaky=True)
     other = a_row("mtl-cnn-none-full", 0.6, study=None)
     board = dataclasses.replace(
