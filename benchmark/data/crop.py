@@ -386,9 +386,8 @@ def crop_folder(
         if gone := [file for file in files.values() if file not in done]:
             raise DataError(f"{source} changed while it was read: {gone[0]} is gone")
         entries = [done[file] for file in files.values()]
-        for crop in {*_crops_of(before)} - {
-            *_crops_of(entries)
-        }:  # of pictures that are gone or have changed
+        # Of pictures that are gone or have changed.
+        for crop in {*_crops_of(before)} - {*_crops_of(entries)}:
             (target / crop).unlink(missing_ok=True)
         rows = [row for entry in entries for row in entry["rows"]]
         types = dict.fromkeys(BOX_COLUMNS, "Int64") | {"score": "Float64"}
