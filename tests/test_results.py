@@ -16,17 +16,18 @@ ROWS = {
     "mtl-vgg16-imagenet-block5-embedding": "the same with gender embedding (2.3)",
     "mtl-vgg16-imagenet-block5-gate": "the same with a gate (2.4)",
     "mtl-vgg16-imagenet-block5-attention": "the same with attention (2.5)",
+    "mtl-vgg16-imagenet-full": "VGG16 from ImageNet, all layers trained (2.6)",
     "mtl-cnn-none-full": "small CNN from random weights",
     "mtl-cnn-none-full-embedding": "small CNN with gender embedding",
     "mtl-cnn-none-full-gate": "small CNN with a gate",
     "mtl-cnn-none-full-attention": "small CNN with attention",
     "mtl-mobilenet_v2-imagenet-full-short": "MobileNetV2 from ImageNet, all layers",
     "mtl-mobilenet_v2-imagenet-stage5-short": "MobileNetV2 from ImageNet, deepest stage",
-    "mtl-squeezenet1_1-imagenet-full-short": "SqueezeNet 1.1 from ImageNet, all layers",
-    "mtl-squeezenet1_1-imagenet-fire6_9-short": "SqueezeNet 1.1 from ImageNet, deepest stage",
+    "mtl-squeezenet1_1-imagenet-full-short": "SqueezeNet 1.1, all layers",
+    "mtl-squeezenet1_1-imagenet-fire6_9-short": "SqueezeNet 1.1, deepest stage",
     "mtl-mobilenet_v2-imagenet-frozen-short": "MobileNetV2 from ImageNet, frozen",
-    "mtl-squeezenet1_1-imagenet-frozen-short": "SqueezeNet 1.1 from ImageNet, frozen",
-    "TASK-vgg16-imagenet-block5": "VGG16 from ImageNet, block 5, a network for each task",
+    "mtl-squeezenet1_1-imagenet-frozen-short": "SqueezeNet 1.1, frozen",
+    "TASK-vgg16-imagenet-block5": "VGG16, block 5, a network for each task",
 }
 ARCHIVES = sorted((ROOT / "docs" / "results").glob("*.tar.xz"))
 
