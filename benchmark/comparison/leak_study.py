@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from benchmark.comparison import wording as words
-from benchmark.comparison.library import Library, NotRun, RunGroup
+from benchmark.comparison.library import Library, RunGroup
 from benchmark.comparison.statistics import difference_of
 from benchmark.errors import RunError
 from benchmark.evaluation.predictions import predictions_on, read_run_predictions
@@ -77,10 +77,10 @@ def leak_study(library: Library, experiments: Sequence[Experiment], dataset: str
             label, ending = item.name, HONEST
         firsts.setdefault(label, item)
         found = library.run_group(item.name, dataset)
-        if isinstance(found, NotRun):
-            absent[label].append(item.name + f" ({found.why})" * (found.why != NOT_RUN))
-        else:
+        if found.runs:
             groups[label][ending] = found
+        else:
+            absent[label].append(item.name + f" ({found.why})" * (found.why != NOT_RUN))
     networks = [
         _network(label, ours, firsts[label]) for label, ours in groups.items() if PUBLISHED in ours
     ]
@@ -103,7 +103,7 @@ def _network(label: str, groups: Mapping[str, RunGroup], first: Experiment) -> V
             allowed="the test faces of one leak-free split",
             fix="Run them again on the data set as it is prepared now",
         )
-    published, name = sides[PUBLISHED], groups[PUBLISHED].name
+    published, name = sides[PUBLISHED], groups[PUBLISHED].label
     # After the replay, the same models on the faces of the others, where there are any.
     models = {"common": _on_common_faces(groups[PUBLISHED], chain[0])} if chain else {}
     models |= {ending: sides[ending] for ending in CHAIN if ending in sides}
@@ -127,12 +127,12 @@ def _network(label: str, groups: Mapping[str, RunGroup], first: Experiment) -> V
         "scores": [
             {"key": key, "title": titles[key], "leaky": titles[key].startswith("LEAKY"),
              "n_test": len(_files(side)), "rates": {t: _rate(frame) for t, frame in side.items()},
-             "experiment": groups[key if key in CHAIN else PUBLISHED].name}
+             "experiment": groups[key if key in CHAIN else PUBLISHED].label}
             for key, side in scored.items()
         ],
         "steps": list(_steps(groups, published, models)),
         "alone": [
-            {"key": ending, "title": title, "experiments": (name, groups[ending].name),
+            {"key": ending, "title": title, "experiments": (name, groups[ending].label),
              "changes": _changes(published, sides[ending])}
             for ending, title in ALONE.items() if ending in sides
         ],
@@ -190,14 +190,14 @@ def _steps(
     groups: Mapping[str, RunGroup], published: Side, models: Mapping[str, Side]
 ) -> Iterator[Values]:
     """Give all steps in their order; what was not run is changed by the next that was."""
-    before, name, together = published, groups[PUBLISHED].name, []
+    before, name, together = published, groups[PUBLISHED].label, []
     changing = {"common": "test population"} | {key: changed for key, (changed, _) in CHAIN.items()}
     for key, changed in changing.items():
         together.append(changed)
         step: Values = {"key": key, "title": changed, "experiments": (), "changes": {}}
         if key in models:
             step["title"] = ", ".join(together) + ", together" * (len(together) > 1)
-            step["experiments"] = (name,) if key == "common" else (name, groups[key].name)
+            step["experiments"] = (name,) if key == "common" else (name, groups[key].label)
             step["changes"] = _changes(before, models[key], same_models=key == "common")
             before, name, together = models[key], step["experiments"][-1], []
         yield step

@@ -160,19 +160,17 @@ class RunGroup:
     """Finished runs that differ in the seed alone, or one run named by its id."""
 
     label: str
-    runs: tuple[Run, ...]
+    runs: tuple[Run, ...] = ()
     """By ascending seed."""
     remarks: tuple[str, ...] = ()
-
-    @property
-    def name(self) -> str:
-        """The experiment's name, as the run has it."""
-        return self.runs[0].name
+    why: str = ""
+    """Why there are no runs to compare."""
 
     @property
     def tasks(self) -> tuple[TaskName, ...]:
-        """What it predicts."""
-        return tuple(task for task in TASKS if task in self.runs[0].definition["head"]["tasks"])
+        """What its runs predict; nothing without runs."""
+        predicted = self.runs[0].definition["head"]["tasks"] if self.runs else ()
+        return tuple(task for task in TASKS if task in predicted)
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -198,14 +196,6 @@ class RunGroup:
         """Keep the runs of some seeds."""
         runs = tuple(run for run in self.runs if run.record.seed in seeds)
         return dataclasses.replace(self, runs=runs)
-
-
-@dataclass(frozen=True)
-class NotRun:
-    """An experiment that has no runs to compare."""
-
-    label: str
-    why: str
 
 
 @dataclass(frozen=True)
@@ -258,8 +248,13 @@ class Library:
             raise RunError(f"{argument} is the beginning of {len(found)} runs", allowed=several)
         return found[0]
 
-    def group_of_run(self, run: Run) -> RunGroup:
-        """Give a run that was named by its id; raise RunError if it is not done."""
+    def groups_of(self, argument: str, dataset: str) -> list[RunGroup]:
+        """Give what an argument means: one run, or the experiments' groups on a data set.
+
+        Raises RunError for what means nothing, and for a run that is not done.
+        """
+        if not isinstance(run := self.meant(argument), Run):
+            return [self.run_group(name, dataset) for name in run]
         record = run.record
         if not run.done:
             raise RunError(
@@ -269,10 +264,10 @@ class Library:
         mark = ", ad hoc" if run.ad_hoc else ""
         label = f"{run.name} seed {record.seed} (run {record.identity[:8]}{mark})"
         remarks = ("ad hoc: changed on the command line",) if run.ad_hoc else ()
-        return RunGroup(label, (run,), remarks)
+        return [RunGroup(label, (run,), remarks)]
 
-    def run_group(self, name: str, dataset: str) -> RunGroup | NotRun:
-        """Give an experiment's finished seeds on a data set, as it is defined now.
+    def run_group(self, name: str, dataset: str) -> RunGroup:
+        """Give an experiment's finished seeds on a data set, as it is defined now, or why none.
 
         Of several groups (other faces, trainers or weight files), those on the faces that are
         prepared here are meant, then those of the newest trainer.
@@ -289,7 +284,7 @@ class Library:
                 why = edited_after(name, older)
             else:
                 why = "run ad hoc alone; an id names such a run" if same_name else "not run"
-            return NotRun(name, why)
+            return RunGroup(name, why=why)
         groups: dict[str, list[Run]] = defaultdict(list)
         for run in sorted(done, key=lambda run: run.record.seed):
             groups[run.record.family].append(run)
@@ -300,7 +295,8 @@ class Library:
         if len(meant) > 1:
             other = ", ".join(files_of_several(runs[0] for runs in meant))
             ids = "; ".join(", ".join(run.short_identity for run in runs) for runs in meant)
-            return NotRun(name, f"its runs are of {len(meant)} kinds (other {other}): {ids}")
+            why = f"its runs are of {len(meant)} kinds (other {other}): {ids}"
+            return RunGroup(name, why=why)
         left_out = [run.short_identity for run in done if run not in meant[0]]
         remark = "left out, of an older trainer or of faces prepared otherwise: "
         remarks = (f"{remark}{', '.join(left_out)}",) if left_out else ()

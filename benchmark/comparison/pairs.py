@@ -6,7 +6,7 @@ together, so that each comparison has one corrected p. Built from the runs' fold
 
 import itertools
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any, Final, Literal, NamedTuple
@@ -15,7 +15,7 @@ import numpy as np
 
 from benchmark.comparison import statistics
 from benchmark.comparison import wording as words
-from benchmark.comparison.library import Library, NotRun, Run, RunGroup, choose_dataset
+from benchmark.comparison.library import Library, RunGroup, choose_dataset
 from benchmark.comparison.rows import Row, RowComparison, TaskScore, all_tasks, mean_sd
 from benchmark.comparison.statistics import Difference, Family
 from benchmark.errors import RunError
@@ -42,37 +42,8 @@ ROW_FAMILY_OF: Final[dict[str, Family]] = {
 }  # fmt: skip
 
 
-@dataclass
-class PairPlan:
-    """Which groups are to be compared on which tasks, reference first, and which cannot be."""
-
-    pairs: list[tuple[RunGroup, RunGroup, tuple[TaskName, ...]]] = field(default_factory=list)
-    gaps: list[words.Gap] = field(default_factory=list)
-
-    def add(
-        self,
-        reference: RunGroup | NotRun,
-        group: RunGroup | NotRun,
-        tasks: Sequence[TaskName] = TASKS,
-    ) -> None:
-        """Plan one comparison on the tasks that both predict, or say why there is none."""
-        if isinstance(reference, NotRun) or isinstance(group, NotRun):
-            missing = [side for side in (reference, group) if isinstance(side, NotRun)]
-            why = "; ".join(f"{side.label}: {side.why}" for side in missing)
-            self.gaps.append(words.Gap(group.label, reference.label, why))
-        elif both := tuple(t for t in tasks if t in group.tasks and t in reference.tasks):
-            self.pairs.append((reference, group, both))
-        else:
-            self.gaps.append(words.Gap(group.label, reference.label, NO_TASK))
-
-    def without(self, other: "PairPlan") -> "PairPlan":
-        """Leave out what stands in another plan, either way round."""
-        theirs = [{a.label, b.label} for a, b, _ in other.pairs]
-        theirs += [{gap.group, gap.reference} for gap in other.gaps]
-        return PairPlan(
-            [item for item in self.pairs if {item[0].label, item[1].label} not in theirs],
-            [gap for gap in self.gaps if {gap.group, gap.reference} not in theirs],
-        )
+Pair = tuple[RunGroup, RunGroup, Sequence[TaskName]]
+"""A reference, a group, and the tasks on which to compare them, as far as both predict them."""
 
 
 def counterpart_names(experiment: Experiment) -> dict[TaskName, str]:
@@ -83,24 +54,19 @@ def counterpart_names(experiment: Experiment) -> dict[TaskName, str]:
     return {tasks[0]: f"mtl-{experiment.name.removeprefix(f'{tasks[0]}-')}"}
 
 
-def counterparts_plan(
-    library: Library, named: Sequence[RunGroup | NotRun], dataset: str, tasks: Sequence[TaskName]
-) -> PairPlan:
-    """Plan the comparisons of every MTL experiment with its single-task counterparts."""
-    plan = PairPlan()
+def counterpart_pairs(
+    library: Library, named: Iterable[RunGroup], dataset: str, tasks: Collection[TaskName]
+) -> Iterator[Pair]:
+    """Pair every MTL experiment that was run with its single-task counterparts, task by task."""
     for group in named:
         mtl = library.experiments.get(group.label)
-        if mtl is None or len(mtl.head.tasks) == 1 or isinstance(group, NotRun):
+        if mtl is None or len(mtl.head.tasks) == 1 or not group.runs:
             continue
         for task in (task for task in mtl.head.tasks if task in tasks):
             name = mtl.counterpart_name(task)
             why = why_no_counterpart(mtl, library.experiments.get(name))
-            stl = NotRun(name, why) if why else library.run_group(name, dataset)
-            if isinstance(stl, NotRun):
-                plan.gaps.append(words.Gap(group.label, name, stl.why, task))
-            else:
-                plan.pairs.append((stl, group, (task,)))
-    return plan
+            stl = RunGroup(name, why=why) if why else library.run_group(name, dataset)
+            yield stl, group, (task,)
 
 
 @dataclass
@@ -171,9 +137,9 @@ def compared_runs(reference: RunGroup, group: RunGroup) -> tuple[RunGroup, RunGr
 class Found(NamedTuple):
     """The judged differences of one question, and what could not be compared."""
 
-    lines: Sequence[words.TaskComparison]
+    lines: list[words.TaskComparison]
     """The tasks of a pair stand together; among counterparts, those of an MTL network."""
-    gaps: Sequence[words.Gap]
+    gaps: list[words.Gap]
 
 
 Asked = tuple[Family, RunGroup, RunGroup, Any, Callable[[], Difference]]
@@ -209,26 +175,31 @@ def judge_lines(asked: Iterable[Asked]) -> list[words.TaskComparison | RunError]
     ]
 
 
-def judge_plans(
-    plans: Mapping[Family, PairPlan], book: Book, strict: bool = False
+def judge_pairs(
+    pairs: Mapping[Family, Iterable[Pair]], book: Book, *, strict: bool = False
 ) -> dict[Family, Found]:
     """Compare all that a page asks for, and judge it together: one verdict for each comparison.
 
-    What cannot be compared becomes a gap; with `strict` a RunError.
+    What cannot be compared becomes a gap; with `strict` a RunError, unless there are no runs.
     """
-    asked: list[Asked] = [
-        (family, reference, group, task, partial(book.difference, reference, group, task))
-        for family, plan in plans.items()
-        for reference, group, tasks in plan.pairs
-        for task in tasks
-    ]
-    lines: dict[Family, list[words.TaskComparison]] = {family: [] for family in plans}
-    gaps = {family: dict.fromkeys(plan.gaps) for family, plan in plans.items()}
+    asked: list[Asked] = []
+    found: dict[Family, Found] = {family: Found([], []) for family in pairs}
+    for family, reference, group, tasks in ((key, *pair) for key in pairs for pair in pairs[key]):
+        both = [task for task in tasks if task in group.tasks and task in reference.tasks]
+        asked += [(family, reference, group, task, partial(book.difference, reference, group, task))
+                  for task in both]  # fmt: skip
+        why = "; ".join(f"{it.label}: {it.why}" for it in (reference, group) if not it.runs)
+        if family == "mtl_stl" and why:
+            gap = words.Gap(group.label, reference.label, reference.why, tasks[0])
+            found[family].gaps.append(gap)
+        elif not both:
+            found[family].gaps.append(words.Gap(group.label, reference.label, why or NO_TASK))
     for (family, reference, group, *_), line in zip(asked, judge_lines(asked), strict=True):
+        gap = words.Gap(group.label, reference.label, getattr(line, "found", ""))
         if not isinstance(line, RunError):
-            lines[family].append(line)
+            found[family].lines.append(line)
         elif not strict:
-            gaps[family][words.Gap(group.label, reference.label, line.found)] = None
+            found[family].gaps.append(gap)
         # A file that cannot be read says so itself, and what to do.
         elif line.source or line.fix:
             raise line
@@ -236,7 +207,7 @@ def judge_plans(
             why = f"{group.label} and {reference.label} cannot be compared: {line.found}"
             allowed = "two models trained apart, with the same test faces and protocol"
             raise RunError(why, allowed=allowed) from line
-    return {family: Found(lines[family], tuple(gaps[family])) for family in plans}
+    return {family: Found(it.lines, list(dict.fromkeys(it.gaps))) for family, it in found.items()}
 
 
 @dataclass(frozen=True)
@@ -248,7 +219,8 @@ class Comparison:
     tasks: tuple[TaskName, ...]
     groups: Sequence[tuple[RunGroup, Mapping[TaskName, TaskScore]]]
     """Each with its own scores on the test faces."""
-    absent: Sequence[NotRun]
+    absent: Sequence[RunGroup]
+    """Named, and without runs."""
     tables: Mapping[Kind, Found]
     notes: Sequence[str]
     """How these very tables are to be read."""
@@ -273,52 +245,52 @@ def compare(
     """
     where = choose_dataset(library, arguments, dataset)
     book = Book(tuple(task for task in TASKS if task in tasks))
-    by_label: dict[str, RunGroup | NotRun] = {}
-    for item in map(library.meant, arguments):
-        if isinstance(item, Run):
-            group = library.group_of_run(item)
-            by_label[group.label] = group
-        else:
-            by_label |= {name: library.run_group(name, where) for name in item}
+    found = (group for it in arguments for group in library.groups_of(it, where))
+    groups = list({group.label: group for group in found}.values())
     are_suites = [it in library.suites and it not in library.experiments for it in arguments]
-    named = list(by_label.values())
-    plans: dict[Kind, PairPlan] = {}
-    if not all_pairs and (all(are_suites) or len(named) == 1):
-        plans["twins"] = counterparts_plan(library, named, where, book.tasks)
-        plan = PairPlan()
-        for one in named:
-            definition = library.experiments.get(one.label)
-            if definition and definition.compare_with:
-                plan.add(library.run_group(definition.compare_with, where), one, book.tasks)
-        plans["defined"] = plan.without(plans["twins"])
+    pairs: dict[Kind, list[Pair]] = {}
+    if not all_pairs and (all(are_suites) or len(groups) == 1):
+        pairs["twins"] = list(counterpart_pairs(library, groups, where, book.tasks))
+        twins = [{side.label for side in pair[:2]} for pair in pairs["twins"]]
+        known = ((library.experiments.get(group.label), group) for group in groups)
+        pairs["defined"] = [
+            (library.run_group(definition.compare_with, where), group, book.tasks)
+            for definition, group in known
+            if definition and definition.compare_with
+            if {definition.compare_with, group.label} not in twins
+        ]
     else:
-        plan = plans["all" if all_pairs else "first"] = PairPlan()
-        for first, second in itertools.combinations(named, 2):
-            if all_pairs or first is named[0]:
-                plan.add(first, second, book.tasks)
-    strict = not any(are_suites) and len(named) > 1
-    judged = judge_plans({QUESTIONS[kind][0]: plan for kind, plan in plans.items()}, book, strict)
-    tables = {kind: found for kind in plans if any(found := judged[QUESTIONS[kind][0]])}
+        every = itertools.combinations(groups, 2)
+        pairs["all" if all_pairs else "first"] = [
+            (first, second, book.tasks)
+            for first, second in every
+            if all_pairs or first is groups[0]
+        ]
+    strict = not any(are_suites) and len(groups) > 1
+    judged = judge_pairs(
+        {QUESTIONS[kind][0]: ours for kind, ours in pairs.items()}, book, strict=strict
+    )
+    tables = {kind: found for kind in pairs if any(found := judged[QUESTIONS[kind][0]])}
     lines = [line for found in tables.values() for line in found.lines]
     if not lines:
         gaps = [gap for found in tables.values() for gap in found.gaps]
         said = [f"{gap.group} against {gap.reference}: {gap.why}" for gap in gaps]
-        alone = f"{', '.join(group.label for group in named)} has nothing to stand against"
+        alone = f"{', '.join(group.label for group in groups)} has nothing to stand against"
         raise RunError(
             f"nothing can be compared. {'. '.join(said) or alone}",
             allowed="two models or more with finished runs on the same test faces",
             fix="`facebench run NAME --seeds 0,1,2` makes the runs that are missing",
         )
     labels = {label for line in lines for label in (line.group.label, line.reference.label)}
-    sides = [side for plan in plans.values() for pair in plan.pairs for side in pair[:2]]
-    groups = {side.label: side for side in (*named, *sides) if isinstance(side, RunGroup)}
-    whole = [group for label, group in groups.items() if label in labels]
+    sides = [side for ours in pairs.values() for pair in ours for side in pair[:2]]
+    by_label = {side.label: side for side in (*groups, *sides)}
+    whole = [group for label, group in by_label.items() if label in labels]
     return Comparison(
         dataset=where,
         drawn=whole[0].setting.drawn,
         tasks=tuple(task for task in TASKS if any(line.task == task for line in lines)),
         groups=[(group, group_scores(book.predictions(group))) for group in whole],
-        absent=[group for group in named if isinstance(group, NotRun)],
+        absent=[group for group in groups if not group.runs],
         tables=tables,
         notes=list(words.reading_notes(lines, whole)),
         limits=words.limitations(whole[0].runs),
@@ -404,7 +376,7 @@ def _most_alike(row: Row, candidates: Sequence[Row]) -> Row | None:
 
 
 def compare_rows(pairs: Sequence[RowPair]) -> dict[int, list[RowComparison]]:
-    """Compare all that a leaderboard asks for, by `id` of the row; see judge_plans."""
+    """Compare all that a leaderboard asks for, by `id` of the row; see judge_pairs."""
     asked: list[Asked] = []
     for row, question, other in pairs:
         if other is not None:

@@ -50,7 +50,7 @@ def subset_study(library: Library, experiments: Sequence[Experiment], dataset: s
     runs have other test faces or start from other weights.
     """
     found = {item.name: library.run_group(item.name, dataset) for item in experiments}
-    groups = {name: group for name, group in found.items() if isinstance(group, RunGroup)}
+    groups = {name: group for name, group in found.items() if group.runs}
     runs = [run for group in groups.values() for run in group.runs]
     for what, count in files_of_several(runs).items():
         if what != "pixels":
@@ -74,7 +74,7 @@ def subset_study(library: Library, experiments: Sequence[Experiment], dataset: s
                     differences[title, kind] = _difference(read[kind], read["subset"])
             n_test = len(next(iter(read.values())).faces)
             results = {
-                kind: _result(ours[kind].name, seeds, read[kind], ours[kind]) for kind in ours
+                kind: _result(ours[kind].label, seeds, read[kind], ours[kind]) for kind in ours
             }
             subsets.append({"title": title, "n_test": n_test, "groups": results})
     if not subsets:
@@ -157,7 +157,7 @@ def _system(router: Router, groups: Sequence[RunGroup], found: Differences) -> V
         "n_test": len(faces),
         "misrouted_fraction": float((chosen != label).mean()),
         "routed": _result(f"routed by {router}", seeds, system, single),
-        "single": _result(single.name, seeds, alone, single),
+        "single": _result(single.label, seeds, alone, single),
         "oracle_accuracy": float((oracle == faces[TASK].to_numpy()).mean()),
     }
 

@@ -29,7 +29,7 @@ def as_data(comparison: Comparison) -> dict[str, Any]:
         "arms": [
             {
                 "arm": group.label,
-                "experiment": group.name,
+                "experiment": group.runs[0].name,
                 "seeds": list(group.seeds),
                 "runs": list(group.identities),
                 "ad_hoc": group.runs[0].ad_hoc,

@@ -17,8 +17,8 @@ import pandas as pd
 from benchmark.comparison import pairs as comparing
 from benchmark.comparison import wording as words
 from benchmark.comparison.leaderboard import KINDS, Kind, Leaderboard
-from benchmark.comparison.library import Library, NotRun, RunGroup, Setting
-from benchmark.comparison.pairs import NO_TASK, Book, Found, PairPlan
+from benchmark.comparison.library import Library, RunGroup, Setting
+from benchmark.comparison.pairs import NO_TASK, Book, Found, Pair
 from benchmark.comparison.rows import Row
 from benchmark.comparison.statistics import Family
 from benchmark.errors import RunError
@@ -169,15 +169,15 @@ class Evidence:
         """The ranked networks of the first kind that has any."""
         return next((ranked for kind in KINDS if (ranked := self.ranked(kind))), [])
 
-    def of_name(self, name: str) -> RunGroup | NotRun:
+    def of_name(self, name: str) -> RunGroup:
         """Give the runs of an experiment as its row has them, or say why there are none."""
         if row := self.networks.get(name):
-            return row.group if row.scores else NotRun(name, "not evaluated on test")
+            return row.group if row.scores else RunGroup(name, why="not evaluated on test")
         found = self.library.run_group(name, self.dataset)
-        if isinstance(found, NotRun):
+        if not found.runs:
             return found
         why = "run on other faces, another split or another protocol"
-        return NotRun(name, "LEAKY, never compared with honest runs" if found.leaky else why)
+        return RunGroup(name, why="LEAKY, never compared with honest runs" if found.leaky else why)
 
 
 def siblings(experiments: Iterable[Experiment], family: Family) -> list[list[Experiment]]:
@@ -217,26 +217,28 @@ def judged(evidence: Evidence, family: Family) -> Found:
     """Give what came of one question; all of the report's are compared and corrected together."""
     if not evidence.found:
         experiments, of_name = evidence.experiments, evidence.of_name
-        pairs: dict[Family, list[tuple[str, str]]] = {
+        names: dict[Family, list[tuple[str, str]]] = {
             family: [(one.name, other.name) for one, other in sibling_pairs(evidence, family)]
             for family in FIELD_OF
         }
         # Shown by no table of the report, and compared all the same: the leaderboard of these runs
         # corrects a pair within this family, and a pair has one corrected p on both.
-        pairs["compare_with"] = [
+        names["compare_with"] = [
             (item.compare_with, item.name) for item in experiments if item.compare_with is not None
         ]
         firsts = [evidence.ranked(kind)[: 1 + MOST_RIVALS] for kind in KINDS]
-        pairs["first"] = [(rows[0].name, row.name) for rows in firsts for row in rows[1:]]
-        groups = [of_name(item.name) for item in experiments]
-        plan = comparing.counterparts_plan(evidence.library, groups, evidence.dataset, TASKS)
-        plans: dict[Family, PairPlan] = {"mtl_stl": plan}
-        for name, ours in pairs.items():
-            plans[name] = plan = PairPlan()
-            for reference, other in ours:
-                plan.add(of_name(reference), of_name(other))
-            plan.gaps = [gap for gap in plan.gaps if gap.why != NO_TASK]
-        evidence.found.update(comparing.judge_plans(plans, evidence.book))
+        names["first"] = [(rows[0].name, row.name) for rows in firsts for row in rows[1:]]
+        groups = (of_name(item.name) for item in experiments)
+        pairs: dict[Family, list[Pair]] = {
+            "mtl_stl": [
+                *comparing.counterpart_pairs(evidence.library, groups, evidence.dataset, TASKS)
+            ]
+        }
+        for key, ours in names.items():
+            pairs[key] = [(of_name(reference), of_name(other), TASKS) for reference, other in ours]
+        for key, found in comparing.judge_pairs(pairs, evidence.book).items():
+            gaps = [gap for gap in found.gaps if key == "mtl_stl" or gap.why != NO_TASK]
+            evidence.found[key] = found._replace(gaps=gaps)
     return evidence.found[family]
 
 

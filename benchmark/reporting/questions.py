@@ -12,7 +12,7 @@ import pandas as pd
 from benchmark.comparison import wording as words
 from benchmark.comparison.leaderboard import HEADINGS, KINDS
 from benchmark.comparison.leak_study import LEAK_SUITES, leak_page, leak_study
-from benchmark.comparison.library import RunGroup, counted
+from benchmark.comparison.library import counted
 from benchmark.comparison.rows import Row
 from benchmark.comparison.statistics import ALPHA, Family
 from benchmark.comparison.subset_study import subset_page, subset_study
@@ -404,7 +404,7 @@ def _study(evidence: Evidence, question: Question) -> Answer:
         suite = "leak" if slug == "leak" else question.suites[-1]
         return _unanswered(question, f"{error.found}{others}.", _command(evidence, suite))
     groups = [library.run_group(name, dataset) for name in sorted(page.experiments)]
-    known = [key for group in groups if isinstance(group, RunGroup) for key in group.identities]
+    known = [key for group in groups for key in group.identities]
     drawn = (figures.intervals_figure(f"{slug}-{n}", it) for n, it in enumerate(page.pictures))
     return Answer(
         question,

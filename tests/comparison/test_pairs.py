@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from benchmark.comparison import wording as words
-from benchmark.comparison.library import Library, NotRun, RunGroup, read_run, standing
+from benchmark.comparison.library import Library, RunGroup, read_run, standing
 from benchmark.comparison.pairs import Comparison, Found, Kind, compare, judge_lines
 from benchmark.comparison.statistics import Difference
 from benchmark.comparison.wording import Gap, TaskComparison, gap_sentences, sentences
@@ -193,7 +193,7 @@ def test_missing_runs_are_shown_as_missing_and_nothing_at_all_is_an_error(runs: 
     runs.begun(THIRD)
     found = compared(runs, *ABC)
     why = "seed 0 was interrupted or is still running"
-    assert found.absent == [NotRun(THIRD.name, why)]
+    assert found.absent == [RunGroup(THIRD.name, why=why)]
     said = f"{THIRD.name} against {MTL.name}: not compared, {THIRD.name}: {why}."
     assert said_of(only(found))[1:] == [said]
 

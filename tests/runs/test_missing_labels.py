@@ -72,7 +72,7 @@ def test_its_numbers_hold_when_they_are_computed_again(faces: FaceSet, runs: Run
 
 def test_counterparts_are_compared_on_faces_that_both_have(faces: FaceSet, runs: Runs) -> None:
     library = Library(tuple(map(read_run, runs)), {}, {})
-    mtl, stl = map(library.group_of_run, library.runs)
+    mtl, stl = (library.groups_of(run.record.identity, "")[0] for run in library.runs)
     found = Book().difference(stl, mtl, "gender")
     assert found.n_faces == labelled(faces, "gender", "test")
     rates = [record.metrics["test/gender/accuracy"] for record in runs]
