@@ -7,17 +7,16 @@ when nothing changed.
 """
 
 import contextlib
-import dataclasses
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 from typing import Any, Final, Literal
 
 import pandas as pd
 
 from benchmark.comparison import wording as words
 from benchmark.comparison.library import Library, Run, Setting, counted, edited_after, why_not_done
-from benchmark.comparison.pairs import SHARED, RowPair, compare_rows, counterpart_names, row_pairs
+from benchmark.comparison.pairs import RowPair, compare_rows, counterpart_names, row_pairs
 from benchmark.comparison.references import LOGISTIC
 from benchmark.comparison.rows import Row, done_row
 from benchmark.data.progress import OnProgress, keep_quiet
@@ -39,7 +38,7 @@ ONE_SEED: Final = "one seed: no claim about the experiment"
 RANK_DIGITS: Final = 9
 """Validation scores that agree to this many decimals are a tie."""
 
-Families = Mapping[tuple[Setting, str], Mapping[str, Sequence[Run]]]
+Families = dict[tuple[Setting, str], dict[str, list[Run]]]
 """By setting and experiment, then by the identity without the seed: each makes a row."""
 
 
@@ -77,7 +76,6 @@ class Leaderboard:
     """Of the study's rows: the same networks on its own leaking split, by the honest row's name."""
 
     def suites_of(self, name: str) -> tuple[str, ...]:
-        """Name the suites asked for that list an experiment."""
         return tuple(suite for suite, names in self.suites.items() if name in names)
 
 
@@ -89,7 +87,6 @@ class LeaderboardQuery:
     """The rows, run or not, in the order of those that are missing."""
     dataset: str
     suites: Sequence[Suite] = ()
-    """Those asked for; none: every experiment that was begun."""
     references: Callable[[Setting, tuple[TaskName, ...]], Sequence[Row]] = lambda *_: ()
     """Gives the reference rows of a table."""
     missing: Mapping[str, str] = field(default_factory=dict)
@@ -115,47 +112,23 @@ def arrange(runs: Iterable[Run], query: LeaderboardQuery) -> Leaderboard:
     library = Library(tuple(ours), known, {})
     families, left_out = _families(library, query.experiments, ad_hoc=query.ad_hoc)
     settings = _settings(ours, families, query)
-    found = [
+    tables = [
         BoardTable(setting, kind, tuple(rows))
         for setting in settings
         for kind, rows in _rows(setting, query, families).items()
         if rows
     ]
-    finished: dict[Setting, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
-    for table in found:
-        for row in table.rows:
-            if row.runs and not row.runs[0].ad_hoc:
-                finished[table.setting][row.name].append(row)
-    # Those shown may be compared with others that are not.
-    wanted = {name for item in query.experiments for name in counterpart_names(item).values()}
-    wanted |= {item.compare_with for item in query.experiments if item.compare_with}
-    others = [known[name] for name in sorted(wanted) if name in known]
-    for (setting, name), by_family in _families(library, others)[0].items():
-        for family, of_family in by_family.items() if setting in finished else ():
-            done = [run for run in of_family if run.done]
-            if done and family not in families.get((setting, name), {}):
-                # Nothing is compared with one that cannot be read; where it is shown, it says why.
-                with contextlib.suppress(RunError):
-                    finished[setting][name].append(done_row(name, done))
     pairs: list[RowPair] = []
-    for table in found if query.compared else ():
+    finished = _finished(tables, library, query.experiments) if query.compared else {}
+    for table in tables if query.compared else ():
         first = next((row for row in table.rows if row.rank and row.scores), None)
         for row in table.rows:
             pairs += row_pairs(row, first, finished[table.setting], known)
     outcomes = compare_rows(pairs)
-    tables = []
-    for table in found:
-        rows = list(query.references(table.setting, table.tasks))
-        for row in table.rows:
-            against = outcomes.get(id(row), ())
-            # Ranked, and not behind the first.
-            tied = row.rank is not None and any(
-                it.kind == "first"
-                and (not it.judged.significant if it.judged else it.why == SHARED)
-                for it in against
-            )
-            rows.append(dataclasses.replace(row, comparisons=against, tied=tied))
-        tables.append(dataclasses.replace(table, rows=tuple(rows)))
+    for place, table in enumerate(tables):
+        rows = [replace(row, comparisons=outcomes.get(id(row), ())) for row in table.rows]
+        rows = [*query.references(table.setting, table.tasks), *rows]
+        tables[place] = replace(table, rows=tuple(rows))
     return Leaderboard(
         dataset=query.dataset,
         suite=" + ".join(suite.name for suite in query.suites) or None,
@@ -167,19 +140,44 @@ def arrange(runs: Iterable[Run], query: LeaderboardQuery) -> Leaderboard:
     )
 
 
+def _finished(
+    tables: Sequence[BoardTable], library: Library, experiments: Sequence[Experiment]
+) -> Mapping[Setting, Mapping[str, list[Row]]]:
+    """Give what rows may be compared with, by setting and experiment: rows of the tables, and of
+    the experiments that those shown are compared with."""
+    found: dict[Setting, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
+    for table in tables:
+        for row in table.rows:
+            if row.runs and not row.runs[0].ad_hoc:
+                found[table.setting][row.name].append(row)
+    wanted = {name for item in experiments for name in counterpart_names(item).values()}
+    wanted |= {item.compare_with for item in experiments if item.compare_with}
+    for name in sorted(wanted & library.experiments.keys()):
+        groups: dict[str, list[Run]] = defaultdict(list)
+        for run in library.runs_of(name, any_split=True):
+            if run.done and run.setting in found:
+                groups[run.record.family].append(run)
+        for family, runs in groups.items():
+            others = found[runs[0].setting][name]
+            if all(row.runs[0].record.family != family for row in others):
+                # Nothing is compared with one that cannot be read; where it is shown, it says why.
+                with contextlib.suppress(RunError):
+                    others.append(done_row(name, runs))
+    return found
+
+
 def _families(
     library: Library, experiments: Sequence[Experiment], *, ad_hoc: bool = False
 ) -> tuple[Families, list[str]]:
     """Give each run to the experiments it is a run of, and say which belong to none."""
     names = {item.name for item in experiments}
     changed = [run for run in library.runs if run.ad_hoc and run.name in names]
-    families: dict[tuple[Setting, str], dict[str, list[Run]]] = {}
+    families: Families = defaultdict(lambda: defaultdict(list))
     owned = set()
     for item in experiments:
         mine = [run for run in changed if run.name == item.name] if ad_hoc else []
         for run in [*library.runs_of(item.name, any_split=True), *mine]:
-            by_family = families.setdefault((run.setting, item.name), {})
-            by_family.setdefault(run.record.family, []).append(run)
+            families[run.setting, item.name][run.record.family].append(run)
             owned.add(run.record.identity)
     older = Counter(
         run.name
@@ -208,7 +206,7 @@ def _settings(runs: Sequence[Run], families: Families, query: LeaderboardQuery) 
         key=lambda setting: (
             setting.subset.label if setting.subset else "",
             setting.protocol != Protocol(),
-            str(dataclasses.astuple(setting.protocol)),
+            str(astuple(setting.protocol)),
             setting.split_digest,
             setting.pixel_digest,
         ),
@@ -216,7 +214,6 @@ def _settings(runs: Sequence[Run], families: Families, query: LeaderboardQuery) 
 
 
 def _rows(setting: Setting, query: LeaderboardQuery, families: Families) -> dict[Kind, list[Row]]:
-    """Make the rows of one setting by kind, ranked."""
     rows: dict[Kind, list[Row]] = {kind: [] for kind in KINDS}
     for n_made, item in enumerate(query.experiments):
         query.watch("Making rows", n_made, len(query.experiments))
@@ -273,7 +270,7 @@ def _ranked(rows: Sequence[Row]) -> list[Row]:
     ranked = [
         row
         if row.stopped or row.is_one_class
-        else dataclasses.replace(row, rank=1 + sum(other > score(row) for other in scores))
+        else replace(row, rank=1 + sum(other > score(row) for other in scores))
         for row in done
     ]
     return ranked + [row for row in rows if not row.runs]
@@ -292,18 +289,10 @@ def _reading_notes(tables: Sequence[BoardTable]) -> Iterator[str]:
     if any(len(row.seeds) == 1 for row in done):
         yield (
             "Rows with one seed tell of that training alone and permit no claim about the "
-            "experiment; their intervals are Wilson's. Where a side has one seed, one run is "
-            "compared with one run, of the lowest seed that both have."
+            "experiment; their intervals are Wilson's, which counts near-duplicate test faces as "
+            "independent. Where a side has one seed, one run is compared with one run, of the "
+            "lowest seed that both have."
         )
-        scored = [run.record.metrics for row in done for run in row.runs]
-        numbers = [it for it in scored if "test/n_clusters" in it]
-        # Test faces beyond the first of each cluster.
-        shared = max((it["test/n_faces"] - it["test/n_clusters"] for it in numbers), default=0)
-        if shared:
-            yield (
-                f"{shared:.0f} test faces are near-duplicates of others there; Wilson's interval "
-                "counts them as independent and is a little too narrow."
-            )
     if any(len(row.seeds) > 1 for row in done):
         yield (
             "Rows with several seeds show mean ± sd over seeds; their intervals are a bootstrap "
@@ -362,25 +351,21 @@ def stability_tables(
     """
     library = Library(tuple(runs), {item.name: item for item in experiments}, {})
     tables: dict[tuple[Setting, str], list[dict[str, Any]]] = defaultdict(list)
-    for item in experiments:
-        groups: dict[Setting, dict[tuple[int, str], list[Run]]] = defaultdict(dict)
-        for run in library.runs_of(item.name, any_fold=True) if item.protocol.fold is None else ():
+    for item in (item for item in experiments if item.protocol.fold is None):
+        groups: dict[tuple[Setting, int, str], list[Run]] = defaultdict(list)
+        for run in library.runs_of(item.name, any_fold=True):
             if run.done and not run.leaky:
-                protocol = dataclasses.replace(run.setting.protocol, fold=None)
-                setting = dataclasses.replace(run.setting, protocol=protocol)
-                key = run.trainer_version, str(run.weights_sha256)
-                groups[setting].setdefault(key, []).append(run)
-        for setting, several in groups.items():
-            ours = max(several.values(), key=lambda runs: (_n_folds(runs), runs[0].trainer_version))
-            if _n_folds(ours):
-                tables[setting, item.task_label].append(_stability_row(item, ours))
+                protocol = replace(run.setting.protocol, fold=None)
+                setting = replace(run.setting, protocol=protocol)
+                groups[setting, run.trainer_version, str(run.weights_sha256)].append(run)
+        rows = [(key, _stability_row(item, ours)) for key, ours in groups.items()]
+        rows.sort(key=lambda row: (row[1]["n_folds"], row[0][1]))
+        best = {setting: row for (setting, *_), row in rows if row["n_folds"]}
+        for setting, row in best.items():
+            tables[setting, item.task_label].append(row)
     kinds: list[str] = [*KINDS]
     ordered = sorted(tables.items(), key=lambda item: (str(item[0][0]), kinds.index(item[0][1])))
     return [(setting, _with_fold_ranks(pd.DataFrame(rows))) for (setting, _), rows in ordered]
-
-
-def _n_folds(runs: Sequence[Run]) -> int:
-    return len({run.setting.protocol.fold for run in runs} - {None})
 
 
 def _stability_row(experiment: Experiment, runs: Sequence[Run]) -> dict[str, Any]:
@@ -398,7 +383,7 @@ def _stability_row(experiment: Experiment, runs: Sequence[Run]) -> dict[str, Any
         "name": experiment.name,
         "tasks": "+".join(experiment.head.tasks),
         "n_folds": len(folds),
-        "seeds": int(fold.value_counts().min()),
+        "seeds": int(fold.value_counts().min()) if len(folds) else 0,
         "fixed_seeds": int(fold.isna().sum()),
         "by_fold": whole.iloc[:, 0].tolist() or None,
         **{f"{name}/{end}": ends[end][name] for name in STABILITY_NUMBERS for end in ends},

@@ -104,33 +104,30 @@ def _network(label: str, groups: Mapping[str, RunGroup], first: Experiment) -> V
             fix="Run them again on the data set as it is prepared now",
         )
     published, name = sides[PUBLISHED], groups[PUBLISHED].label
-    # After the replay, the same models on the faces of the others, where there are any.
-    models = {"common": _on_common_faces(groups[PUBLISHED], chain[0])} if chain else {}
-    models |= {ending: sides[ending] for ending in CHAIN if ending in sides}
     met = _exposure(groups[PUBLISHED], published)
-    titles = {PUBLISHED: "LEAKY · our replay, on its own test faces", **EXPOSURES}
-    titles["common"] = "LEAKY · our replay, on the leak-free test faces"
-    for ending in models.keys() & CHAIN.keys():
-        titles[ending] = "LEAKY · " * groups[ending].leaky + CHAIN[ending][1]
-    if list(models) == ["common", HONEST]:
-        titles[HONEST] = "honest: trained, selected and tested without the leak"
-    scored = {
-        PUBLISHED: published,
-        **{key: {task: frame[met[frame.index] == key] for task, frame in published.items()}
-           for key in EXPOSURES},
-        **models,
-    }  # fmt: skip
+    scored = [(PUBLISHED, "LEAKY · our replay, on its own test faces", published)]
+    for key, title in EXPOSURES.items():
+        side = {task: frame[met[frame.index] == key] for task, frame in published.items()}
+        scored.append((key, title, side))
+    if chain:  # After the replay, the same models on the faces of the others.
+        common = _on_common_faces(groups[PUBLISHED], chain[0])
+        scored.append(("common", "LEAKY · our replay, on the leak-free test faces", common))
+    for ending in (ending for ending in CHAIN if ending in sides):
+        title = "LEAKY · " * groups[ending].leaky + CHAIN[ending][1]
+        if len(chain) == 1 and ending == HONEST:
+            title = "honest: trained, selected and tested without the leak"
+        scored.append((ending, title, sides[ending]))
     about = groups[PUBLISHED].runs[0].about["dataset"]
     of_the_study = first.study and not about["drawn"] and about.get("labels_digest") is None
     return {
         "label": label,
         "scores": [
-            {"key": key, "title": titles[key], "leaky": titles[key].startswith("LEAKY"),
+            {"key": key, "title": title, "leaky": title.startswith("LEAKY"),
              "n_test": len(_files(side)), "rates": {t: _rate(frame) for t, frame in side.items()},
              "experiment": groups[key if key in CHAIN else PUBLISHED].label}
-            for key, side in scored.items()
+            for key, title, side in scored
         ],
-        "steps": list(_steps(groups, published, models)),
+        "steps": list(_steps(groups, published, {key: side for key, _, side in scored})),
         "alone": [
             {"key": ending, "title": title, "experiments": (name, groups[ending].label),
              "changes": _changes(published, sides[ending])}
@@ -142,8 +139,7 @@ def _network(label: str, groups: Mapping[str, RunGroup], first: Experiment) -> V
 
 
 def _side(group: RunGroup) -> Side:
-    read = read_run_predictions([run.record for run in group.runs], group.tasks)
-    side = {}
+    read, side = read_run_predictions([run.record for run in group.runs], group.tasks), {}
     for task in group.tasks:
         ours = read.labelled(task)
         side[task] = pd.DataFrame(ours.right(task).T, ours.faces["file"], columns=group.seeds)
@@ -224,39 +220,38 @@ def _changes(before: Side, after: Side, *, same_models: bool = False) -> Values:
         for frame, ours in zip(frames, seeds, strict=True):
             right = frame[ours].astype(float)
             share = (right - right.mean()) * (len(clusters) / len(right))
-            values.append((share.reindex(clusters.index, fill_value=0.0) + right.mean()).to_numpy())
-        reference, group = (side.T for side in values)
+            spread = share.reindex(clusters.index, fill_value=0.0) + right.mean()
+            values.append(spread.to_numpy().T)
+        reference, group = values
         if same_models:
             reference, group = np.zeros_like(group), group - reference
         result = difference_of(group, reference, clusters.to_numpy())
-        ends = {"mean": result.accuracy, "low": result.low, "high": result.high}
-        found[task] = ends | {"over_seeds": len(seeds[1]) > 1}
+        found[task] = {"mean": result.accuracy, "low": result.low, "high": result.high,
+                       "over_seeds": len(seeds[1]) > 1}  # fmt: skip
     return found
 
 
 def _training_notes(label: str, groups: Mapping[str, RunGroup], first: Experiment) -> Iterator[str]:
-    recipe = first.recipe
+    recipe, until = first.recipe, first.recipe.until_train_accuracy
     if first.study is None:
         yield (
             f"{label}: the protocol alone is the study's (split, batching, input scaling, "
             f"selection). Its recipe is not: schedule {recipe.schedule}, batches of "
             f"{recipe.batch_size}, faces of {first.backbone.input_px} px."
         )
-    runs = [run for group in groups.values() for run in group.runs]
-    epochs = sorted({len(run.record.history()) for run in runs})
-    span = f"{epochs[0]}" if len(epochs) == 1 else f"{epochs[0]} to {epochs[-1]}"
-    until = recipe.until_train_accuracy
+    n_epochs = [len(run.record.history()) for group in groups.values() for run in group.runs]
+    span = " to ".join(map(str, sorted({min(n_epochs), max(n_epochs)})))
     if until is None:
         yield f"{label}: trained for {span} epochs."
-        return
-    yield (
-        f"{label}: each training ended when every task was at {100 * until:.0f} % on its training "
-        f"faces in eval mode, at most after {recipe.max_epochs} epochs; after {span} epochs."
-    )
+    else:
+        yield (
+            f"{label}: each training ended when every task was at {100 * until:.0f} % on its "
+            f"training faces in eval mode, at most after {recipe.max_epochs} epochs; after {span} "
+            "epochs."
+        )
 
 
 def leak_page(study: Values) -> words.StudyPage:
-    """Write the study as sentences, tables and figures."""
     networks = study["networks"]
     notes = [
         words.STUDY_NUMBERS,
@@ -351,9 +346,8 @@ def _picture(network: Values) -> words.StudyPicture:
     for task in TASKS:
         marks = []
         if printed := study.get(task):
-            marks.append(
-                words.Mark(PRINTED.format_map(study), printed, printed, printed, leaky=True)
-            )
+            name = PRINTED.format_map(study)
+            marks.append(words.Mark(name, printed, printed, printed, leaky=True))
         for score in network["scores"]:
             if rate := score["rates"].get(task):
                 label = f"{score['title']}, n {score['n_test']:,}"

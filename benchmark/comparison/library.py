@@ -12,7 +12,6 @@ import itertools
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Final, Literal, get_args
 
 from benchmark.data.progress import OnProgress, keep_quiet
@@ -29,7 +28,6 @@ MOST_NOTES: Final = 3
 
 
 def counted(count: int, noun: str) -> str:
-    """Write a number of things."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
@@ -89,7 +87,6 @@ class Run:
 
     @property
     def about(self) -> dict[str, Any]:
-        """`experiment.json`."""
         return self.record.about
 
     @property
@@ -99,7 +96,6 @@ class Run:
 
     @property
     def done(self) -> bool:
-        """Whether it is finished."""
         return self.record.state == "done"
 
 
@@ -149,9 +145,9 @@ def read_runs(
         except RunError as error:
             refused.append(error)
         watch("Reading runs", n_read, len(records))
-    notes = [f"Left out, not readable: {error}" for error in refused[:MOST_NOTES]]
-    if more := len(refused[MOST_NOTES:]):
-        notes.append(f"Left out, not readable either: {counted(more, 'more run')}.")
+    notes = [f"Left out, not readable: {error}" for error in refused]
+    if more := len(notes[MOST_NOTES:]):
+        notes[MOST_NOTES:] = [f"Left out, not readable either: {counted(more, 'more run')}."]
     return runs, notes
 
 
@@ -174,17 +170,14 @@ class RunGroup:
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """The seeds of its runs."""
         return tuple(run.record.seed for run in self.runs)
 
     @property
     def setting(self) -> Setting:
-        """The faces, split and protocol of its runs."""
         return self.runs[0].setting
 
     @property
     def identities(self) -> tuple[str, ...]:
-        """The ids of its runs."""
         return tuple(run.record.identity for run in self.runs)
 
     @property
@@ -193,7 +186,6 @@ class RunGroup:
         return any(run.leaky for run in self.runs)
 
     def of_seeds(self, seeds: Collection[int]) -> "RunGroup":
-        """Keep the runs of some seeds."""
         runs = tuple(run for run in self.runs if run.record.seed in seeds)
         return dataclasses.replace(self, runs=runs)
 
@@ -207,23 +199,18 @@ class Library:
     suites: Mapping[str, Suite]
     prepared: Collection[tuple[str, str, str]] = ()
     """Settings' faces that are here: of those that an experiment was run on, these are meant."""
-    _by_key: dict[tuple[bool, bool], Mapping[str, list[Run]]] = field(default_factory=dict)
+    _by_key: dict[str, dict[str, list[Run]]] = field(default_factory=dict)
 
-    def runs_of(
-        self, name: str, *, any_split: bool = False, any_fold: bool = False
-    ) -> Sequence[Run]:
-        """Give the runs of an experiment as it is defined now; any_*: see definition_key.
+    def runs_of(self, name: str, **any_of: bool) -> Sequence[Run]:
+        """Give the runs of an experiment as it is defined now; any_of: see definition_key.
 
         A run that was changed on the command line is of none.
         """
-        key_of = partial(definition_key, any_split=any_split, any_fold=any_fold)
-        if (any_split, any_fold) not in self._by_key:
-            found: dict[str, list[Run]] = defaultdict(list)
-            for run in self.runs:
-                if not run.ad_hoc:
-                    found[key_of(run.definition)].append(run)
-            self._by_key[any_split, any_fold] = found
-        return self._by_key[any_split, any_fold].get(key_of(self.experiments[name].as_dict()), ())
+        found = self._by_key.setdefault(str(any_of), defaultdict(list))
+        for run in () if found else self.runs:
+            if not run.ad_hoc:
+                found[definition_key(run.definition, **any_of)].append(run)
+        return found.get(definition_key(self.experiments[name].as_dict(), **any_of), ())
 
     def meant(self, argument: str) -> Run | tuple[str, ...]:
         """Give the run, or the experiments, that an argument of a command line stands for.
@@ -360,13 +347,12 @@ def choose_dataset(
     nothing was; the first argument if left out.
     """
     found: dict[str, list[str]] = defaultdict(list)
-    named, of_runs, names = list(arguments), set[str](), set[str]()
+    named, of_runs = list(arguments), set[str]()
     for argument in named:
         if isinstance(meant := library.meant(argument), Run):
             of_runs.add(meant.setting.dataset)
             found[meant.setting.dataset].append(argument)
         else:
-            names.update(meant)
             for name in meant:
                 for place in library.datasets_of(name):
                     found[place].append(name)
@@ -381,12 +367,10 @@ def choose_dataset(
         several, fix = f"the runs are on different data sets: {said}", "Choose one with --dataset"
         raise RunError(several, allowed="one data set", fix=fix)
     on = f" on the data set {asked!r}" if found else ""
-    nothing = f"nothing of {', '.join(named)} was run{on}"
-    if any(run.ad_hoc and run.name in names for run in library.runs):
-        nothing += " but ad hoc; such a run is named by its id"
     first = suite or named[0]
     what = f"--suite {first}" if first in library.suites else first
     fix = f"`facebench run {what} --seeds 0,1,2` makes runs to compare"
+    nothing = f"nothing of {', '.join(named)} was run{on}"
     raise RunError(nothing, allowed=", ".join(sorted(found)), fix=fix)
 
 
@@ -410,11 +394,9 @@ class Standing:
     of_epochs: int | None = None
     """As the recipe has it; early stopping may end it sooner."""
     pid: int | None = None
-    """Of the process that works on it."""
     since: str = ""
     """ISO 8601: when that process began, or when a file of the run was last written."""
     why: str = ""
-    """Of a failed or damaged run."""
     ad_hoc: bool = False
     where: str = ""
     """The machine that a running suite has it on."""

@@ -16,7 +16,7 @@ import numpy as np
 from benchmark.comparison import statistics
 from benchmark.comparison import wording as words
 from benchmark.comparison.library import Library, RunGroup, choose_dataset
-from benchmark.comparison.rows import Row, RowComparison, TaskScore, all_tasks, mean_sd
+from benchmark.comparison.rows import SHARED, Row, RowComparison, TaskScore, all_tasks, mean_sd
 from benchmark.comparison.statistics import Difference, Family
 from benchmark.errors import RunError
 from benchmark.evaluation import predictions as stored
@@ -29,7 +29,6 @@ from benchmark.tasks import TASKS, TaskName
 
 Kind = Literal["first", "defined", "all", "twins"]
 NO_TASK: Final = "no task in common"
-SHARED: Final = "the same runs"
 QUESTIONS: Final[dict[Kind, tuple[Family, str]]] = {
     "first": ("named", "Each against the first"),
     "defined": ("compare_with", "Each against the one that its definition names"),
@@ -88,16 +87,25 @@ class Book:
         """Compare two groups; RunError where that would not be fair, or cannot be done."""
         if why := why_not_comparable(group, reference):
             raise RunError(why)
-        ours, theirs = (self.predictions(side).labelled(task) for side in (group, reference))
-        if differing := stored.difference_in_faces(ours.faces, theirs.faces):
-            raise RunError(f"they were tested on different faces, {differing}")
-        parts = compared_runs(reference, group)
-        one, other = (
-            read.predicted[task][[whole.identities.index(it) for it in part.identities]]
-            for read, whole, part in ((ours, group, parts[1]), (theirs, reference, parts[0]))
-        )
-        truth, clusters = (ours.faces[c].to_numpy(dtype=np.int64) for c in (task, "cluster"))
-        return statistics.paired_difference(one, other, truth, clusters)
+        sides = []
+        for whole, part in zip((reference, group), compared_runs(reference, group), strict=True):
+            read = self.predictions(whole)
+            places = [whole.identities.index(it) for it in part.identities]
+            sides.append(RunPredictions(read.faces, {task: read.predicted[task][places]}))
+        return difference_between(sides[0], sides[1], task)
+
+
+def difference_between(
+    reference: RunPredictions, group: RunPredictions, task: TaskName
+) -> Difference:
+    """Compare predictions on the faces that have the task's label; RunError for unequal faces."""
+    theirs, ours = reference.labelled(task), group.labelled(task)
+    if differing := stored.difference_in_faces(ours.faces, theirs.faces):
+        raise RunError(f"they were tested on different faces, {differing}")
+    truth, clusters = (ours.faces[c].to_numpy(dtype=np.int64) for c in (task, "cluster"))
+    return statistics.paired_difference(
+        ours.predicted[task], theirs.predicted[task], truth, clusters
+    )
 
 
 def why_not_comparable(one: RunGroup, other: RunGroup) -> str:
@@ -153,7 +161,7 @@ def judge_lines(asked: Iterable[Asked]) -> list[words.TaskComparison | RunError]
     What cannot be compared is the error that says why.
     """
     found: dict[Hashable, Difference | RunError] = {}
-    outcomes: list[tuple[Family, Hashable, dict[str, Any]]] = []
+    outcomes = []
     for family, reference, group, task, compared in asked:
         one, other = compared_runs(reference, group)
         key = one.identities, other.identities, task
@@ -162,16 +170,19 @@ def judge_lines(asked: Iterable[Asked]) -> list[words.TaskComparison | RunError]
                 found[key] = compared()
             except RunError as error:
                 found[key] = error
-        line = {"reference": one, "group": other, "task": task, "difference": found[key]}
-        outcomes.append((family, (frozenset(key[:2]), task), line))
-    made = [item for item in outcomes if isinstance(item[2]["difference"], Difference)]
-    judged = statistics.judge((family, pair, line["difference"]) for family, pair, line in made)
+        pair = frozenset(key[:2]), task
+        outcomes.append(
+            (family, pair, found[key], {"reference": one, "group": other, "task": task})
+        )
+    judged = statistics.judge(
+        (family, pair, it) for family, pair, it, _ in outcomes if isinstance(it, Difference)
+    )
     # The same pair the other way round shares all but the sign of its difference.
     return [
-        line["difference"]
-        if isinstance(line["difference"], RunError)
-        else words.TaskComparison(**(vars(judged[pair]) | line))
-        for _, pair, line in outcomes
+        it
+        if isinstance(it, RunError)
+        else words.TaskComparison(**(vars(judged[pair]) | sides | {"difference": it}))
+        for _, pair, it, sides in outcomes
     ]
 
 
@@ -185,21 +196,20 @@ def judge_pairs(
     asked: list[Asked] = []
     found: dict[Family, Found] = {family: Found([], []) for family in pairs}
     for family, reference, group, tasks in ((key, *pair) for key in pairs for pair in pairs[key]):
+        difference = partial(book.difference, reference, group)
         both = [task for task in tasks if task in group.tasks and task in reference.tasks]
-        asked += [(family, reference, group, task, partial(book.difference, reference, group, task))
-                  for task in both]  # fmt: skip
-        why = "; ".join(f"{it.label}: {it.why}" for it in (reference, group) if not it.runs)
-        if family == "mtl_stl" and why:
+        asked += [(family, reference, group, it, partial(difference, it)) for it in both]
+        missing = [f"{side.label}: {side.why}" for side in (reference, group) if not side.runs]
+        if family == "mtl_stl" and missing:
             gap = words.Gap(group.label, reference.label, reference.why, tasks[0])
-            found[family].gaps.append(gap)
-        elif not both:
-            found[family].gaps.append(words.Gap(group.label, reference.label, why or NO_TASK))
+        else:
+            gap = words.Gap(group.label, reference.label, "; ".join(missing) or NO_TASK)
+        found[family].gaps.extend([] if both else [gap])
     for (family, reference, group, *_), line in zip(asked, judge_lines(asked), strict=True):
-        gap = words.Gap(group.label, reference.label, getattr(line, "found", ""))
         if not isinstance(line, RunError):
             found[family].lines.append(line)
         elif not strict:
-            found[family].gaps.append(gap)
+            found[family].gaps.append(words.Gap(group.label, reference.label, line.found))
         # A file that cannot be read says so itself, and what to do.
         elif line.source or line.fix:
             raise line
@@ -212,8 +222,6 @@ def judge_pairs(
 
 @dataclass(frozen=True)
 class Comparison:
-    """All that a comparison found."""
-
     dataset: str
     drawn: bool
     tasks: tuple[TaskName, ...]
@@ -245,8 +253,8 @@ def compare(
     """
     where = choose_dataset(library, arguments, dataset)
     book = Book(tuple(task for task in TASKS if task in tasks))
-    found = (group for it in arguments for group in library.groups_of(it, where))
-    groups = list({group.label: group for group in found}.values())
+    meant = (group for it in arguments for group in library.groups_of(it, where))
+    groups = list({group.label: group for group in meant}.values())
     are_suites = [it in library.suites and it not in library.experiments for it in arguments]
     pairs: dict[Kind, list[Pair]] = {}
     if not all_pairs and (all(are_suites) or len(groups) == 1):
@@ -313,11 +321,9 @@ def group_scores(predictions: RunPredictions) -> dict[TaskName, TaskScore]:
             low, high = cluster_bootstrap(right.mean(axis=0)[:, None], clusters)
         truth = ours.faces[task].to_numpy(dtype=np.int64)
         f1 = [macro_f1(truth, one) for one in predicted]
-        accuracy, accuracy_sd = mean_sd(right.mean(axis=1).tolist())
         mean_f1, f1_sd = (None, None) if np.isnan(f1).any() else mean_sd(f1)
-        scores[task] = TaskScore(
-            accuracy, float(low[0]), float(high[0]), mean_f1, accuracy_sd, f1_sd
-        )
+        mean, sd = mean_sd(right.mean(axis=1).tolist())
+        scores[task] = TaskScore(mean, float(low[0]), float(high[0]), mean_f1, sd, f1_sd)
     return scores
 
 
@@ -339,8 +345,8 @@ def row_pairs(
     if not row.scores:
         return
     mine = None if row.runs[0].ad_hoc else known.get(row.name)
-    counterparts = set()
-    for task, name in (counterpart_names(mine) if mine else {}).items():
+    counterparts = counterpart_names(mine) if mine else {}
+    for task, name in counterparts.items():
         why = why_no_counterpart(known[row.name], known.get(name))
         other = None if why else _most_alike(row, others.get(name, ()))
         if other is None:
@@ -348,17 +354,16 @@ def row_pairs(
         elif other.runs[0].weights_sha256 != row.runs[0].weights_sha256:
             other, why = None, "no counterpart, it began from another weight file"
         if task in row.tasks and (name.startswith(task) or why != NOT_REGISTERED):
-            counterparts.add(name)
             yield row, RowComparison("counterpart", name, task, why=why), other
     name = (mine and mine.compare_with) or ""
-    if name and name not in counterparts:
+    if name and name not in counterparts.values():
         other = _most_alike(row, others.get(name, ()))
-        tasks = [task for task in row.tasks if other is not None and task in other.tasks]
-        yield from ((row, RowComparison("defined", name, task), other) for task in tasks)
+        tasks = [task for task in row.tasks if other and task in other.tasks]
+        for task in tasks:
+            yield row, RowComparison("defined", name, task), other
         if not tasks:
             missing = "not run here" if name in known else NOT_REGISTERED
-            why = missing if other is None else NO_TASK
-            yield row, RowComparison("defined", name, None, why=why), None
+            yield row, RowComparison("defined", name, None, why=NO_TASK if other else missing), None
     if first is not None and first is not row:
         yield row, RowComparison("first", first.name, None), first
 

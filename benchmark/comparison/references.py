@@ -50,6 +50,7 @@ ON_PIXELS: Final = f"{CELLS} × {CELLS} pixels"
 ABOUT_FILE: Final = "reference.json"
 PREDICTIONS_FILE: Final = "predictions.csv"
 
+Parts = Mapping[PartName, Rows]
 Features = npt.NDArray[np.float32]
 Reader = Callable[[npt.NDArray[np.uint8]], Features]
 """From pictures (n, px, px, 3) to features (n, k)."""
@@ -152,8 +153,8 @@ def label_noise(table: pd.DataFrame) -> pd.DataFrame:
             shares = np.array(means, dtype=np.float64)
             bounds = [np.nan] * len(BOUNDS)
             if len(shares) >= SMALL_GROUP:
-                ends = cluster_bootstrap(shares[:, None], np.arange(len(shares)))
-                found = float(shares.mean()), float(ends[0][0]), float(ends[1][0])
+                (low,), (high,) = cluster_bootstrap(shares[:, None], np.arange(len(shares)))
+                found = float(shares.mean()), float(low), float(high)
                 rate, least, most = (error_rate(share, n_classes(task)) for share in found)
                 bounds = [*found, *(1 - found[place] / 2 for place in (0, 2, 1))]
                 bounds += [rate, 1 - rate, 1 - most, 1 - least]
@@ -222,31 +223,7 @@ class References:
 
     def rows(self, setting: Setting, tasks: tuple[TaskName, ...]) -> Sequence[Row]:
         """Give the reference rows of a table, those that can be known here."""
-        rows: list[Row | None] = []
-        faces = self._prepared.get((setting.dataset, setting.split_digest))
-        parts: Mapping[PartName, Rows] = {}
-        with contextlib.suppress(DataError):  # A part without a face that is labelled for them.
-            if faces is not None:
-                parts = rows_by_part(faces, setting.protocol, tasks, setting.subset, seed=0)[1]
-        if faces is not None and parts:
-            train, test = (faces.table.iloc[parts[part]] for part in ("train", "test"))
-            rows.append(majority_row(train, test, tasks))
-            if not (faces.drawn or setting.subset or setting.protocol.leaky):
-                rows.append(ceiling_row(faces.table, tasks))
-            for on, more, reader in self._readers(setting) if self.fitting else ():
-                partly = (faces.table[list(TASKS)] == MISSING).to_numpy().any()
-                content = {
-                    "schema": SCHEMA, "fitting": FITTING_VERSION, "on": on,
-                    "setting": _as_content(setting), **more,
-                    **({"tasks": list(tasks), "missing_labels": MASKED} if partly else {}),
-                }  # fmt: skip
-                key = hashlib.sha256(canonical_json(content).encode()).hexdigest()
-                folder = self.runs_dir / "references" / key
-                if not (folder / ABOUT_FILE).is_file():
-                    # All tasks at once; where some labels are missing, those of the table alone.
-                    fitted = self._fit(faces, parts, tasks if partly else TASKS, on, reader())
-                    stored.write_predictions(folder / PREDICTIONS_FILE, fitted)
-                    write_json(folder / ABOUT_FILE, content)
+        rows = [row for row in self._computed(setting, tasks) if row is not None]
         kept: list[Row] = []
         for path in sorted((self.runs_dir / "references").glob(f"*/{ABOUT_FILE}")):
             # What cannot be read is passed over.
@@ -257,8 +234,33 @@ class References:
                     predictions = stored.read_predictions(path.parent / PREDICTIONS_FILE)
                     kept.append(logistic_row(str(about["on"]), predictions, tasks))
         kept.sort(key=lambda row: (not row.name.endswith(ON_PIXELS), row.name))
-        rows += kept
-        return [row for row in rows if row is not None]
+        return rows + kept
+
+    def _computed(self, setting: Setting, tasks: tuple[TaskName, ...]) -> Iterator[Row | None]:
+        """Give the rows that follow from prepared faces; fit and keep what is missing."""
+        faces = self._prepared.get((setting.dataset, setting.split_digest))
+        if faces is None:
+            return
+        try:
+            parts = rows_by_part(faces, setting.protocol, tasks, setting.subset, seed=0)[1]
+        except DataError:  # A part without a face that is labelled for them.
+            return
+        train, test = (faces.table.iloc[parts[part]] for part in ("train", "test"))
+        yield majority_row(train, test, tasks)
+        if not (faces.drawn or setting.subset or setting.protocol.leaky):
+            yield ceiling_row(faces.table, tasks)
+        # On all tasks at once; where some labels are missing, on those of the table alone.
+        partly = (faces.table[list(TASKS)] == MISSING).to_numpy().any()
+        of_table = {"tasks": list(tasks), "missing_labels": MASKED} if partly else {}
+        start = {"schema": SCHEMA, "fitting": FITTING_VERSION, "setting": _as_content(setting)}
+        for on, more, reader in self._readers(setting) if self.fitting else ():
+            content = {**start, "on": on, **more, **of_table}
+            key = hashlib.sha256(canonical_json(content).encode()).hexdigest()
+            folder = self.runs_dir / "references" / key
+            if not (folder / ABOUT_FILE).is_file():
+                fitted = self._fit(faces, parts, tasks if partly else TASKS, on, reader())
+                stored.write_predictions(folder / PREDICTIONS_FILE, fitted)
+                write_json(folder / ABOUT_FILE, content)
 
     def _readers(
         self, setting: Setting
@@ -280,20 +282,14 @@ class References:
                 yield on, content, lambda path=path: _backbone(path)  # type: ignore[misc]
 
     def _fit(
-        self,
-        faces: FaceSet,
-        parts: Mapping[PartName, Rows],
-        tasks: tuple[TaskName, ...],
-        on: str,
-        reader: Reader,
+        self, faces: FaceSet, parts: Parts, tasks: Sequence[TaskName], on: str, reader: Reader
     ) -> pd.DataFrame:
         """Fit each task on the training faces; predict validation and test faces."""
         pixels, features = faces.pixels(), {}
         n_faces, n_read = sum(map(len, parts.values())), 0
         for part, rows in parts.items():
             pieces = []
-            for begin in range(0, len(rows), BATCH):
-                some = rows[begin : begin + BATCH]
+            for some in np.split(rows, range(BATCH, len(rows), BATCH)):
                 pieces.append(reader(np.ascontiguousarray(pixels[some])))
                 n_read += len(some)
                 self.watch(f"Reading faces by {on}", n_read, n_faces)
@@ -301,12 +297,14 @@ class References:
         answers: dict[PartName, dict[TaskName, Floats]] = {"val": {}, "test": {}}
         for n_fitted, task in enumerate(tasks, start=1):
             truth = {part: faces.table[task].to_numpy()[rows] for part, rows in parts.items()}
-            (x, y), (val_x, val_y) = (
-                (features[part][truth[part] != MISSING], truth[part][truth[part] != MISSING])
-                for part in ("train", "val")
+            known = {part: labels != MISSING for part, labels in truth.items()}
+            (x, y), val = (
+                (features[part][known[part]], truth[part][known[part]]) for part in ("train", "val")
             )
-            models = [_regression(x, y, strength) for strength in STRENGTHS]
-            best = max(models, key=lambda model: (model.predict(val_x) == val_y).mean())
+            best = max(
+                (_regression(x, y, strength) for strength in STRENGTHS),
+                key=lambda model: model.score(*val),
+            )
             for part, found in answers.items():
                 found[task] = np.zeros((len(features[part]), n_classes(task)))
                 found[task][:, best.classes_] = best.predict_proba(features[part])
@@ -364,11 +362,9 @@ def _regression(features: Features, truth: npt.NDArray[Any], strength: float) ->
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    model = make_pipeline(
-        StandardScaler(), LogisticRegression(C=strength, max_iter=500, tol=1e-3)
-    )  # fmt: skip
-    if len(np.unique(truth)) == 1:
-        model = DummyClassifier()
+    logistic = LogisticRegression(C=strength, max_iter=500, tol=1e-3)
+    single = len(np.unique(truth)) == 1
+    model = DummyClassifier() if single else make_pipeline(StandardScaler(), logistic)
     with warnings.catch_warnings():
         # Near the optimum is near enough for a reference: the last steps move no prediction.
         warnings.simplefilter("ignore", ConvergenceWarning)

@@ -4,12 +4,11 @@ Which rows stand in which table, and in what order: benchmark.comparison.leaderb
 every table begins with: .references; what rows are compared with: .pairs.
 """
 
-import dataclasses
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import pandas as pd
@@ -26,6 +25,9 @@ from benchmark.tasks import COMBINED_WEIGHTS, TASK_TITLES, TaskName
 
 RowQuestion = Literal["counterpart", "defined", "first"]
 """Its single-task (or multi-task) counterpart, the one its definition names, the table's first."""
+
+SHARED: Final = "the same runs"
+"""Why a row is not compared with another one that has its runs."""
 
 
 @dataclass(frozen=True)
@@ -87,11 +89,9 @@ class RowComparison:
 
     kind: RowQuestion
     other: str
-    """The other row's experiment."""
     task: TaskName | None
     """None: all tasks together, weighted as in `combined`."""
     judged: Judged | None = None
-    """The row minus the other."""
     why: str = ""
 
 
@@ -111,8 +111,6 @@ class Row:
     worst: WorstGroup | None = None
     gap: GroupGap | None = None
     comparisons: Sequence[RowComparison] = ()
-    tied: bool = False
-    """Whether there is no significant difference from the first row of its table, on test."""
     study: StudyRow | None = None
     """What the original study printed for this very row, its leak included."""
     parameters: int | None = None
@@ -120,10 +118,8 @@ class Row:
     gmacs: float | None = None
     """Billions of multiply-adds for one face."""
     seconds: float | None = None
-    """Mean training time of a run."""
     images_per_second: float | None = None
     peak_memory_mib: float | None = None
-    """The largest of its runs."""
     seeds: tuple[int, ...] = ()
     devices: tuple[str, ...] = ()
     precisions: tuple[str, ...] = ()
@@ -140,11 +136,17 @@ class Row:
     definition: Mapping[str, Any] = field(default_factory=dict)
     """As it was run, or as it would be; empty for reference rows."""
     runs: tuple[Run, ...] = field(default=(), compare=False, repr=False)
-    """Of a finished row, by ascending seed."""
+
+    @property
+    def tied(self) -> bool:
+        """Whether it is ranked and not significantly below the first row of its table, on test."""
+        firsts = (it for it in self.comparisons if it.kind == "first")
+        return self.rank is not None and any(
+            not it.judged.significant if it.judged else it.why == SHARED for it in firsts
+        )
 
     @property
     def group(self) -> RunGroup:
-        """The runs of a finished row, as one side of a comparison."""
         return RunGroup(self.name, self.runs)
 
     @property
@@ -165,21 +167,21 @@ def done_row(
 
     Raises RunError where a file of a run is missing, damaged, or about other faces.
     """
-    runs = tuple(sorted(runs, key=lambda run: run.record.seed))
+    group = RunGroup(name, tuple(sorted(runs, key=lambda run: run.record.seed)))
     try:
-        row = _summary(name, runs, remarks, study)
+        row = _summary(group, remarks, study)
         return _with_intervals(row) if len(runs) > 1 and row.scores else row
     except (KeyError, TypeError, ValueError) as error:
-        which = ", ".join(run.short_identity for run in runs)
+        which = ", ".join(run.short_identity for run in group.runs)
         found = f"the files of run {which} hold too little ({type(error).__name__}: {error})"
         fix = "Remove the run's folder and run the experiment again"
         raise RunError(found, allowed="what facebench writes", fix=fix) from error
 
 
-def _summary(name: str, runs: Sequence[Run], remarks: Sequence[str], study: StudyRow | None) -> Row:
-    first, metrics = runs[0], [run.record.metrics for run in runs]
-    tasks = [*RunGroup(name, tuple(runs)).tasks]
-    tested = [t for t in tasks if all(f"test/{t}/accuracy" in values for values in metrics)]
+def _summary(group: RunGroup, remarks: Sequence[str], study: StudyRow | None) -> Row:
+    name, runs, first = group.label, group.runs, group.runs[0]
+    metrics = [run.record.metrics for run in runs]
+    tested = [t for t in group.tasks if all(f"test/{t}/accuracy" in values for values in metrics)]
     table = pd.DataFrame(columns=["task", "by", "n"])
     if tested:
         # Of the same faces, or their correctness is refused; the ends are those of the first.
@@ -187,33 +189,32 @@ def _summary(name: str, runs: Sequence[Run], remarks: Sequence[str], study: Stud
         accuracies = [other["accuracy"].to_numpy(dtype=np.float64) for other in tables]
         table = tables[0].assign(accuracy=np.mean(accuracies, axis=0))
     own = table[(table["by"] == table["task"]) & (table["n"] > 0)]["task"].value_counts()
-    alone = [task for task in tested if own.get(task) == 1]
-    one_class = [
+    alone = tuple(task for task in tested if own.get(task) == 1)
+    one_class = (
         f"all test faces have one {TASK_TITLES[task]}: its accuracy says nothing" for task in alone
-    ]
+    )
 
     def over_seeds(key: str) -> tuple[float | None, float | None]:
         """Give mean and sd of a metric; None where a run has none of the name."""
         values = [found.get(key) for found in metrics]
         return (None, None) if None in values else mean_sd(values)  # type: ignore[arg-type]
 
-    scores = {}
+    scores, combined, gap = {}, None, None
     for task in tested:
         whole = table[(table["by"] == "all") & (table["task"] == task)]
         accuracy, accuracy_sd = mean_sd([values[f"test/{task}/accuracy"] for values in metrics])
         f1, f1_sd = over_seeds(f"test/{task}/macro_f1")
         low, high = (float(whole[end].item()) for end in ("low", "high"))
         scores[task] = TaskScore(accuracy, low, high, f1, accuracy_sd, f1_sd)
-    combined, gap = None, None
     both, both_sd = over_seeds("test/combined")
     if len(tested) > 1 and both is not None:
         ends = metrics[0].get("test/combined/low"), metrics[0].get("test/combined/high")
         combined = CombinedScore(both, *ends, both_sd)
-    if tested:
-        by = GAP_BY[tested[0]]
-        names = [f"test/{tested[0]}/gap_{by}{end}" for end in ("", "/low", "/high", "/chance")]
-        means = [mean for mean, _ in map(over_seeds, names) if mean is not None]
-        gap = GroupGap(tested[0], by, *means) if len(means) == len(names) else None
+    for task in tested[:1]:
+        by = GAP_BY[task]
+        names = (f"test/{task}/gap_{by}{end}" for end in ("", "/low", "/high", "/chance"))
+        means = [over_seeds(name)[0] for name in names]
+        gap = None if None in means else GroupGap(task, by, *means)  # type: ignore[arg-type]
     val_mean, val_sd = mean_sd([values["selected/val/combined"] for values in metrics])
     states = {run.short_identity: flag_state(run.record) for run in runs}
     done = [run.record.done for run in runs]
@@ -222,7 +223,6 @@ def _summary(name: str, runs: Sequence[Run], remarks: Sequence[str], study: Stud
         [float(end[key]) for end in done if end.get(key)]
         for key in ("images_per_second", "peak_memory_mib")
     )
-    multiply_adds = first.about.get("multiply_adds")
     return Row(
         status="done",
         name=name,
@@ -235,22 +235,22 @@ def _summary(name: str, runs: Sequence[Run], remarks: Sequence[str], study: Stud
         study=study,
         parameters=int(first.about["parameters"]["total"]),
         trainable_parameters=int(first.about["parameters"]["trainable"]),
-        gmacs=None if multiply_adds is None else float(multiply_adds) / 1e9,
+        gmacs=n / 1e9 if (n := first.about.get("multiply_adds")) is not None else None,
         seconds=statistics.fmean(float(end["seconds"]) for end in done),
         images_per_second=statistics.fmean(speeds) if speeds else None,
         peak_memory_mib=max(memory, default=None),
-        seeds=tuple(run.record.seed for run in runs),
+        seeds=group.seeds,
         devices=_distinct(run.about["device"] for run in runs),
         precisions=_distinct(run.about.get("precision") for run in runs),
         commits=_distinct(run.about["commit"] for run in runs),
         identities=tuple(run.short_identity for run in runs),
-        leaky=any(run.leaky for run in runs),
-        is_one_class=alone == tasks,
+        leaky=group.leaky,
+        is_one_class=alone == group.tasks,
         stopped=any(state.stopped for state in states.values()),
         red_flag=warning(states, first.short_identity if len(runs) == 1 else name),
         remarks=(*([] if tested else ["not evaluated on the test set"]), *remarks, *one_class),
         definition=first.definition,
-        runs=tuple(runs),
+        runs=runs,
     )
 
 
@@ -300,12 +300,12 @@ def _with_intervals(row: Row) -> Row:
         member = group_codes(known.faces, row.worst.by) == place
         columns["worst"] = np.where(member, means[row.worst.task], np.nan)
     clusters = known.faces["cluster"].to_numpy()
-    lows, highs = cluster_bootstrap(np.column_stack([*columns.values()]), clusters)
-    found: dict[Any, Any] = {**row.scores, "combined": row.combined, "worst": row.worst}
-    for name, low, high in zip(columns, lows.tolist(), highs.tolist(), strict=True):
-        found[name] = dataclasses.replace(found[name], low=low, high=high)
-    combined, worst = found.pop("combined"), found.pop("worst")
-    return dataclasses.replace(row, scores=found, combined=combined, worst=worst)
+    ends = cluster_bootstrap(np.column_stack([*columns.values()]), clusters)
+    scores: dict[Any, Any] = {**row.scores, "combined": row.combined, "worst": row.worst}
+    for name, low, high in zip(columns, *(of.tolist() for of in ends), strict=True):
+        scores[name] = replace(scores[name], low=low, high=high)
+    combined, worst = scores.pop("combined"), scores.pop("worst")
+    return replace(row, scores=scores, combined=combined, worst=worst)
 
 
 def all_tasks(known: Correctness, tasks: Sequence[TaskName]) -> Floats:

@@ -16,7 +16,8 @@ import pandas as pd
 
 from benchmark.comparison import wording as words
 from benchmark.comparison.library import Library, RunGroup, files_of_several
-from benchmark.comparison.statistics import Difference, Judged, judge, paired_difference
+from benchmark.comparison.pairs import difference_between
+from benchmark.comparison.statistics import Difference, Judged, judge
 from benchmark.errors import RunError
 from benchmark.evaluation.predictions import RunPredictions, predictions_on, read_run_predictions
 from benchmark.experiment.definition import Experiment, Subset
@@ -71,7 +72,7 @@ def subset_study(library: Library, experiments: Sequence[Experiment], dataset: s
             read = {kind: _read(group, seeds, TASK) for kind, group in ours.items()}
             for kind in ("everyone", "size_matched"):
                 if "subset" in read and kind in read:
-                    differences[title, kind] = _difference(read[kind], read["subset"])
+                    differences[title, kind] = difference_between(read[kind], read["subset"], TASK)
             n_test = len(next(iter(read.values())).faces)
             results = {
                 kind: _result(ours[kind].label, seeds, read[kind], ours[kind]) for kind in ours
@@ -117,14 +118,6 @@ def _result(name: str, seeds: tuple[int, ...], read: RunPredictions, group: RunG
     return {"name": name, "seeds": seeds, "n_train": n_train, "rate": rate}
 
 
-def _difference(reference: RunPredictions, other: RunPredictions) -> Difference:
-    faces = other.faces
-    if not reference.faces["file"].equals(faces["file"]):
-        raise RunError("two run groups were tested on different faces", allowed="the same faces")
-    truth, clusters = faces[TASK].to_numpy(), faces["cluster"].to_numpy()
-    return paired_difference(other.predicted[TASK], reference.predicted[TASK], truth, clusters)
-
-
 def _system(router: Router, groups: Sequence[RunGroup], found: Differences) -> Values | None:
     """Put a classifier before its specialists; None where the groups share no seed or face.
 
@@ -151,7 +144,7 @@ def _system(router: Router, groups: Sequence[RunGroup], found: Differences) -> V
         for to in (chosen, label)
     )
     system = RunPredictions(faces, {TASK: routed})
-    found[router, "single"] = _difference(alone, system)
+    found[router, "single"] = difference_between(alone, system, TASK)
     return {
         "router": router,
         "n_test": len(faces),
@@ -163,7 +156,6 @@ def _system(router: Router, groups: Sequence[RunGroup], found: Differences) -> V
 
 
 def subset_page(study: Values) -> words.StudyPage:
-    """Write the study as sentences, tables and figures."""
     missing, compared = study["missing"], study["compared"]
     notes = [
         words.STUDY_NUMBERS,

@@ -49,7 +49,6 @@ def percent(rate: float | None) -> str:
 
 
 def span(low: float, high: float) -> str:
-    """Write an interval of a rate, in percent."""
     return f"{percent(low)}–{percent(high)}"
 
 
@@ -59,7 +58,6 @@ def with_sd(mean: float | None, sd: float | None) -> str:
 
 
 def accuracy_text(score: "TaskScore | None") -> str:
-    """Write an accuracy with its 95 % interval."""
     if score is None:
         return NOTHING
     return f"{with_sd(score.accuracy, score.accuracy_sd)} ({span(score.low, score.high)})"
@@ -126,7 +124,6 @@ def points_span(low: float, high: float) -> str:
 
 
 def change_text(mean: float, low: float, high: float) -> str:
-    """Write a difference in percentage points with its interval."""
     return f"{points(mean)} ({points_span(low, high)})"
 
 
@@ -192,7 +189,6 @@ def title_of(board: "Leaderboard") -> str:
 
 
 def worst_heading(table: "BoardTable") -> str:
-    """Name the column of the worst subgroup by the task it is about."""
     return f"worst {TASK_TITLES[table.tasks[0]]} subgroup"
 
 
@@ -241,7 +237,7 @@ def verdict_text(judged: Judged) -> str:
 def _insignificant(judged: Judged) -> str:
     """Name apart a difference that the correction alone keeps from being significant."""
     found = judged.difference
-    if found.excludes_zero or found.p <= ALPHA:
+    if found.low > 0 or found.high < 0 or found.p <= ALPHA:
         return f"not significant after correction (raw p {p_text(found.p)})"
     return NOT_SIGNIFICANT
 
@@ -273,7 +269,6 @@ def _caveat(lines: Iterable[TaskComparison]) -> str:
 
 
 def by_pair(lines: Sequence[TaskComparison]) -> list[list[TaskComparison]]:
-    """Part lines by pair, in their order."""
     pairs: dict[tuple[str, str], list[TaskComparison]] = defaultdict(list)
     for line in lines:
         pairs[line.reference.label, line.group.label].append(line)
@@ -349,21 +344,17 @@ GENERAL_NOTES: Final = (
     "Run groups are compared as samples of trainings and of test faces: test and interval "
     "hold the variance of both (docs/METHODS.md).",
     "One seed permits no claim about an experiment: where a side has one, a single run of "
-    "each is compared, of the same seed where both have it, never the best.",
+    "each is compared, of the same seed where both have it, never the best. McNemar's test counts "
+    "near-duplicate test faces as independent.",
 )
 """Those of the reading notes that say the same of every comparison."""
 
 
 def reading_notes(lines: Sequence[TaskComparison], groups: Sequence[RunGroup]) -> Iterator[str]:
     """Say how the numbers of these very tables are to be read."""
-    alone = [line.difference for line in lines if line.of_trainings_alone]
-    applies = (True, any(not it.significant for it in lines), len(alone) < len(lines), bool(alone))
+    alone = {line.of_trainings_alone for line in lines}
+    applies = (True, any(not it.significant for it in lines), False in alone, True in alone)
     yield from (note for note, does in zip(GENERAL_NOTES, applies, strict=True) if does)
-    if sharing := max((found.n_faces - found.n_clusters for found in alone), default=0):
-        yield (
-            f"{sharing} test faces are near-duplicates of others there; McNemar's test counts "
-            "every face as independent, and its p is a little too small."
-        )
     for group in groups:
         leak = (LEAKY_REMARK,) if group.leaky else ()
         yield from (f"{group.label}: {remark}." for remark in (*leak, *group.remarks))
@@ -373,7 +364,6 @@ def reading_notes(lines: Sequence[TaskComparison], groups: Sequence[RunGroup]) -
 
 
 def limitations(runs: Iterable[Run]) -> tuple[str, ...]:
-    """Say what numbers of runs on one data set are not."""
     run = next(iter(runs), None)
     return limits_of(run.about["dataset"] if run else {})
 
@@ -443,8 +433,6 @@ class StudyPicture:
 
 @dataclass(frozen=True)
 class StudyPage:
-    """A study in words, tables and figures."""
-
     title: str
     sentences: tuple[str, ...]
     tables: tuple[StudyTable, ...]

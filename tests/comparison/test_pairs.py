@@ -398,8 +398,8 @@ def test_networks_that_lack_the_same_counterparts_share_a_sentence() -> None:
     assert other == "Single-task counterparts missing of c: race (race-c: not run)."
 
 
-def test_near_duplicates_are_said_where_mcnemar_counts_them_as_independent(groups: Any) -> None:
+def test_mcnemar_s_limit_is_said_where_it_was_used(groups: Any) -> None:
     single = tuple(group.of_seeds([0]) for group in groups)
     for sides, said in ((single, True), (groups, False)):
         notes = " ".join(words.reading_notes(lines_of(sides, FOUND), groups))
-        assert ("10 test faces are near-duplicates" in notes) is said
+        assert ("near-duplicate test faces as independent" in notes) is said

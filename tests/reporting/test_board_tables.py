@@ -50,7 +50,7 @@ def test_little_is_always_shown_remarks_are_footnotes_and_what_must_be_known_is_
     table = board_table(a_board(row).tables)
     note = "run aa, bb, cc · recipe.max_epochs=3 · head.hidden_units=64"
     assert (table.rows[0].cells[1].note, table.notes) == (note, ())
-    tie = a_row("mtl-tie", rank=2, tied=True, comparisons=(outcome("first", None, -0.01, 0.6),))
+    tie = a_row("mtl-tie", rank=2, comparisons=(outcome("first", None, -0.01, 0.6),))
     assert "| 2= | mtl-tie |" in markdown(a_board(a_row(), tie))
     for text in (page, markdown, latex):
         assert "LEAKY mtl-cnn" in text(a_board(a_row(leaky=True))).replace("\\_", "_")
