@@ -1,6 +1,5 @@
 """`facebench speed`: how fast this machine trains, against the loops that a user would write."""
 
-import contextlib
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -64,17 +63,14 @@ def speed(
 
     wanted, hardware = rows_named(rows), choose_device(device, precision)
     faces = choose_dataset(data_dir, dataset)
-    session = SpeedSession(faces, hardware, wanted, rounds, images, workers, loops, compiled)
+    session = SpeedSession(faces, hardware, rounds, images, workers, loops, compiled)
     found = list[dict[str, Any]]()
     if missing := ", ".join(name for name in loops if name not in session.loops):
         brings = "pip install 'facebench[speed]' brings it"
         answer.warnings.append(f"{missing} not installed: {brings}")
-    with contextlib.closing(session.measure()) as events:
-        for row, measured in events:
-            if isinstance(measured, dict):
-                found.append(measured)
-            else:
-                tell(f"{row.title}: {measured:,} images …")
+    for row in wanted:
+        tell(f"{row.title} …")
+        found.append(session.measured(row))
     answer.data = {"schema": SCHEMA, "machine": session.machine(), "rows": found}
     file = runs_dir / "speed" / "speed.json"
     write_json(file, answer.data)

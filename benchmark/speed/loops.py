@@ -9,9 +9,11 @@ import contextlib
 import logging
 import shutil
 import warnings
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import chain, count, repeat
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,19 +38,17 @@ from benchmark.training.device import Device
 from benchmark.training.predict import ForwardPass, epoch_batches
 from benchmark.training.prefix_cache import CacheSettings, PrefixRequest, open_prefix
 from benchmark.training.steps import SpeedSettings
-from benchmark.training.trainer import EpochResult, TrainingFaces, fit, start
+from benchmark.training.trainer import EpochResult, TrainingFaces, TrainingState, fit, start
 
 BATCH_SIZE: Final = 32
 RATE: Final = 1e-4
 CLIP_NORM: Final = 1.0
 VAL_SHARE: Final = 8
 """One validation face to so many that train, as the split has them."""
-ENDLESS: Final = 1_000_000
-"""Epochs of a training that is read epoch by epoch."""
 
 
 class PictureFiles(Dataset[tuple[Any, Tensor]]):
-    """Pictures in files with three labels each, decoded one by one whenever they are asked for."""
+    """Pictures in files with three labels each, decoded one by one."""
 
     def __init__(self, files: list[Path], labels: Tensor, *, flip: bool = False) -> None:
         self.files, self.labels = files, labels
@@ -90,19 +90,15 @@ class Job:
 
     @cached_property
     def rows(self) -> tuple[Tensor, Tensor]:
-        """Rows that train and rows that validate, on the device of the faces."""
         device = self.faces.device
         return torch.from_numpy(self.train).to(device), torch.from_numpy(self.val).to(device)
 
-    def first(self, n: int) -> "Job":
-        """Give the same with the first `n` that train, and as many that validate as belong to."""
-        return replace(self, train=self.train[:n], val=self.val[: max(1, n // VAL_SHARE)])
-
-    def with_epochs(self, epochs: int) -> "Job":
-        return replace(self, experiment=self.experiment.adjusted({"recipe.max_epochs": epochs}))
+    def one_step(self) -> "Job":
+        few, experiment = BATCH_SIZE // VAL_SHARE, self.experiment
+        once = experiment.adjusted({"recipe.max_epochs": 1})
+        return replace(self, train=self.train[:BATCH_SIZE], val=self.val[:few], experiment=once)
 
     def network(self, seed: int = 0) -> Network:
-        """Build the network with first values of `seed`."""
         return build_network(self.experiment, None, seed)
 
     def pictures(self, rows: Rows, *, flip: bool = False) -> PictureFiles:
@@ -116,7 +112,6 @@ class Job:
         return PictureFiles(paths, torch.stack(labels, dim=1), flip=flip)
 
     def loader(self, pictures: PictureFiles, *, shuffle: bool) -> DataLoader[Any]:
-        """Make the plain DataLoader, its workers kept from one epoch to the next."""
         return DataLoader(
             pictures, batch_size=BATCH_SIZE, shuffle=shuffle, num_workers=self.workers,
             persistent_workers=self.workers > 0, pin_memory=self.is_pinned,
@@ -144,72 +139,48 @@ def rows_that_train(faces: FaceSet, most: int | None) -> tuple[Rows, Rows]:
 
 def total_loss(logits: dict[TaskName, Tensor], labels: Tensor) -> Tensor:
     """Add up the tasks' cross entropies, weighted; labels: (n, 3)."""
-    losses = [
-        weight * functional.cross_entropy(logits[task], labels[:, n])
-        for n, (task, weight) in enumerate(COMBINED_WEIGHTS.items())
-    ]
+    pairs = zip(COMBINED_WEIGHTS.items(), labels.T, strict=True)
+    losses = [w * functional.cross_entropy(logits[task], truths) for (task, w), truths in pairs]
     return torch.stack(losses).sum()
 
 
 def count_correct(logits: dict[TaskName, Tensor], labels: Tensor) -> int:
-    """Count correct predictions over all tasks."""
+    """Count correct predictions over all tasks; labels: (n, 3)."""
     found = [logits[task].argmax(1) == labels[:, n] for n, task in enumerate(COMBINED_WEIGHTS)]
     return sum(int(correct.sum().item()) for correct in found)
 
 
-class Loop:
-    """One loop that does what a row measures."""
-
-    def warm_up(self) -> None:
-        """Do all that is done once: workers, kernels, recordings. Timed apart."""
-        self.measure()
-
-    def prepare(self) -> None:
-        """Make ready for a measurement; no part of it."""
-
-    def measure(self) -> None:
-        """Do what is measured, to its end: nothing is left running on the device."""
-        raise NotImplementedError
-
-    def close(self) -> None:
-        """Let go of everything: workers end when nobody holds their loader."""
-        self.__dict__.clear()
+Loop = Iterable[Callable[[], Any]]
+"""Gives one piece of work after another, each of them ready: calling it is what is measured. The
+first is the warm-up: workers, kernels, recordings."""
 
 
-class PlainPass(Loop):
-    """The plain loader, read to its end: one epoch's batches."""
-
-    def __init__(self, job: Job) -> None:
-        self._job = job
-        self._batches = job.loader(job.pictures(job.train, flip=True), shuffle=True)
-
-    def measure(self) -> None:
-        for pictures, _labels in self._batches:
-            pictures.to(self._job.device.torch_device)
-        self._job.device.synchronise()
+def plain_pass(job: Job) -> Loop:
+    """Read the plain loader to its end: one epoch's batches."""
+    batches = job.loader(job.pictures(job.train, flip=True), shuffle=True)
+    while True:
+        yield lambda: deque((it.to(job.device.torch_device) for it, _labels in batches), maxlen=0)
 
 
-class OurPass(Loop):
-    """Batches by index from the packed array, flipped and scaled: what a first layer is given."""
+def our_pass(job: Job) -> Loop:
+    """Take batches by index from the packed array, flipped and scaled as for a first layer."""
+    network, rows, flips = job.network(), job.rows[0], Augmentation(flip=True)
+    job.device.place(network)
+    reader = ForwardPass(network, job.faces, job.device)
 
-    def __init__(self, job: Job) -> None:
-        self._job, network = job, job.network()
-        job.device.place(network)
-        self._reader = ForwardPass(network, job.faces, job.device)
-        self._epoch = 0
-
-    def measure(self) -> None:
-        rows, flips = self._job.rows[0], Augmentation(flip=True)
-        order = rows[random_order(len(rows), seed=0, epoch=self._epoch).to(rows.device)]
-        self._epoch += 1
-        generator = generator_for(0, self._epoch, purpose=1)
+    def one_pass(epoch: int) -> None:
+        order = rows[random_order(len(rows), seed=0, epoch=epoch).to(rows.device)]
         with torch.no_grad():
-            for batch in epoch_batches(order, flips, BATCH_SIZE, generator):
-                self._reader.network.scaling(self._reader.inputs(batch, flips))
-        self._job.device.synchronise()
+            for batch in epoch_batches(
+                order, flips, BATCH_SIZE, generator_for(0, epoch, purpose=1)
+            ):
+                network.scaling(reader.inputs(batch, flips))
+
+    for epoch in count():
+        yield partial(one_pass, epoch)
 
 
-class PlainTraining(Loop):
+class PlainTraining:
     """The plain loop: one more epoch with its validation, or several from fresh weights."""
 
     counts_correct = True
@@ -242,19 +213,21 @@ class PlainTraining(Loop):
         self._adam = self._optimiser(trained)
         self._seed += 1
 
-    def warm_up(self) -> None:
+    def __iter__(self) -> Iterator[Callable[[], Any]]:
+        yield self._first_step
+        while True:
+            if self.job.epochs > 1:
+                self._renew()
+            yield self.train
+
+    def _first_step(self) -> None:
         """Start the workers, and make a step."""
         for batches in (self.train_batches, self.val_batches):
             first = next(iter(batches))
         self.network.train()
         self._step(*first)
 
-    def prepare(self) -> None:
-        """Start anew where a whole training is measured."""
-        if self.job.epochs > 1:
-            self._renew()
-
-    def measure(self) -> None:
+    def train(self) -> None:
         for _ in range(self.job.epochs):
             self.network.train()
             totals = np.zeros(2)
@@ -265,7 +238,6 @@ class PlainTraining(Loop):
                 for pictures, labels in self.val_batches:
                     labels = labels.to(self.job.device.torch_device)
                     count_correct(self.network(self._moved(pictures)), labels)
-        self.job.device.synchronise()
 
     def _step(self, pictures: Tensor, labels: Tensor) -> tuple[float, int]:
         pictures, labels = self._moved(pictures), labels.to(self.job.device.torch_device)
@@ -343,8 +315,7 @@ class LightningTraining(PlainTraining):
 
         self._module, self._trainer = Module(), lightning.Trainer
 
-    def measure(self) -> None:
-        """Train and validate; the Trainer is Lightning's own but for what it writes."""
+    def train(self) -> None:
         logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
         kind = self.job.device.kind
         with warnings.catch_warnings():
@@ -355,71 +326,48 @@ class LightningTraining(PlainTraining):
                 enable_checkpointing=False, enable_progress_bar=False,
                 enable_model_summary=False, num_sanity_val_steps=0,
             ).fit(self._module, self.train_batches, self.val_batches)  # fmt: skip
-        self.job.device.synchronise()
 
 
-class OurEpochs(Loop):
-    """Our trainer, read epoch by epoch."""
+def our_epochs(job: Job) -> Loop:
+    """Train with our trainer, one more epoch each time; first a step, or the epoch that records."""
+    state = start(job.network(), job.experiment.recipe, job.device)
+    epochs = (step for step in job.fit(state) if isinstance(step, EpochResult))
+    if job.device.kind != "cuda":
+        yield partial(_to_the_end, job.one_step(), state)
 
-    def __init__(self, job: Job) -> None:
-        self._job = job.with_epochs(ENDLESS)
-        self.state = start(job.network(), self._job.experiment.recipe, job.device)
-        self._steps: Iterator[Any] = iter(())
-
-    def warm_up(self) -> None:
-        """Record the steps where they are recorded; else make one step."""
-        is_recorded = self._job.device.kind == "cuda"
-        if not is_recorded:
-            with self._job.device.arithmetic():
-                for _ in self._job.first(BATCH_SIZE).with_epochs(1).fit(self.state):
-                    pass
-        self._steps = self._job.fit(self.state)
-        if is_recorded:
-            self.measure()
-
-    def measure(self) -> None:
-        with self._job.device.arithmetic():
-            next(step for step in self._steps if isinstance(step, EpochResult))
-            self._job.device.synchronise()
-
-
-class OurRun(Loop):
-    """Our trainer from fresh weights to its end, the prefix cache built inside, on the disk."""
-
-    def __init__(self, job: Job) -> None:
-        self._job, self._seed = job, 0
-        self._folder = job.folder / "cache"
-        self.origin = ""
-        """Where the activations came from in the last measurement."""
-
-    def warm_up(self) -> None:
-        warm = OurRun(self._job.first(BATCH_SIZE).with_epochs(1))
-        warm.prepare()
-        warm.measure()
-        warm.close()
-
-    def prepare(self) -> None:
-        shutil.rmtree(self._folder, ignore_errors=True)
-        self._seed += 1
-        job = self._job
-        self.state = start(job.network(self._seed), job.experiment.recipe, job.device)
-
-    def measure(self) -> None:
-        job = self._job
+    def one_epoch() -> None:
         with job.device.arithmetic():
-            rows = torch.cat(job.rows).cpu().sort().values
-            found = open_prefix(
-                self.state.network, job.faces, job.device, CacheSettings(self._folder),
-                PrefixRequest("speed", rows=rows),
-            )  # fmt: skip
-            self.origin = found.origin if found is not None else "live"
-            for _ in job.fit(self.state, self._seed, found):
-                pass
-            job.device.synchronise()
+            next(epochs)
 
-    def close(self) -> None:
-        shutil.rmtree(self._folder, ignore_errors=True)
-        super().close()
+    while True:
+        yield one_epoch
+
+
+def our_run(job: Job) -> Loop:
+    """Train with our trainer from fresh weights to the end, the prefix cache built inside, on disk.
+
+    What is done gives where the activations came from.
+    """
+    folder = job.folder / "cache"
+
+    def one_run(own: Job, state: TrainingState, seed: int) -> str:
+        rows = torch.cat(own.rows).cpu().sort().values
+        request = PrefixRequest("speed", rows=rows)
+        with own.device.arithmetic():
+            cache = CacheSettings(folder)
+            found = open_prefix(state.network, own.faces, own.device, cache, request)
+        _to_the_end(own, state, seed, found)
+        return found.origin if found is not None else "live"
+
+    for seed, own in enumerate(chain([job.one_step()], repeat(job))):
+        shutil.rmtree(folder, ignore_errors=True)
+        state = start(own.network(seed), own.experiment.recipe, own.device)
+        yield partial(one_run, own, state, seed)
+
+
+def _to_the_end(job: Job, state: TrainingState, seed: int = 0, prefix: Any = None) -> None:
+    with job.device.arithmetic():
+        deque(job.fit(state, seed, prefix), maxlen=0)
 
 
 OTHER_LOOPS: Final[dict[str, tuple[str, Callable[[Job], Loop]]]] = {

@@ -1,17 +1,20 @@
-"""What is measured and the clocks: every loop of a row in turns, so that a busy moment hits all."""
+"""What is measured, and the clocks: all loops of a row in turns, so that a busy moment hits all."""
 
 import contextlib
+import gc
 import os
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 from typing import Any, Final, Literal
 
+import joblib
 import psutil
 import torch
 
@@ -27,9 +30,9 @@ from benchmark.training.steps import resolve_precision
 SCHEMA: Final = 1
 ON_GPU: Final = 16
 """How many times more faces a row trains on there."""
-Round = tuple[float, float]
-"""Seconds of the clock, and of the processor for this process and its workers: the sturdier number
-where cores are shared."""
+Round = tuple[float, float, Any]
+"""Seconds of the clock; of the processor for this process and its workers, the sturdier number
+where cores are shared; and what the work gave."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +52,12 @@ class SpeedRow:
     others: bool = False
 
     def experiment(self, image_px: int, epochs: int) -> Experiment:
-        """Define what is trained: random weights, whose values cost what trained ones cost."""
-        recipe = Recipe(1e-4, max_epochs=epochs, schedule="constant", clipping="global")
+        """Define what is trained: random weights, whose values cost what trained ones cost.
+
+        Other rows than runs are read epoch by epoch, as long as somebody measures.
+        """
+        most = epochs if self.kind == "run" else 1_000_000
+        recipe = Recipe(1e-4, max_epochs=most, schedule="constant", clipping="global")
         backbone = Backbone(self.architecture, "none", self.trainable_stages, image_px)
         return Experiment(f"speed-{self.name}", "How fast?", backbone, Head(), recipe, ad_hoc=True)
 
@@ -67,8 +74,8 @@ ROWS: Final = (
 
 
 LOOPS: Final[dict[str, tuple[Callable[[Job], Loop], Callable[[Job], Loop]]]] = {
-    "data": (loops.PlainPass, loops.OurPass), "epoch": (loops.PlainTraining, loops.OurEpochs),
-    "run": (loops.PlainTraining, loops.OurRun),
+    "data": (loops.plain_pass, loops.our_pass), "epoch": (loops.PlainTraining, loops.our_epochs),
+    "run": (loops.PlainTraining, loops.our_run),
 }  # fmt: skip
 """The plain loop and ours, by kind of row."""
 
@@ -83,23 +90,20 @@ def rows_named(names: str | None) -> tuple[SpeedRow, ...]:
 
 
 def in_turns(
-    candidates: Mapping[str, Loop], rounds: int
-) -> tuple[dict[str, float], dict[str, list[Round]]]:
-    """Warm every loop up, then measure all `rounds` times, in turns; give what each took."""
-    warm_ups = {name: _measured(loop.warm_up)[0] for name, loop in candidates.items()}
+    candidates: Mapping[str, Loop], rounds: int, device: Device
+) -> dict[str, list[Round]]:  # fmt: skip
+    """Warm every loop up, then measure all `rounds` times, in turns; the warm-ups come first."""
+    works = {name: iter(loop) for name, loop in candidates.items()}
     found: dict[str, list[Round]] = {name: [] for name in candidates}
-    for _ in range(rounds):
-        for name, loop in candidates.items():
-            loop.prepare()
-            found[name].append(_measured(loop.measure))
-    return warm_ups, found
-
-
-def _measured(work: Any) -> Round:
-    cpu, started = _cpu_seconds(), time.perf_counter()
-    work()
-    seconds = time.perf_counter() - started
-    return seconds, max(0.0, _cpu_seconds() - cpu)
+    for _ in range(1 + rounds):
+        for name, loop in works.items():
+            work = next(loop)
+            cpu, started = _cpu_seconds(), time.perf_counter()
+            gave = work()
+            device.synchronise()
+            seconds = time.perf_counter() - started
+            found[name].append((seconds, max(0.0, _cpu_seconds() - cpu), gave))
+    return found
 
 
 def _cpu_seconds() -> float:
@@ -133,17 +137,14 @@ class SpeedSession:
 
     faces: FaceSet
     device: Device
-    rows: tuple[SpeedRow, ...] = ROWS
-    rounds: int = 3
-    images: int | None = None
-    workers: int | None = None
-    against: tuple[str, ...] = tuple(loops.OTHER_LOOPS)
-    compile: bool = False
+    rounds: int
+    images: int | None
+    workers: int | None
+    against: tuple[str, ...]
+    compile: bool
 
     def __post_init__(self) -> None:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
-        self.n_workers = min(4, cores) if self.workers is None else self.workers
-        self.load_before = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+        self.n_workers = min(4, joblib.cpu_count()) if self.workers is None else self.workers
         self.loops: dict[str, str] = {}
         """Versions of the packages whose loops are measured too."""
         for name in self.against:
@@ -151,41 +152,38 @@ class SpeedSession:
                 self.loops[name] = version(loops.OTHER_LOOPS[name][0])
 
     def machine(self) -> dict[str, Any]:
-        """Say as plain values where it is measured, and how busy that was before."""
+        """Say as plain values where it is measured."""
         device, faces = self.device, self.faces
         return {
             "device": device.description, "kind": device.kind, "cores": os.cpu_count(),
             "threads": torch.get_num_threads(), "torch": torch.__version__,
             "python": platform.python_version(), "loops": self.loops, "dataset": faces.name,
             "drawn": faces.drawn, "image_px": faces.image_px, "workers": self.n_workers,
-            "compiled": self.compile, "load_before": self.load_before,
+            "compiled": self.compile,
         }  # fmt: skip
 
-    def measure(self) -> Generator[tuple[SpeedRow, int | dict[str, Any]]]:
-        """Measure row by row: yield each with its number of faces, then with all that was measured.
-
-        Files are written in a temporary folder, which is removed.
-        """
-        device, on_gpu = self.device, self.device.kind == "cuda"
+    @cached_property
+    def _on_device(self) -> FaceBatches:
         pixels, table = self.faces.pixels(), self.faces.table
-        faces = FaceBatches.on_device(pixels, table, device.torch_device)
-        for row in self.rows:
-            most = self.images or row.images * (ON_GPU if on_gpu else 1)
-            train, val = loops.rows_that_train(self.faces, most)
-            yield row, len(train)
-            epochs = (30 if on_gpu else 10) if row.kind == "run" else 1
-            experiment = row.experiment(self.faces.image_px, epochs)
-            with tempfile.TemporaryDirectory(prefix="facebench-speed-") as folder:
-                job = Job(
-                    experiment, faces, train, val, Path(folder), device, self.n_workers, epochs,
-                    self.compile,
-                )  # fmt: skip
-                try:
-                    yield row, self._row(row, job)
-                except RuntimeError as error:
-                    raise device_trouble(error) or error from error
+        return FaceBatches.on_device(pixels, table, self.device.torch_device)
 
-    def _row(self, row: SpeedRow, job: Job) -> dict[str, Any]:
+    def measured(self, row: SpeedRow) -> dict[str, Any]:
+        """Measure one row; files are written in a temporary folder, which is removed."""
+        on_gpu = self.device.kind == "cuda"
+        most = self.images or row.images * (ON_GPU if on_gpu else 1)
+        train, val = loops.rows_that_train(self.faces, most)
+        epochs = (30 if on_gpu else 10) if row.kind == "run" else 1
+        with tempfile.TemporaryDirectory(prefix="facebench-speed-") as folder:
+            job = Job(
+                row.experiment(self.faces.image_px, epochs), self._on_device, train, val,
+                Path(folder), self.device, self.n_workers, epochs, self.compile,
+            )  # fmt: skip
+            try:
+                return self._measured(row, job)
+            except RuntimeError as error:
+                raise device_trouble(error) or error from error
+
+    def _measured(self, row: SpeedRow, job: Job) -> dict[str, Any]:
         chosen, _ = resolve_precision(
             self.device, job.network(), job.faces, job.experiment, cached=row.kind == "run"
         )
@@ -193,35 +191,26 @@ class SpeedSession:
         plain, ours = LOOPS[row.kind]
         others = {name: loops.OTHER_LOOPS[name][1](job) for name in self.loops if row.others}
         candidates: dict[str, Loop] = {"plain": plain(job), "ours": ours(job), **others}
-        try:
-            warm_ups, measured = in_turns(candidates, self.rounds)
-            origin = getattr(candidates["ours"], "origin", "built")
-        finally:
-            for loop in candidates.values():
-                loop.close()
-        notes = [] if origin == "built" else [f"the cache was not built on the disk: {origin}"]
-        return _row_data(row, job, warm_ups, measured) | {"notes": notes}
-
-
-def _row_data(
-    row: SpeedRow, job: Job, warm_ups: Mapping[str, float], measured: Mapping[str, list[Round]]
-) -> dict[str, Any]:
-    by_loop: dict[str, dict[str, Any]] = {
-        name: {
-            "seconds": median(one for one, _ in rounds),
-            "cpu_seconds": median(cpu for _, cpu in rounds),
-            "warm_up_seconds": warm_ups[name],
-            "rounds": [{"seconds": one, "cpu_seconds": cpu} for one, cpu in rounds],
-            "ours_is_faster": None if name == "ours" else ratio_of(rounds, measured["ours"]),
+        measured = in_turns(candidates, self.rounds, chosen)
+        our_rounds = measured["ours"][1:]
+        origin = our_rounds[-1][2] if row.kind == "run" else "built"
+        del candidates, others
+        gc.collect()  # workers end when nobody holds their loader
+        by_loop: dict[str, dict[str, Any]] = {
+            name: {
+                "seconds": median(one for one, _, _ in rounds),
+                "cpu_seconds": median(cpu for _, cpu, _ in rounds),
+                "warm_up_seconds": warm_up[0],
+                "rounds": [{"seconds": one, "cpu_seconds": cpu} for one, cpu, _ in rounds],
+                "ours_is_faster": None if name == "ours" else ratio_of(rounds, our_rounds),
+            }
+            for name, (warm_up, *rounds) in measured.items()
         }
-        for name, rounds in measured.items()
-    }
-    plain, ours = by_loop["plain"], by_loop["ours"]
-    return {
-        "name": row.name, "title": row.title, "images": len(job.train),
-        "validation_images": len(job.val), "epochs": job.epochs, "rounds": len(measured["ours"]),
-        "reference": "plain", "ours": "ours", "ratio": plain["ours_is_faster"],
-        "cpu_ratio": plain["cpu_seconds"] / max(1e-9, ours["cpu_seconds"]),
-        "precision": job.device.precision, "channels_last": job.device.channels_last,
-        "ways": by_loop,
-    }  # fmt: skip
+        cpu_seconds = [by_loop[name]["cpu_seconds"] for name in ("plain", "ours")]
+        return {
+            "name": row.name, "title": row.title, "images": len(job.train), "epochs": job.epochs,
+            "rounds": self.rounds, "ratio": by_loop["plain"]["ours_is_faster"],
+            "cpu_ratio": cpu_seconds[0] / max(1e-9, cpu_seconds[1]),
+            "precision": chosen.precision, "channels_last": chosen.channels_last, "ways": by_loop,
+            "notes": [] if origin == "built" else [f"the cache was not built, but {origin}"],
+        }  # fmt: skip

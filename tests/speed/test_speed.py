@@ -1,8 +1,9 @@
 """Every loop does what it is measured for, and clocks and rows are fair: loops take turns."""
 
 import time
+from itertools import count
 from pathlib import Path
-from unittest.mock import Mock, call
+from typing import Any
 
 import pytest
 import torch
@@ -48,36 +49,37 @@ def test_every_loop_trains_the_network(
     trained = loop(a_job(drawn_faces, tmp_path))
     network = trained.network
     before = values(network).clone()
-    trained.measure()
+    trained.train()
     assert not torch.equal(before, values(network))
 
 
 def test_a_run_builds_its_cache_inside_and_anew_each_time(
     drawn_faces: FaceSet, tmp_path: Path
 ) -> None:
-    trained = loops.OurRun(a_job(drawn_faces, tmp_path, "frozen", epochs=2))
-    for _ in range(2):
-        trained.prepare()
-        trained.measure()
-        assert trained.origin == "built"
-        assert trained.state.epochs_done == 2
-    trained.close()
-    assert not (tmp_path / "cache").exists()
+    runs = iter(loops.our_run(a_job(drawn_faces, tmp_path, "frozen", epochs=2)))
+    for n_epochs in (1, 2, 2):  # the first is the warm-up
+        run: Any = next(runs)
+        assert run() == "built"
+        assert run.args[1].epochs_done == n_epochs
 
 
 def test_loops_take_turns_after_all_are_warm_and_waiting_is_no_processor_time() -> None:
-    both = Mock()
-    both.a.measure.side_effect = lambda: time.sleep(0.3)
-    _, found = in_turns({"a": both.a, "b": both.b}, 2)
-    round_ = [call.a.prepare(), call.a.measure(), call.b.prepare(), call.b.measure()]
-    assert both.mock_calls == [call.a.warm_up(), call.b.warm_up(), *round_, *round_]
-    assert [len(found[name]) for name in ("a", "b")] == [2, 2]
-    seconds, cpu_seconds = found["a"][0]
+    done: list[tuple[str, int]] = []
+
+    def loop(name: str, seconds: float) -> loops.Loop:
+        for n in count():
+            done.append((name, n))
+            yield lambda: time.sleep(seconds)
+
+    found = in_turns({"a": loop("a", 0.3), "b": loop("b", 0)}, 2, CPU)
+    assert done == [(name, n) for n in range(3) for name in ("a", "b")]
+    assert [len(found[name]) for name in ("a", "b")] == [3, 3]
+    seconds, cpu_seconds, _ = found["a"][1]
     assert seconds >= 0.3
     assert cpu_seconds < 0.15
 
 
 def test_a_ratio_compares_within_rounds() -> None:
     # Rounds 4/2, 9/3 and 8/1: 2, 3 and 8. The ratio of the medians, 8/2, is another number.
-    ratio = ratio_of([(4, 0), (9, 0), (8, 0)], [(2, 0), (3, 0), (1, 0)])
+    ratio = ratio_of([(4, 0, 0), (9, 0, 0), (8, 0, 0)], [(2, 0, 0), (3, 0, 0), (1, 0, 0)])
     assert ratio == {"middle": 3, "low": 2, "high": 8}
