@@ -110,7 +110,7 @@ class ExecutionOptions:
         """
         if prefix is None or self._cache is None:
             return None
-        if prefix.is_exact_fp32 and prefix.channels_last:
+        if prefix.is_exact_fp32 and prefix.device.channels_last:
             return prefix
         rows = parts.predicted(reads_test=reads_test(self._plan, self._settings))
         request = PrefixRequest(self._plan.faces.pixel_digest, rows=torch.from_numpy(rows))

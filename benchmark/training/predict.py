@@ -3,6 +3,7 @@
 A network's input is a batch of images, or what its frozen part has made of them (prefix_cache).
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -73,23 +74,19 @@ class ForwardPass:
         """What makes logits of `inputs`."""
         return self.network.__call__ if self.prefix is None else self.network.suffix
 
-    def inputs(self, batch: Batch, augmentation: Augmentation) -> Tensor:
-        """Gather the network's input of a batch, augmented as drawn."""
+    def inputs(self, batch: Batch, augmentation: Augmentation | None = None) -> Tensor:
+        """Gather the network's input of a batch, augmented as it drew."""
         if self.prefix is not None:
-            mirrored = is_mirrored(batch.draws) if augmentation.flip else None
+            mirrored = is_mirrored(batch.draws) if "flip" in batch.draws else None
             return self.prefix.gather(batch.rows, mirrored)
-        images = changed(self.faces.images(batch.rows), augmentation, batch.draws)
+        images = self.faces.images(batch.rows)
+        if augmentation is not None and batch.draws:
+            images = changed(images, augmentation, batch.draws)
         return images.contiguous(memory_format=self.device.memory_format)
-
-    def unchanged(self, rows: Tensor) -> Tensor:
-        """Gather the network's input of faces without augmentation."""
-        if self.prefix is not None:
-            return self.prefix.gather(rows)
-        return self.faces.images(rows).contiguous(memory_format=self.device.memory_format)
 
     def features(self, rows: Tensor) -> Tensor:
         """Give the features of a frozen backbone that the head receives, float32."""
-        inputs = self.unchanged(rows)
+        inputs = self.inputs(Batch(rows))
         if self.prefix is not None:
             return inputs.float()
         with self.device.autocast():
@@ -97,28 +94,23 @@ class ForwardPass:
 
     def logits(self, rows: Tensor) -> dict[TaskName, Tensor]:
         """Give the logits of faces, (n, classes) per task, at the device's precision."""
-        inputs = self.unchanged(rows)
+        inputs = self.inputs(Batch(rows))
         with self.device.autocast():
             return self.apply(inputs)
 
     def correct_counts(self, indices: Tensor) -> dict[TaskName, int]:
-        """Count correct predictions per task in eval mode, at the training's precision.
-
-        A face without a task's label has no correct prediction of it.
-        """
-        totals: dict[TaskName, Tensor] = {}
+        """Count correct predictions per task in eval mode, at the training's precision."""
+        counts = Counter[TaskName]()
         self.network.eval()
         with torch.inference_mode():
             for rows in torch.split(indices, evaluation_batch(self.faces.device)):
                 truths = self.faces.truths(rows)
                 for task, values in self.logits(rows).items():
-                    hits = (values.argmax(1) == truths[task]).sum()
-                    totals[task] = totals.get(task, torch.zeros_like(hits)) + hits
-        return {task: int(total) for task, total in totals.items()}
+                    counts[task] += int((values.argmax(1) == truths[task]).sum())
+        return counts
 
 
 def evaluation_batch(device: torch.device) -> int:
-    """Give the batch size of prediction without training."""
     return CPU_BATCH if device.type == "cpu" else EVALUATION_BATCH
 
 
@@ -151,10 +143,7 @@ def probabilities(
 def accuracies(
     network: Network, faces: FaceBatches, indices: Tensor, prefix: CachedFaces | None = None
 ) -> dict[TaskName, float]:
-    """Give per task the accuracy of the predictions that `probabilities` stores.
-
-    Of the faces that have the task's label.
-    """
+    """Give per task the accuracy of `probabilities` on the faces that have the task's label."""
     truths = {task: values.cpu().numpy() for task, values in faces.truths(indices).items()}
     predicted = probabilities(network, faces, indices, prefix)
     return {

@@ -15,7 +15,7 @@ import os
 import shutil
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tokenize import TokenError
@@ -23,17 +23,21 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmark.data.batches import FaceBatches, gathered
 from benchmark.data.progress import OnProgress, keep_quiet
 from benchmark.experiment.definition import Augmentation
 from benchmark.files import canonical_json, file_lock, write_json
 from benchmark.models.network import FEATURES, Network
-from benchmark.training.device import Device, Precision
+from benchmark.training.device import Device, Precision, first_line
 
 SCHEMA: Final = 1
 """Part of the key: raised when the same key would mean other numbers."""
+NOT_READABLE: Final = (
+    OSError, EOFError, LookupError, TypeError, ValueError, SyntaxError, TokenError,
+)  # fmt: skip
+"""What json and numpy raise on files with missing or changed bytes."""
 STORED_AS: Final = {"float32": "<f4", "bfloat16": "<i2"}
 VIEWS: Final = ("as_is", "mirrored")
 """What a face may look like; mirrored only where the recipe flips."""
@@ -82,11 +86,9 @@ class CachedFaces:
     cut: str
     views: tuple[Tensor, ...]
     """Each (n_rows, …), maps as (n_rows, height, width, channels): as they are, then mirrored."""
-    device: torch.device
-    """Where `gather` puts them; the views are there too, or mapped from the disk."""
-    channels_last: bool
-    precision: Precision
-    """That they were computed in, whatever they are stored as: a pooled map is always float32."""
+    device: Device
+    """Where and how they were computed, whatever they are stored as (a pooled map is always
+    float32), and where `gather` puts them; the views are there too, or mapped from the disk."""
     origin: str
     """`found` or `built`."""
     seconds: float
@@ -98,8 +100,8 @@ class CachedFaces:
 
     @property
     def is_exact_fp32(self) -> bool:
-        """Whether stored numbers may be computed from them: bit-equal to a live fp32 pass."""
-        return self.distance == 0 and self.precision == "fp32"
+        """Whether stored numbers may be computed from them."""
+        return self.distance == 0 and self.device.precision == "fp32"
 
     def gather(self, indices: Tensor, mirrored: Tensor | None = None) -> Tensor:
         """Give the activations of rows of the packed array, as `Network.suffix` takes them.
@@ -108,68 +110,56 @@ class CachedFaces:
         """
         if self.places is not None:
             indices = self.places.to(indices.device)[indices]
-        if mirrored is None:
-            return self._as_map(gathered(self.views[0], indices, self.device))
-        pieces = [gathered(view, indices, self.device) for view in self.views]
-        chosen = mirrored.to(self.device).view(-1, *[1] * (pieces[0].ndim - 1))
-        return self._as_map(torch.where(chosen, pieces[1], pieces[0]))
-
-    def _as_map(self, rows: Tensor) -> Tensor:
-        if rows.ndim != 4:
-            return rows
-        maps = rows.permute(0, 3, 1, 2)
-        return maps if self.channels_last else maps.contiguous()
+        place = self.device.torch_device
+        rows = gathered(self.views[0], indices, place)
+        if mirrored is not None:
+            chosen = mirrored.to(place).view(-1, *[1] * (rows.ndim - 1))
+            rows = torch.where(chosen, gathered(self.views[1], indices, place), rows)
+        if rows.ndim == 4:
+            maps = rows.permute(0, 3, 1, 2)
+            rows = maps if self.device.channels_last else maps.contiguous()
+        return rows
 
     def report(self) -> dict[str, Any]:
-        """Say what was used, as plain values for a run's record."""
-        first = self.views[0]
         return {
             "cut": self.cut, "origin": self.origin, "views": len(self.views),
             "seconds": round(self.seconds, 3), "bytes": sum(it.nbytes for it in self.views),
-            "precision": self.precision, "dtype": str(first.dtype).removeprefix("torch."),
-            "on": first.device.type, "equal_to_live": self.distance == 0,
+            "precision": self.device.precision, "equal_to_live": self.distance == 0,
             "distance_from_live": self.distance,
         }  # fmt: skip
 
 
 def views_of(augmentation: Augmentation) -> tuple[str, ...]:
     """Name the views that an augmentation needs; empty where there are endlessly many."""
-    if augmentation == Augmentation():
-        return VIEWS[:1]
-    return VIEWS if augmentation == Augmentation(flip=True) else ()
+    return {Augmentation(): VIEWS[:1], Augmentation(flip=True): VIEWS}.get(augmentation, ())
 
 
 def why_live(network: Network, augmentation: Augmentation) -> str | None:
     """Say why the frozen part must be computed anew for every batch; None: it need not be."""
+    if network.trained_stages == tuple(network.backbone.stages):
+        return "nothing is frozen"
     if network.cut is None:
-        if len(network.trained_stages) == len(network.backbone.stages):
-            return "nothing is frozen"
         return f"the frozen stages of {network.backbone.architecture} cannot be cut off"
     if not views_of(augmentation):
         return "the faces are changed without limit (only flips make a finite bank)"
     return None
 
 
-def prefix_modules(network: Network) -> dict[str, nn.Module]:
-    """Give the modules before the cut, by name."""
-    if network.cut == FEATURES:
-        return {"trunk": network.backbone}
-    stages = network.backbone.stages
-    assert isinstance(stages, nn.ModuleDict)
-    return {name: stages[name] for name in stages if name not in network.trained_stages}
-
-
 def key_of(network: Network, device: Device, request: PrefixRequest, view: str) -> str:
     """Digest everything that the activations of one view depend on: 64 hexadecimal digits."""
-    weights, rows = hashlib.sha256(), request.rows
-    for name, module in sorted(prefix_modules(network).items()):
+    weights, rows, backbone = hashlib.sha256(), request.rows, network.backbone
+    stages = {
+        name: it for name, it in backbone.stages.items() if name not in network.trained_stages
+    }
+    frozen = {"trunk": backbone} if network.cut == FEATURES else stages
+    for name, module in sorted(frozen.items()):
         tensors = dict(module.named_parameters()) | dict(module.named_buffers())
         for path, value in sorted(tensors.items()):
             weights.update(f"{name}.{path} {value.dtype} {tuple(value.shape)}\n".encode())
             weights.update(_bytes(value.detach().cpu()))
     content = {
         "schema": SCHEMA, "weights": weights.hexdigest(), "view": view, "cut": network.cut,
-        "architecture": network.backbone.architecture, "options": dict(network.backbone.options),
+        "architecture": backbone.architecture, "options": dict(backbone.options),
         "flattened": network.flattened and network.cut == FEATURES,
         "preprocessing": network.scaling.preprocessing.as_dict(),
         "input_px": network.scaling.input_px, "torch": torch.__version__,
@@ -193,17 +183,17 @@ def open_prefix(
     The network is placed on the device. `why_live` tells beforehand why not; what comes in between
     (a full disk, a prefix that does not repeat itself) is said to `cache.say`.
     """
-    if why_live(network, request.augmentation) is not None or network.cut is None:
+    cut, started, found = network.cut, time.perf_counter(), []
+    if why_live(network, request.augmentation) or cut is None:
         return None
-    started, found = time.perf_counter(), []
     device.place(network)
     every = torch.arange(len(faces.pixels)) if request.rows is None else request.rows
     for name in views_of(request.augmentation):
         key = key_of(network, device, request, name)
-        view = _View(network, faces, device, every, mirrored=name == "mirrored")
+        view = _View(network, faces, device, every, cache, key, mirrored=name == "mirrored")
         try:
             with file_lock(cache.folder / f"{key}.claim", wait=True):
-                found.append(_opened(view, cache, key))
+                found.append(view.opened())
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", None) or error
             cache.say(f"Training continues without the cache {cache.folder} ({why})")
@@ -215,51 +205,52 @@ def open_prefix(
         places[every] = torch.arange(len(every))
         places = places.to(device.torch_device)
     return CachedFaces(
-        cut=network.cut, views=tuple(_on_device(list(views), device, cache)), places=places,
-        device=device.torch_device, channels_last=device.channels_last, precision=device.precision,
-        origin=min(origins),  # built before found
+        cut=cut, views=tuple(_on_device(views, device, cache)), places=places,
+        device=device, origin=min(origins),  # built before found
         seconds=time.perf_counter() - started, distance=max(distances),
     )  # fmt: skip
 
 
-def _opened(view: "_View", cache: CacheSettings, key: str) -> tuple[Tensor, str, float]:
-    """Give a view's rows, `found` or `built`, and their distance from a live forward pass.
-
-    A file that is damaged or differs from it is built again. Raises OSError where none can be kept,
-    ValueError where the rows that were just written differ from a live forward pass.
-    """
-    for origin in ("found", "built"):
-        if origin == "built":
-            one, pieces = view.live(view.rows[:1]), view.pieces(cache.on_progress)
-            shape, cap_bytes = (len(view.rows), *one.shape[1:]), int(cache.cap_gib * 2**30)
-            write_rows(cache.folder, key, shape, one.dtype, pieces, cap_bytes)
-        try:
-            rows = open_rows(cache.folder, key)
-        except ValueError as error:
-            why = f"are damaged ({error})"
-        else:
-            if rows is None:
-                continue
-            distance = view.distance(rows)
-            if distance <= TOLERANCES[view.device.precision]:
-                return rows, origin, distance
-            why = f"differ from a live forward pass by {distance:.1e}"
-        remove_rows(cache.folder, key)
-        if origin == "built":
-            raise ValueError(f"the frozen part does not repeat itself: its features {why}")
-        cache.say(f"The cached features {key[:12]} {why}: they are built again")
-    raise ValueError("the features are gone as soon as they are written")
-
-
 @dataclass(frozen=True)
 class _View:
-    """One view of the faces under the frozen part, computed."""
+    """One view of the faces under the frozen part."""
 
     network: Network
     faces: FaceBatches
     device: Device
     rows: Tensor
+    cache: CacheSettings
+    key: str
     mirrored: bool
+
+    def opened(self, origin: str = "found") -> tuple[Tensor, str, float]:
+        """Give the rows, `found` or `built`, and their distance from a live forward pass.
+
+        A file that is damaged or differs from it is built again. Raises OSError where none can be
+        kept, ValueError where the rows just written differ from a live forward pass.
+        """
+        folder, key, why = self.cache.folder, self.key, ""
+        try:
+            rows = open_rows(folder, key)
+        except FileNotFoundError:
+            pass
+        except NOT_READABLE as error:
+            why = f"are damaged ({first_line(error)})"
+        else:
+            distance = self.distance(rows)
+            if distance <= TOLERANCES[self.device.precision]:
+                return rows, origin, distance
+            why = f"differ from a live forward pass by {distance:.1e}"
+        remove_rows(folder, key)
+        if origin == "built":
+            raise ValueError(f"the frozen part does not repeat itself: its features {why}")
+        if why:
+            self.cache.say(f"The cached features {key[:12]} {why}: they are built again")
+        one, cap_bytes = self.live(self.rows[:1]), int(self.cache.cap_gib * 2**30)
+        write_rows(
+            folder, key, (len(self.rows), *one.shape[1:]), one.dtype, self.pieces(), cap_bytes
+        )
+        return self.opened("built")
 
     def live(self, indices: Tensor) -> Tensor:
         """Compute the activations of some faces as they are stored: maps with channels last."""
@@ -271,7 +262,7 @@ class _View:
             activations = self.network.prefix(images)
         return activations.permute(0, 2, 3, 1) if activations.ndim == 4 else activations
 
-    def pieces(self, on_progress: OnProgress) -> Iterator[Tensor]:
+    def pieces(self) -> Iterator[Tensor]:
         """Compute all rows in order, batch by batch."""
         # Every batch is full: other kernels would compute a short one, to other bits.
         rows = self.rows.to(self.faces.device)
@@ -279,21 +270,18 @@ class _View:
         for start in range(0, n, size):
             first = max(0, min(start, n - size))
             yield self.live(rows[first : first + size])[start - first :].cpu()
-            on_progress("frozen part, faces", min(start + size, n), n)
+            self.cache.on_progress("frozen part, faces", min(start + size, n), n)
 
     def distance(self, rows: Tensor) -> float:
         """Compare one random batch with a live forward pass: 0 where they are bit-equal."""
         # Seeded by the system: every start checks other faces, and no stream of ours moves.
         generator = torch.Generator().manual_seed(int.from_bytes(os.urandom(7), "big"))
         chosen = torch.randperm(len(rows), generator=generator)[:CHECKED_FACES]
-        cached, live = rows[chosen], self.live(self.rows[chosen]).cpu()
-        if torch.equal(cached, live):
-            return 0.0
-        apart = (cached.double() - live.double()).norm() / live.double().norm().clamp_min(1e-30)
-        return float(apart)
+        cached, live = rows[chosen].double(), self.live(self.rows[chosen]).cpu().double()
+        return float((cached - live).norm() / live.norm().clamp_min(1e-30))
 
 
-def _on_device(views: list[Tensor], device: Device, cache: CacheSettings) -> list[Tensor]:
+def _on_device(views: Sequence[Tensor], device: Device, cache: CacheSettings) -> Sequence[Tensor]:
     """Copy the views to a GPU with enough memory for them; a CPU reads them where they are."""
     if device.kind == "cpu":
         return views
@@ -309,30 +297,24 @@ def _on_device(views: list[Tensor], device: Device, cache: CacheSettings) -> lis
     return views
 
 
-def open_rows(folder: Path, key: str) -> Tensor | None:
-    """Map the rows of a key into memory, changes staying private; None where there is no file.
+def open_rows(folder: Path, key: str) -> Tensor:
+    """Map the rows of a key into memory, changes staying private.
 
-    Raises ValueError where a byte is missing or changed. A file that is evicted stays with whoever
-    has it mapped.
+    Raises FileNotFoundError where there are none, one of NOT_READABLE where a byte is missing or
+    changed. A file that is evicted stays with whoever has it mapped.
     """
     path = folder / f"{key}.npy"
-    if not path.is_file():
-        return None
-    try:
-        about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        # Copy-on-write: torch warns of arrays that it may not write to.
-        mapped = np.load(path, mmap_mode="c")
-        crc32 = zlib.crc32(mapped.reshape(-1).view(np.uint8))
-        found = {"schema": 1, "key": key, "shape": list(mapped.shape), "crc32": crc32}
-        stored = np.dtype(STORED_AS[about["dtype"]])
-        if found | {"dtype": about["dtype"]} != about or mapped.dtype != stored:
-            raise ValueError("it is not what was written")
-        rows = torch.from_numpy(mapped).view(getattr(torch, about["dtype"]))
-    except (OSError, EOFError, LookupError, TypeError, SyntaxError, TokenError) as error:
-        raise ValueError(str(error).splitlines()[0]) from error
+    about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    # Copy-on-write: torch warns of arrays that it may not write to.
+    mapped = np.load(path, mmap_mode="c")
+    crc32 = zlib.crc32(mapped.reshape(-1).view(np.uint8))
+    found = {"schema": 1, "key": key, "shape": list(mapped.shape), "crc32": crc32}
+    stored = np.dtype(STORED_AS[about["dtype"]])
+    if found | {"dtype": about["dtype"]} != about or mapped.dtype != stored:
+        raise ValueError("it is not what was written")
     with contextlib.suppress(OSError):
         os.utime(path)  # last used now
-    return rows
+    return torch.from_numpy(mapped).view(getattr(torch, about["dtype"]))
 
 
 def write_rows(
@@ -341,8 +323,8 @@ def write_rows(
 ) -> None:  # fmt: skip
     """Write the pieces, in order, as the rows of a key.
 
-    Call it under the lock of the key. Raises OSError where they cannot be kept; older files are
-    evicted first. Not synchronised to the disk: after a crash the checksum tells.
+    Raises OSError where they cannot be kept; older files are evicted first. Not synchronised to the
+    disk: after a crash the checksum tells.
     """
     partial, crc32, n_bytes = folder / f"{key}.partial", 0, math.prod(shape) * dtype.itemsize
     _evict(folder, n_bytes, cap_bytes)
@@ -358,9 +340,8 @@ def write_rows(
         about = {"schema": 1, "key": key, "shape": shape, "dtype": name, "crc32": crc32}
         write_json(folder / f"{key}.json", about)
         partial.replace(folder / f"{key}.npy")
-    except BaseException:
+    finally:
         partial.unlink(missing_ok=True)
-        raise
 
 
 def _evict(folder: Path, n_bytes: int, cap_bytes: int) -> None:

@@ -1,8 +1,7 @@
 """Optimiser steps with their loss: eager, compiled, or recorded once as a CUDA graph and replayed.
 
 A network of many small kernels is otherwise bound by the host that launches them. What a step
-computes is the same. The loss, and the clipping of its gradients, follow the study's Keras
-settings. At the end: a few timed steps choose precision and layout of a CPU.
+computes is the same. At the end: a few timed steps choose precision and layout of a CPU.
 """
 
 import copy
@@ -41,21 +40,19 @@ class TaskLoss:
 
     def __init__(
         self, tasks: tuple[TaskName, ...], labels: Mapping[TaskName, Tensor],
-        weights: LossWeights, rows: Tensor | None = None,
+        weights: LossWeights, rows: Tensor,
     ) -> None:  # fmt: skip
-        """Prepare for faces with labels, per task (n_faces,) int64 on the device.
+        """labels: per task (n_faces,) int64 on the device. rows: those that are trained on, (n,).
 
-        A label that is MISSING counts for nothing. rows: those that are trained on, (n,) int64. A
-        task's loss is divided by the share of them that has its label: over an epoch it is the mean
-        cross entropy of the labelled faces, and every one of them counts alike.
+        A label that is MISSING counts for nothing. A task's loss is divided by the share of rows
+        that has its label: over an epoch it is the mean cross entropy of the labelled faces.
         """
         self._tasks, widest = tasks, max(n_classes(task) for task in tasks)
         self._truths = torch.stack([labels[task] for task in tasks], dim=1)
         device = self._truths.device
         self._is_truth = self._truths.unsqueeze(2) == torch.arange(widest, device=device)
-        n_faces = len(self._truths) if rows is None else len(rows)
         by_task = [
-            (getattr(weights, task) if len(tasks) > 1 else 1.0) / (max(1, count) / n_faces)
+            (getattr(weights, task) if len(tasks) > 1 else 1.0) / (max(1, count) / len(rows))
             for task, count in label_counts(tasks, labels, rows).items()
         ]
         self._weights = torch.tensor(by_task, dtype=torch.float32, device=device)
@@ -63,8 +60,7 @@ class TaskLoss:
     def __call__(self, logits: Mapping[TaskName, Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
         """Compute loss and hits of logits (n, classes) per task of the faces in `rows`, (n,) int64.
 
-        Gives the loss, a scalar: the weighted sum of the tasks' cross entropies, a single task
-        counts 1; and the correct predictions per task, in the tasks' order, (tasks,) int64.
+        The loss is a scalar; hits are the correct predictions per task, (tasks,) int64.
         """
         n, widest = len(rows), self._is_truth.shape[2]
         pieces = []
@@ -79,11 +75,10 @@ class TaskLoss:
 
 
 def label_counts(
-    tasks: tuple[TaskName, ...], labels: Mapping[TaskName, Tensor], rows: Tensor | None = None
+    tasks: tuple[TaskName, ...], labels: Mapping[TaskName, Tensor], rows: Tensor
 ) -> dict[TaskName, int]:
-    """Count per task the faces that have its label; rows: among these alone, (n,) int64."""
-    chosen = {task: labels[task] if rows is None else labels[task][rows] for task in tasks}
-    return {task: int((values != MISSING).sum()) for task, values in chosen.items()}
+    """Count per task the faces in `rows`, (n,) int64, that have its label."""
+    return {task: int((labels[task][rows] != MISSING).sum()) for task in tasks}
 
 
 def clip_gradients(parameters: Iterable[Tensor], recipe: Recipe) -> None:
@@ -115,7 +110,6 @@ class Totals:
         self._hits = torch.zeros(len(tasks), dtype=torch.int64, device=device)
 
     def reset(self) -> None:
-        """Start an epoch."""
         self.n_images = 0
         self._loss.zero_()
         self._hits.zero_()
@@ -126,16 +120,40 @@ class Totals:
         self._loss.add_(loss, alpha=n_faces)
 
     def mean_loss(self) -> float:
-        """Read the mean loss of the images counted so far."""
         return float(self._loss) / max(1, self.n_images)
 
     def accuracies(self, counts: Mapping[TaskName, int]) -> dict[TaskName, float]:
-        """Read the accuracy per task, in [0, 1]; NaN where no image has the task's label.
+        """Read the accuracy per task, in [0, 1]; counts: of the images that have its label.
 
-        counts: of the images that have it.
+        NaN where none has.
         """
         hits = zip(self.tasks, self._hits.tolist(), strict=True)
         return {task: n / counts[task] if counts[task] else math.nan for task, n in hits}
+
+
+Capture = Callable[[Callable[[], None], Callable[[], None]], Callable[[], None]]
+"""Given work and what undoes it: warms up, undoes, records, and gives what does the work."""
+
+
+def cuda_graph(work: Callable[[], None], undo: Callable[[], None]) -> Callable[[], None]:
+    """Record the work as a CUDA graph; warming up and recording share a stream of their own."""
+    stream, before = torch.cuda.Stream(), torch.cuda.current_stream()  # type: ignore[no-untyped-call]
+    stream.wait_stream(before)
+    with torch.cuda.stream(stream):
+        for _ in range(WARM_UPS):
+            work()
+    before.wait_stream(stream)
+    undo()
+    # Cycles left by an earlier run must not be freed in the middle of a recording.
+    gc.collect()
+    graph = torch.cuda.CUDAGraph()
+    try:
+        with torch.cuda.graph(graph, stream=stream):
+            work()
+    finally:
+        # A recording that breaks off leaves its stream current.
+        torch.cuda.set_stream(before)
+    return graph.replay
 
 
 @dataclass(frozen=True)
@@ -148,185 +166,134 @@ class SpeedSettings:
     """Let torch.compile fuse the network's operations; None: where a run finds it pays."""
     say: Callable[[str], None] = field(default=lambda _sentence: None)
     """Called with a sentence where that does not work."""
-    capture: "CudaCapture | None" = None
+    capture: Capture | None = None
     """What records steps; None: a CUDA graph, where there is CUDA."""
 
 
-class TrainStep:
-    """Forward, backward, clipping, Adam and the totals of one batch; the host waits for nothing."""
+class Steps:
+    """Trains on one batch after another, each step the fastest way that works here.
 
-    def __init__(
-        self, forward: ForwardPass, optimiser: torch.optim.Optimizer, recipe: Recipe,
-        totals: Totals, train: Tensor | None = None,
-    ) -> None:  # fmt: skip
-        """Prepare; train: the rows of all training faces, (n,), by which TaskLoss weighs tasks."""
-        self.forward, self.optimiser, self.recipe, self.totals = forward, optimiser, recipe, totals
-        self.trained = [item for group in optimiser.param_groups for item in group["params"]]
-        self._loss = TaskLoss(totals.tasks, forward.faces.labels, recipe.loss_weights, train)
-
-    def __call__(self, batch: Batch, apply: Apply | None = None) -> None:
-        """Train on a batch; `apply` stands in for the network where it is compiled."""
-        self.optimiser.zero_grad(set_to_none=True)
-        inputs = self.forward.inputs(batch, self.recipe.augmentation)
-        with self.forward.device.autocast():
-            logits = (apply or self.forward.apply)(inputs)
-        loss, hits = self._loss(logits, batch.rows)
-        loss.backward()  # type: ignore[no-untyped-call]
-        clip_gradients(self.trained, self.recipe)
-        self.optimiser.step()
-        self.totals.add(loss.detach(), hits, len(batch))
-
-
-class CudaCapture:
-    """Records as a CUDA graph; warming up and recording share a stream of their own."""
-
-    def __init__(self) -> None:
-        self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-
-    def warm_up(self, work: Callable[[], None]) -> None:
-        """Do the work WARM_UPS times beside the current stream, and wait for it there."""
-        self._stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self._stream):
-            for _ in range(WARM_UPS):
-                work()
-        torch.cuda.current_stream().wait_stream(self._stream)
-
-    def record(self, work: Callable[[], None]) -> Callable[[], None]:
-        """Record the work without doing it; give what does it."""
-        # Cycles left by an earlier run must not be freed in the middle of a recording.
-        gc.collect()
-        before = torch.cuda.current_stream()
-        graph = torch.cuda.CUDAGraph()
-        try:
-            with torch.cuda.graph(graph, stream=self._stream):
-                work()
-        finally:
-            # A recording that breaks off leaves its stream current.
-            torch.cuda.set_stream(before)
-        return graph.replay
-
-
-class Snapshot:
-    """What steps change, as it is now: restored after steps that were only made to warm up.
-
-    But for the random streams, which the trainer seeds after that.
+    Forward, backward, clipping, Adam and the totals: the host waits for nothing. `report` says how
+    the steps were made.
     """
 
-    def __init__(self, step: TrainStep) -> None:
-        self._optimiser = step.optimiser
-        kept = [*step.trained, *step.forward.network.buffers(), *self._moments()]
-        self._kept = [(value, value.detach().clone()) for value in kept]
-
-    def _moments(self) -> list[Tensor]:
-        states = self._optimiser.state.values()
-        return [value for state in states for value in state.values() if torch.is_tensor(value)]
-
-    def restore(self) -> None:
-        """Write the old values where they were; moments that Adam began since then become zero.
-
-        In place: a recording holds the addresses. Zero is what AdamW begins with.
-        """
-        known = {id(value) for value, _ in self._kept}
-        with torch.no_grad():
-            for value, before in self._kept:
-                value.copy_(before)
-            for value in self._moments():
-                if id(value) not in known:
-                    value.zero_()
-        self._optimiser.zero_grad(set_to_none=True)
-
-
-class Steps:
-    """Makes each step the fastest way that works here; `report` says which it was."""
-
-    def __init__(self, step: TrainStep, batch_size: int, speed: SpeedSettings) -> None:
-        self._step, self._size, self._speed = step, batch_size, speed
-        self.totals, prefix = step.totals, step.forward.prefix
-        # Faces that stay in main memory are gathered by the host, which no graph can hold.
-        source = step.forward.faces.pixels if prefix is None else prefix.views[0]
-        here = speed.capture or (CudaCapture() if source.device.type == "cuda" else None)
-        self._capture = here if speed.graph else None
+    def __init__(
+        self, forward: ForwardPass, optimiser: torch.optim.Optimizer, experiment: Experiment,
+        train: Tensor, speed: SpeedSettings,
+    ) -> None:  # fmt: skip
+        """Prepare; train: the rows of all training faces, (n,), by which TaskLoss weighs tasks."""
+        self._forward, self._optimiser, self._speed = forward, optimiser, speed
+        self._recipe, tasks = experiment.recipe, experiment.head.tasks
+        self._trained = [item for group in optimiser.param_groups for item in group["params"]]
+        self._loss = TaskLoss(tasks, forward.faces.labels, self._recipe.loss_weights, train)
+        self.totals = Totals(tasks, forward.device.torch_device)
         self.report: dict[str, Any] = {"graph": False, "compiled": False}
         self._apply: Apply | None = None
-        self._fixed = Batch(torch.empty(0))
-        """The batch that a recorded step reads."""
-        self._replay: Callable[[], None] | None = None
+        self._recorded: tuple[Batch, Callable[[], None]] | None = None
+        """The batch that a recorded step reads, and what replays it."""
         self._is_prepared = False
 
     def __call__(self, batch: Batch) -> None:
         """Train on one batch; one of another size than the others is not compiled or recorded."""
-        whole = len(batch) == self._size
-        if whole and self._replay is not None:
-            self._fixed.rows.copy_(batch.rows)
+        is_whole = len(batch) == self._recipe.batch_size
+        if is_whole and self._recorded is not None:
+            fixed, replay = self._recorded
+            fixed.rows.copy_(batch.rows)
             for name, values in batch.draws.items():
-                self._fixed.draws[name].copy_(values)
-            self._replay()
+                fixed.draws[name].copy_(values)
+            replay()
         else:
-            self._step(batch, self._apply if whole else None)
+            self._step(batch, self._apply if is_whole else None)
         self.totals.n_images += len(batch)
+
+    def _step(self, batch: Batch, apply: Apply | None) -> None:
+        """Make a step; `apply` stands in for the network where it is compiled."""
+        self._optimiser.zero_grad(set_to_none=True)
+        inputs = self._forward.inputs(batch, self._recipe.augmentation)
+        with self._forward.device.autocast():
+            logits = (apply or self._forward.apply)(inputs)
+        loss, hits = self._loss(logits, batch.rows)
+        loss.backward()  # type: ignore[no-untyped-call]
+        clip_gradients(self._trained, self._recipe)
+        self._optimiser.step()
+        self.totals.add(loss.detach(), hits, len(batch))
 
     def prepare(self, batch: Batch) -> None:
         """Compile and record on a first batch, once; nothing is learnt from it."""
-        if self._is_prepared or len(batch) != self._size:
+        if self._is_prepared or len(batch) != self._recipe.batch_size:
             return
-        self._is_prepared = True
-        if not (self._speed.compile or self._capture):
-            return
-        before, started = Snapshot(self._step), time.perf_counter()
+        self._is_prepared, prefix = True, self._forward.prefix
+        # Faces that stay in main memory are gathered by the host, which no graph can hold.
+        source = self._forward.faces.pixels if prefix is None else prefix.views[0]
+        capture = self._speed.capture or (cuda_graph if source.device.type == "cuda" else None)
         if self._speed.compile:
-            try:
-                self._apply = self._compiled(batch)
-                self.report |= {"compiled": True, "compile_seconds": _since(started)}
-            except (RuntimeError, OSError, ImportError) as error:
-                what = f"torch.compile does not work here ({first_line(error)})"
-                self._speed.say(f"{what}: going on without it")
-            before.restore()
-        if self._capture is not None:
-            started = time.perf_counter()
-            try:
-                self._record(batch, before, self._capture)
-                self.report |= {"graph": True, "graph_seconds": _since(started)}
-            except RuntimeError as error:
-                what = f"The step cannot be recorded as a CUDA graph ({first_line(error)})"
-                self._speed.say(f"{what}: going on operation by operation")
-                before.restore()
+            what, instead = "torch.compile does not work here", "without it"
+            self._attempt("compile", lambda undo: self._compile(batch, undo), what, instead)
+        if capture is not None and self._speed.graph:
+            what, instead = "The step cannot be recorded as a CUDA graph", "operation by operation"
+            self._attempt("graph", lambda undo: self._record(batch, capture, undo), what, instead)
         self.totals.reset()
 
-    def _compiled(self, batch: Batch) -> Apply:
+    def _attempt(
+        self, name: str, work: Callable[[Callable[[], None]], None], failure: str, instead: str
+    ) -> None:
+        """Do work that makes steps and is given what undoes them; else undo them, and say why."""
+        undo, started = self._undoing(), time.perf_counter()
+        try:
+            work(undo)
+        except (RuntimeError, OSError, ImportError) as error:
+            undo()
+            self._speed.say(f"{failure} ({first_line(error)}): going on {instead}")
+        else:
+            self.report[f"{name}_seconds"] = round(time.perf_counter() - started, 3)
+
+    def _undoing(self) -> Callable[[], None]:
+        """Give what restores all that steps change, but for random streams, which are seeded later.
+
+        In place: a recording holds the addresses. Moments that Adam begins meanwhile become zero,
+        which AdamW begins with.
+        """
+
+        def changing() -> list[Tensor]:
+            states = (value for it in self._optimiser.state.values() for value in it.values())
+            moments = filter(torch.is_tensor, states)
+            return [*self._trained, *self._forward.network.buffers(), *moments]
+
+        before = {value: value.detach().clone() for value in changing()}
+
+        def undo() -> None:
+            with torch.no_grad():
+                for value in changing():
+                    value.copy_(before[value]) if value in before else value.zero_()
+            self._optimiser.zero_grad(set_to_none=True)
+
+        return undo
+
+    def _compile(self, batch: Batch, undo: Callable[[], None]) -> None:
         """Compile the network, and check it in a step.
 
         By default the compiler rounds a head's gradients to bf16, since its forward pass is called
         under autocast; in the head itself that is off (torch's issue 179804, pull request 177287).
         """
-        forward = self._step.forward
         # Not the module itself: its call would be compiled with the hooks' machinery around it.
-        network = forward.network
-        function = network.forward if forward.prefix is None else network.suffix
+        network = self._forward.network
+        function = network.forward if self._forward.prefix is None else network.suffix
         compiled: Apply = torch.compile(function, dynamic=False)
         with (
             torch._dynamo.config.patch(recompile_limit=PROGRAMS),
             torch._functorch.config.patch(backward_pass_autocast="off"),
         ):
             self._step(batch, compiled)
-        forward.device.synchronise()
-        if not all(bool(value.isfinite().all()) for value in self._step.trained):
+        self._forward.device.synchronise()
+        if not all(bool(value.isfinite().all()) for value in self._trained):
             raise RuntimeError("a first step leaves weights that are not finite")
-        return compiled
+        self._apply, self.report["compiled"] = compiled, True
+        undo()
 
-    def _record(self, batch: Batch, before: Snapshot, capture: CudaCapture) -> None:
+    def _record(self, batch: Batch, capture: Capture, undo: Callable[[], None]) -> None:
         fixed = Batch(batch.rows.clone(), {name: it.clone() for name, it in batch.draws.items()})
-
-        def work() -> None:
-            self._step(fixed, self._apply)
-
-        capture.warm_up(work)
-        before.restore()
-        self._replay = capture.record(work)
-        self._fixed = fixed
-
-
-def _since(started: float) -> float:
-    return round(time.perf_counter() - started, 3)
+        replay = capture(lambda: self._step(fixed, self._apply), undo)
+        self._recorded, self.report["graph"] = (fixed, replay), True
 
 
 ROUNDS: Final = 5
@@ -364,37 +331,44 @@ def resolve_precision(
         backbone.architecture, network.cut, cached, backbone.input_px, faces.pixels.shape[1],
         recipe.batch_size, recipe.max_epochs, network.flattened, torch.get_num_threads(),
     )  # fmt: skip
-    fp32 = replace(device, precision="fp32", channels_last=True, probes=False)
-    first = replace(fp32, channels_last=False)
-    candidates = {"fp32 channels_first": first, "fp32 channels_last": fp32}
+    last = replace(device, precision="fp32", channels_last=True, probes=False)
+    candidates = {
+        "fp32 channels_first": replace(last, channels_last=False), "fp32 channels_last": last,
+    }  # fmt: skip
     if cpu_has_bf16():
-        candidates["bf16 channels_last"] = replace(fp32, precision="bf16")
+        candidates["bf16 channels_last"] = replace(last, precision="bf16")
     if key not in _known:
-        copied = copy.deepcopy(network)
-        rows = torch.arange(min(recipe.batch_size, len(faces.pixels)), device=faces.device)
-        loss_of = TaskLoss(experiment.head.tasks, faces.labels, recipe.loss_weights)
-        seconds: dict[str, list[float]] = {name: [] for name in candidates}
-        frozen: dict[str, tuple[float, Tensor]] = {}
-        started = time.perf_counter()
-        # In turns, so that a busy moment hits all alike; the first round warms up.
-        for n_rounds in range(1, 1 + ROUNDS):
-            for name, candidate in candidates.items():
-                candidate.place(copied)
-                copied.train().zero_grad(set_to_none=True)
-                forward = ForwardPass(copied, faces, candidate)
-                if cached and n_rounds <= LEAST_ROUNDS:
-                    frozen[name] = _frozen_part(forward, rows)
-                step_started = time.perf_counter()
-                with candidate.autocast():
-                    features = frozen[name][1] if cached else forward.unchanged(rows)
-                    logits = copied.suffix(features) if cached else copied(features)
-                loss_of(logits, rows)[0].backward()  # type: ignore[no-untyped-call]
-                once = frozen[name][0] / recipe.max_epochs if cached else 0.0
-                seconds[name].append(time.perf_counter() - step_started + once)
-            if n_rounds >= LEAST_ROUNDS and time.perf_counter() - started > ENOUGH_SECONDS:
-                break
-        _known[key] = {name: min(values) for name, values in seconds.items()}
+        _known[key] = _step_seconds(candidates, copy.deepcopy(network), faces, experiment, cached)
     return candidates[fastest(_known[key])], _known[key]
+
+
+def _step_seconds(
+    candidates: Mapping[str, Device], network: Network, faces: FaceBatches, experiment: Experiment,
+    cached: bool,
+) -> StepSeconds:  # fmt: skip
+    recipe, least = experiment.recipe, dict.fromkeys(candidates, math.inf)
+    rows = torch.arange(min(recipe.batch_size, len(faces.pixels)), device=faces.device)
+    loss_of = TaskLoss(experiment.head.tasks, faces.labels, recipe.loss_weights, rows)
+    frozen: dict[str, tuple[float, Tensor]] = {}
+    started = time.perf_counter()
+    # In turns, so that a busy moment hits all alike; the first round warms up.
+    for n_rounds in range(1, 1 + ROUNDS):
+        for name, candidate in candidates.items():
+            candidate.place(network)
+            network.train().zero_grad(set_to_none=True)
+            forward = ForwardPass(network, faces, candidate)
+            if cached and n_rounds <= LEAST_ROUNDS:
+                frozen[name] = _frozen_part(forward, rows)
+            step_started = time.perf_counter()
+            with candidate.autocast():
+                features = frozen[name][1] if cached else forward.inputs(Batch(rows))
+                logits = network.suffix(features) if cached else network(features)
+            loss_of(logits, rows)[0].backward()  # type: ignore[no-untyped-call]
+            once = frozen[name][0] / recipe.max_epochs if cached else 0.0
+            least[name] = min(least[name], time.perf_counter() - step_started + once)
+        if n_rounds >= LEAST_ROUNDS and time.perf_counter() - started > ENOUGH_SECONDS:
+            break
+    return least
 
 
 def fastest(step_seconds: StepSeconds) -> str:
@@ -407,7 +381,7 @@ def _frozen_part(forward: ForwardPass, rows: Tensor) -> tuple[float, Tensor]:
     """Give the seconds that a batch's cached features take, and those of a few faces for all."""
     few, started = rows[:FEW_FACES], time.perf_counter()
     with forward.device.autocast():
-        some = forward.network.prefix(forward.unchanged(few))
+        some = forward.network.prefix(forward.inputs(Batch(few)))
     seconds = (time.perf_counter() - started) * len(rows) / len(few)
     features = some[rows % len(few)]
     if features.ndim == 4:

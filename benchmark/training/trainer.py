@@ -1,20 +1,19 @@
 """The epoch loop, and AdamW as a recipe specifies it: the rate of each parameter, its stored state.
 
-The loop yields what happened; its reader logs, prunes, displays or stops. No callbacks, tracking or
-printing. Nothing has a default: recipe and protocol specify all. AdamW without weight decay is
-Adam; with it, decay is decoupled from the gradient.
+The loop yields what happened; its reader logs, prunes, displays or stops. Nothing has a default:
+recipe and protocol specify all. AdamW without weight decay is Adam.
 """
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 
-from benchmark.data.batches import FaceBatches, generator_for, random_order, random_passes
+from benchmark.data.batches import FaceBatches, generator_for, random_passes
 from benchmark.errors import RunError
 from benchmark.experiment.definition import Experiment, Recipe
 from benchmark.models.network import Network, StandardisedHead
@@ -22,7 +21,7 @@ from benchmark.tasks import TaskName, combined
 from benchmark.training.device import Device
 from benchmark.training.predict import ForwardPass, accuracies, epoch_batches, evaluation_batch
 from benchmark.training.prefix_cache import CachedFaces
-from benchmark.training.steps import SpeedSettings, Steps, Totals, TrainStep, label_counts
+from benchmark.training.steps import SpeedSettings, Steps, label_counts
 
 RATIO = "rate_ratio"
 """Key in a parameter group: its learning rate as a fraction of the recipe's."""
@@ -39,7 +38,7 @@ KEPT: Final = ("epochs_done", "best_epoch", "best_score", "best_weights", "has_l
 
 @dataclass(frozen=True)
 class Progress:
-    """Progress of the current epoch; yielded at most once a second, for the display alone."""
+    """Of the current epoch; yielded at most once a second, for the display alone."""
 
     epoch: int
     images_done: int
@@ -69,8 +68,8 @@ class EpochResult:
     def metrics(self) -> dict[str, float]:
         """Give the epoch under the names that MLflow and history.csv use."""
         values = {"train/loss": self.train_loss, "train/learning_rate": self.learning_rate}
-        rates = {"train": self.train_accuracy, "val": self.val_accuracy}
-        for part, by_task in (rates | {"fitted": self.fitted_accuracy}).items():
+        for part in ("train", "val", "fitted"):
+            by_task: dict[TaskName, float] = getattr(self, f"{part}_accuracy")
             values |= {f"{part}/{task}/accuracy": rate for task, rate in by_task.items()}
         names = ("epoch_seconds", "images_per_second")
         return values | {"val/combined": self.val_combined} | {n: getattr(self, n) for n in names}
@@ -93,9 +92,12 @@ class TrainingState:
 
     def checkpoint(self) -> dict[str, Any]:
         """Give the state as tensors and plain numbers, so that it loads without running code."""
+        saved = self.optimiser.state_dict()
+        groups = [group | {"lr": float(group["lr"])} for group in saved["param_groups"]]
         return {
             "network": self.network.state_dict(),
-            "optimiser": plain_groups(self.optimiser.state_dict()),
+            # Rates as plain numbers, whatever device they are on.
+            "optimiser": saved | {"param_groups": groups},
             **{name: getattr(self, name) for name in KEPT},
         }
 
@@ -103,7 +105,11 @@ class TrainingState:
         """Take the state of a checkpoint; raises RunError when it belongs to another network."""
         try:
             self.network.load_state_dict(checkpoint["network"])
-            restored(self.optimiser, checkpoint["optimiser"])
+            saved = checkpoint["optimiser"]
+            # How it steps on its device stays its own.
+            both = zip(self.optimiser.param_groups, saved["param_groups"], strict=True)
+            groups = [own | {"params": theirs["params"]} for own, theirs in both]
+            self.optimiser.load_state_dict(saved | {"param_groups": groups})
         except (KeyError, ValueError, RuntimeError) as error:
             raise RunError(f"the checkpoint does not fit the network: {error}") from error
         for name in KEPT:
@@ -134,7 +140,6 @@ class TrainingFaces:
 
 
 def start(network: Network, recipe: Recipe, device: Device) -> TrainingState:
-    """Place the network on the device and make its optimiser."""
     device.place(network)
     return TrainingState(network, new_optimiser(network, recipe, device))
 
@@ -149,10 +154,8 @@ def fit(
     """
     recipe, protocol, network = experiment.recipe, experiment.protocol, state.network
     forward = ForwardPass(network, data.faces, device, data.prefix)
-    totals = Totals(experiment.head.tasks, device.torch_device)
-    step = TrainStep(forward, state.optimiser, recipe, totals, data.train)
-    steps = Steps(step, recipe.batch_size, speed or SpeedSettings())
-    state.speed_report = steps.report
+    steps = Steps(forward, state.optimiser, experiment, data.train, speed or SpeedSettings())
+    totals, state.speed_report = steps.totals, steps.report
     if isinstance(network.head, StandardisedHead) and state.epochs_done == 0:
         batches = torch.split(data.train, evaluation_batch(data.faces.device))
         network.head.measure(forward.features(rows) for rows in batches)
@@ -161,16 +164,13 @@ def fit(
         rate = recipe.rate_at(epoch)
         set_rate(state.optimiser, rate)
         order_epoch = 0 if protocol.shuffling == "fixed_batches" else epoch
-        n_train = len(data.train)
-        if recipe.steps_per_epoch is None:
-            places = random_order(n_train, seed=seed, epoch=order_epoch)
-        else:
-            n_images = recipe.steps_per_epoch * recipe.batch_size
-            places = random_passes(n_train, n_images, seed=seed, epoch=order_epoch)
-        order = data.train.cpu()[places]
+        n_train, n_steps = len(data.train), recipe.steps_per_epoch
+        n_images = n_train if n_steps is None else n_steps * recipe.batch_size
+        places = random_passes(n_train, n_images, seed=seed, epoch=order_epoch)
         totals.reset()
         started = time.perf_counter()
-        rows, changes = order.to(device.torch_device), generator_for(seed, epoch, purpose=1)
+        rows = data.train.cpu()[places].to(device.torch_device)
+        changes = generator_for(seed, epoch, purpose=1)
         in_epoch = list(epoch_batches(rows, recipe.augmentation, recipe.batch_size, changes))
         network.train()
         steps.prepare(in_epoch[0])
@@ -186,10 +186,10 @@ def fit(
                 last_report = time.perf_counter()
                 loss = totals.mean_loss()
                 _check_loss(loss, epoch, rate, totals.n_images)
-                yield Progress(epoch, totals.n_images, len(order), loss)
+                yield Progress(epoch, totals.n_images, n_images, loss)
         device.synchronise()
         train_seconds = time.perf_counter() - train_started
-        _check_loss(totals.mean_loss(), epoch, rate, len(order))
+        _check_loss(totals.mean_loss(), epoch, rate, n_images)
         check_weights(network, epoch, rate)
         val_accuracy = accuracies(network, data.faces, data.val, data.exact)
         score = combined(val_accuracy)
@@ -207,7 +207,7 @@ def fit(
             epoch=epoch, learning_rate=rate, train_loss=totals.mean_loss(),
             train_accuracy=totals.accuracies(in_batches), val_accuracy=val_accuracy,
             val_combined=score, is_best=is_best, epoch_seconds=time.perf_counter() - started,
-            images_per_second=len(order) / train_seconds, fitted_accuracy=fitted,
+            images_per_second=n_images / train_seconds, fitted_accuracy=fitted,
         )  # fmt: skip
     network.load_state_dict(state.best_weights)
 
@@ -280,19 +280,3 @@ def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
     for group in optimiser.param_groups:
         own = rate * group.get(RATIO, 1.0)
         group["lr"] = group["lr"].fill_(own) if isinstance(group["lr"], Tensor) else own
-
-
-def plain_groups(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Give an optimiser's state with its rates as plain numbers, whatever device it is of."""
-    groups = [group | {"lr": float(group["lr"])} for group in state["param_groups"]]
-    return {**state, "param_groups": groups}
-
-
-def restored(optimiser: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
-    """Load what `plain_groups` gave into an optimiser, perhaps on another kind of device.
-
-    How it steps there stays its own. Raises ValueError where it has other parameters.
-    """
-    both = zip(optimiser.param_groups, state["param_groups"], strict=True)
-    groups = [own | {"params": saved["params"]} for own, saved in both]
-    optimiser.load_state_dict({**state, "param_groups": groups})

@@ -23,7 +23,7 @@ from benchmark.training import steps, trainer
 from benchmark.training.device import Device, Precision, choose_device, device_trouble
 from benchmark.training.predict import epoch_batches
 from benchmark.training.prefix_cache import CacheSettings, PrefixRequest, open_prefix
-from benchmark.training.steps import CudaCapture, SpeedSettings, TaskLoss, resolve_precision
+from benchmark.training.steps import SpeedSettings, TaskLoss, resolve_precision
 from benchmark.training.trainer import EpochResult, TrainingFaces, TrainingState, fit, start
 from tests.training import small
 from tests.training.small import CPU, a_network, an_experiment, epochs, same_weights, some_data
@@ -140,17 +140,16 @@ def test_stages_learn_slower_the_shallower_they_are() -> None:
 CHANGES = Augmentation(flip=True, brightness=0.1, contrast=0.1, rotation_degrees=5)
 
 
-class Recorder(CudaCapture):
+class Recorder:
     """Plays a CUDA graph: what is recorded is done when it is replayed, and not before."""
 
     def __init__(self, *, broken: bool = False) -> None:
         self.n_replays, self.broken = 0, broken
 
-    def warm_up(self, work: Callable[[], None]) -> None:
+    def __call__(self, work: Callable[[], None], undo: Callable[[], None]) -> Callable[[], None]:
         for _ in range(3):
             work()
-
-    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        undo()
         if self.broken:
             work()
             raise RuntimeError("CUDA error: not permitted when stream is capturing\nlong")
@@ -267,7 +266,7 @@ def test_a_missing_label_counts_for_nothing_and_each_labelled_face_alike() -> No
     labels = {"gender": torch.tensor([0, -1, 1, -1]), "race": torch.tensor([0, 1, 2, 3])}
     tasks: tuple[TaskName, ...] = ("gender", "race")
     logits = {task: torch.zeros(4, n_classes(task), requires_grad=True) for task in tasks}
-    of_all = TaskLoss(tasks, labels, LossWeights())  # type: ignore[arg-type]
+    of_all = TaskLoss(tasks, labels, LossWeights(), torch.arange(4))  # type: ignore[arg-type]
     loss, hits = of_all(logits, torch.arange(4))
     assert loss.item() == pytest.approx(0.2 * math.log(2) + 0.4 * math.log(5), rel=1e-6)
     assert hits.tolist() == [1, 1]
@@ -314,7 +313,7 @@ def test_all_tasks_at_once_give_loss_and_hits_of_one_after_another(
               * (getattr(weights, task) if len(tasks) > 1 else 1) for task in tasks]  # fmt: skip
     expected = torch.stack(losses).sum()
     wanted = torch.autograd.grad(expected, list(logits.values()))
-    loss, hits = TaskLoss(tasks, labels, weights)(logits, rows)
+    loss, hits = TaskLoss(tasks, labels, weights, torch.arange(50))(logits, rows)
     torch.testing.assert_close(loss, expected)
     gradients = torch.autograd.grad(loss, list(logits.values()))
     for one, other in zip(gradients, wanted, strict=True):
