@@ -8,7 +8,7 @@ import functools
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Any, Final, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,36 +17,20 @@ from benchmark.errors import TIMM_REFUSALS, ExperimentError, WeightsError
 from benchmark.experiment.architectures import architecture_named
 
 
-class FeatureExtractor(nn.Module):
-    """Maps scaled pictures (n, 3, h, w) to a feature map (n, n_features, h', w')."""
-
-    if TYPE_CHECKING:
-
-        @property
-        def stages(self) -> Mapping[str, nn.Module] | nn.ModuleDict:
-            """By name, shallow to deep. They share nothing, and together hold every parameter."""
-
-    draws_first_values = False
-    """Whether its constructor draws the values to start from; else initialise_backbone does."""
-
-    def __init__(self, architecture: str, n_features: int) -> None:
-        super().__init__()
-        self.architecture = architecture
-        self.options: dict[str, str] = {}
-        """What it was built with; set by build_backbone."""
-        self.n_features = n_features
-
-
-class StageChain(FeatureExtractor):
+class StageChain(nn.Module):
     """Stages one after another: the output of one is the input of the next, and all there is.
 
     Any prefix can be cut. Down-sampling closes a stage: what is handed on is as small as it gets.
     """
 
     stages: nn.ModuleDict
+    """By name, shallow to deep. They share nothing, and together hold every parameter."""
 
     def __init__(self, architecture: str, stages: Mapping[str, nn.Module], n_features: int) -> None:
-        super().__init__(architecture, n_features)
+        super().__init__()
+        self.architecture, self.n_features = architecture, n_features
+        self.options: dict[str, str] = {}
+        """What it was built with; set by build_backbone."""
         self.stages = nn.ModuleDict(dict(stages))
 
     def forward(self, x: Tensor, first: int = 0, end: int | None = None) -> Tensor:
@@ -60,41 +44,38 @@ class StageChain(FeatureExtractor):
 
 
 def sequence(**modules: nn.Module) -> nn.Sequential:
-    """Chain modules in the order given, under the names given."""
     return nn.Sequential(OrderedDict(modules))
 
 
-class TimmModel(FeatureExtractor):
-    """A model without its classifier, pooled by timm as its weights were trained to be."""
+class TimmModel(nn.Module):
+    """A model without its classifier, pooled by timm as its weights were trained to be.
 
-    draws_first_values = True
+    It starts from the values that its constructor draws; a StageChain from initialise_chain's.
+    """
 
     def __init__(self, architecture: str) -> None:
         from benchmark.experiment import timm_models
 
         model = timm_models.create(architecture)
-        super().__init__(architecture, timm_models.n_features(model))
+        super().__init__()
+        self.architecture, self.n_features = architecture, timm_models.n_features(model)
+        self.options: dict[str, str] = {}
         self.model = model
         self._parameters_of = timm_models.stages_of(architecture)
         self._modules_of = _modules_by_stage(model, self._parameters_of)
 
     @property
     def stages(self) -> Mapping[str, nn.Module]:
-        """Stages as modules that hold parts of the model, and parameters that lie loose in it.
+        """By name, shallow to deep: modules of the model, and parameters that lie loose in it.
 
         Made anew each time: moving a model may put other parameters in the place of these.
         """
         found: dict[str, nn.Module] = {}
         for name, paths in self._parameters_of.items():
-            stage = nn.Module()
-            for path in self._modules_of[name]:
-                stage.add_module(path.replace(".", "_") or "model", self.model.get_submodule(path))
+            stage = nn.ModuleList(map(self.model.get_submodule, self._modules_of[name]))
             held = {id(parameter) for parameter in stage.parameters()}
-            for path in paths:
-                parameter = self.model.get_parameter(path)
-                if id(parameter) not in held:
-                    stage.register_parameter(path.replace(".", "_"), parameter)
-            found[name] = stage
+            loose = (it for it in map(self.model.get_parameter, paths) if id(it) not in held)
+            found[name] = stage.append(nn.ParameterList(loose))
         return found
 
     def forward(self, x: Tensor) -> Tensor:
@@ -102,6 +83,10 @@ class TimmModel(FeatureExtractor):
         parts = cast(Any, self.model)
         features: Tensor = parts.forward_head(parts.forward_features(x), pre_logits=True)
         return features[:, :, None, None]
+
+
+FeatureExtractor = StageChain | TimmModel
+"""Maps scaled pictures (n, 3, h, w) to a feature map (n, n_features, h', w')."""
 
 
 def _modules_by_stage(
@@ -148,39 +133,31 @@ def small_cnn() -> StageChain:
     return StageChain("cnn", stages, CNN_CHANNELS[-1])
 
 
-class Fire(nn.Module):
-    """Squeeze to few channels by 1x1, expand by 1x1 and 3x3 side by side (arXiv 1602.07360, §3)."""
+def torchvisions(architecture: str) -> Any:
+    """Build a model of torchvision's, with its classifier."""
+    import torchvision.models  # takes a second, and most backbones do without
 
-    def __init__(self, n_inputs: int, n_squeezed: int, n_expanded: int) -> None:
-        super().__init__()
-        self.squeeze = nn.Conv2d(n_inputs, n_squeezed, 1)
-        self.expand1x1 = nn.Conv2d(n_squeezed, n_expanded, 1)
-        self.expand3x3 = nn.Conv2d(n_squeezed, n_expanded, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (n, n_inputs, h, w) to (n, 2 * n_expanded, h, w); the 1x1 half comes first."""
-        squeezed = self.squeeze(x).relu_()
-        return torch.cat([self.expand1x1(squeezed), self.expand3x3(squeezed)], 1).relu_()
+    return getattr(torchvision.models, architecture)(weights=None)
 
 
 def squeezenet1_1(pooling: str) -> StageChain:
-    """Build SqueezeNet 1.1 (arXiv 1602.07360) up to its last fire module: 722,496 parameters.
+    """Rearrange torchvision's SqueezeNet 1.1 (arXiv 1602.07360) up to its last fire module.
 
-    `pooling` rounds the size of each 3x3/2 maximum: `floor` as Keras, `ceil` as Caffe and
-    torchvision do. 100 px end as 5x5x512 or 6x6x512. Layout: rcmalli/keras-squeezenet
-    squeezenet.py, equal to torchvision's `squeezenet1_1().features` (tested against both).
+    722,496 parameters. `pooling` rounds the size of each 3x3/2 maximum: `floor` as Keras, `ceil` as
+    Caffe and torchvision do. 100 px end as 5x5x512 or 6x6x512. Equal to rcmalli/keras-squeezenet's
+    squeezenet.py (tested against both).
     """
-    pool = functools.partial(nn.MaxPool2d, 3, stride=2, ceil_mode=pooling == "ceil")
-    conv1 = nn.Conv2d(3, 64, 3, stride=2)
+    conv, relu, *parts = torchvisions("squeezenet1_1").features
+    for place in (0, 3, 6):
+        parts[place].ceil_mode = pooling == "ceil"
+    pool, fire2, fire3, pool3, fire4, fire5, pool5, fire6, fire7, fire8, fire9 = parts
     stages = {
-        "conv1": sequence(conv=conv1, pool=pool(), relu=nn.ReLU(inplace=True)),
-        "fire2_3": sequence(fire2=Fire(64, 16, 64), fire3=Fire(128, 16, 64), pool=pool()),
-        "fire4_5": sequence(fire4=Fire(128, 32, 128), fire5=Fire(256, 32, 128), pool=pool()),
-        "fire6_9": sequence(
-            fire6=Fire(256, 48, 192), fire7=Fire(384, 48, 192),
-            fire8=Fire(384, 64, 256), fire9=Fire(512, 64, 256),
-        ),
-    }  # fmt: skip
+        # ReLU after the maximum gives the same numbers as before it, on a quarter of the cells.
+        "conv1": sequence(conv=conv, pool=pool, relu=relu),
+        "fire2_3": sequence(fire2=fire2, fire3=fire3, pool=pool3),
+        "fire4_5": sequence(fire4=fire4, fire5=fire5, pool=pool5),
+        "fire6_9": sequence(fire6=fire6, fire7=fire7, fire8=fire8, fire9=fire9),
+    }
     return StageChain("squeezenet1_1", stages, 512)
 
 
@@ -205,13 +182,6 @@ def vgg(architecture: str) -> StageChain:
             n_inputs = width
         stages[f"block{len(stages) + 1}"] = sequence(**layers, pool=nn.MaxPool2d(2))
     return StageChain(architecture, stages, VGG_WIDTHS[-1])
-
-
-def torchvisions(architecture: str) -> Any:
-    """Build a model of torchvision's, with its classifier."""
-    import torchvision.models  # takes a second, and most backbones do without
-
-    return getattr(torchvision.models, architecture)(weights=None)
 
 
 def resnet50() -> StageChain:
@@ -263,7 +233,7 @@ def mobilenet_v2() -> StageChain:
     return StageChain("mobilenet_v2", stages, layers.last_channel)
 
 
-BUILDERS: Final[dict[str, Callable[..., FeatureExtractor]]] = {
+BUILDERS: Final[dict[str, Callable[..., StageChain]]] = {
     "cnn": small_cnn,
     "vgg16": functools.partial(vgg, "vgg16"),
     "vgg19": functools.partial(vgg, "vgg19"),
@@ -298,7 +268,7 @@ def build_backbone(architecture: str, **options: str) -> FeatureExtractor:
             f"options of the {architecture} backbone are {options}", allowed=allowed or "none"
         )
     builder = BUILDERS.get(architecture)
-    backbone = builder(**options) if builder else TimmModel(architecture)
+    backbone: FeatureExtractor = builder(**options) if builder else TimmModel(architecture)
     backbone.options = dict(options)
     return backbone
 

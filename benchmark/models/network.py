@@ -37,17 +37,16 @@ def seeded(seed: int, part: str) -> Iterator[None]:
         yield
 
 
-def initialise_backbone(backbone: nn.Module, seed: int) -> None:
+def initialise_chain(backbone: backbones.StageChain, seed: int) -> None:
     """He et al. 2015 (arXiv 1502.01852, eq. 10): normal, variance 2 / fan-in; biases 0.
 
-    For our own chains: convolutions, and batch norm, which starts as the identity by itself.
+    Batch norm starts as the identity by itself.
     """
     with seeded(seed, "trunk"):
-        for module in backbone.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        for module in (it for it in backbone.modules() if isinstance(it, nn.Conv2d)):
+            nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
 
 
 def initialise_head(head: nn.Module, initialisation: str, seed: int) -> None:
@@ -66,7 +65,10 @@ def initialise_head(head: nn.Module, initialisation: str, seed: int) -> None:
 
 
 class TaskBranch(nn.Module):
-    """Linear, ReLU, Linear: the study's Dense(128) and its softmax layer without the softmax."""
+    """Linear, ReLU, Linear: the study's Dense(128) and its softmax layer without the softmax.
+
+    (n, n_inputs) to the embedding (n, hidden_units), at least 0, to logits (n, n_outputs).
+    """
 
     def __init__(self, n_inputs: int, hidden_units: int, n_outputs: int) -> None:
         super().__init__()
@@ -74,11 +76,9 @@ class TaskBranch(nn.Module):
         self.output = nn.Linear(hidden_units, n_outputs)
 
     def embed(self, features: Tensor) -> Tensor:
-        """Map features (n, n_inputs) to the hidden layer (n, hidden_units), at least 0."""
         return cast(Tensor, self.hidden(features).relu())
 
     def forward(self, features: Tensor) -> Tensor:
-        """Map features (n, n_inputs) to logits (n, n_outputs)."""
         return cast(Tensor, self.output(self.embed(features)))
 
 
@@ -104,8 +104,7 @@ class StandardisedHead(nn.Module):
         """
         n, total = 0, torch.zeros_like(self.mean, dtype=torch.float64)
         squares = torch.zeros_like(total)
-        for batch in batches:
-            values = batch.double()
+        for values in map(Tensor.double, batches):
             n, total = n + len(values), total + values.sum(0)
             squares = squares + values.square().sum(0)
         mean = total / n
@@ -114,7 +113,6 @@ class StandardisedHead(nn.Module):
         self.sd.copy_(torch.where(sd > 1e-5 * mean.abs(), sd, torch.ones_like(sd)))
 
     def forward(self, features: Tensor) -> dict[TaskName, Tensor]:
-        """Map features (n, n_features) to logits (n, classes) per task."""
         return cast(dict[TaskName, Tensor], self.head((features - self.mean) / self.sd))
 
 
@@ -131,7 +129,6 @@ class GenderWeighting(nn.Module):
         self.scores = TaskBranch(hidden_units, hidden_units, 1 if self.is_gate else hidden_units)
 
     def forward(self, embedding: Tensor) -> Tensor:
-        """Map (n, hidden_units) to (n, hidden_units)."""
         scores = self.scores(embedding)
         weights = torch.sigmoid(scores) if self.is_gate else torch.softmax(scores, dim=1)
         return weights * embedding
@@ -152,32 +149,32 @@ class TaskHead(nn.Module):
         super().__init__()
         self.tasks, self.conditioning = definition.tasks, definition.conditioning
         width = definition.hidden_units
-        conditioned: tuple[TaskName, ...] = ("age_group", "race")
+        self.others: tuple[TaskName, ...] = ("age_group", "race")
+        """Those that see the gender branch."""
         if self.conditioning == "none":
-            conditioned = ()
+            self.others = ()
         # Optimisers number parameters in this order.
-        for task in ("gender", *conditioned) if conditioned else self.tasks:
-            n_inputs = n_features + width * (task in conditioned)
+        for task in ("gender", *self.others) if self.others else self.tasks:
+            n_inputs = n_features + width * (task in self.others)
             self.add_module(task, TaskBranch(n_inputs, width, n_classes(task)))
-        for task in conditioned:
+        for task in self.others:
             is_plain = self.conditioning == "embedding"
             weighting = nn.Identity() if is_plain else GenderWeighting(self.conditioning, width)
             self.add_module(f"gender_for_{task}", weighting)
 
     def forward(self, features: Tensor) -> dict[TaskName, Tensor]:
         """Map features (n, n_features) to logits (n, classes) per task."""
-        if self.conditioning == "none":
+        if not self.others:
             return {task: self.get_submodule(task)(features) for task in self.tasks}
         gender = self.gender.embed(features)
         logits: dict[TaskName, Tensor] = {}
         for task in TASKS:
-            if task == "gender":
+            if task not in self.others:
                 logits[task] = self.gender.output(gender)
                 continue
-            weighted = self.get_submodule(f"gender_for_{task}")(gender)
-            joined = [features, weighted]
+            joined = [features, self.get_submodule(f"gender_for_{task}")(gender)]
             if self.conditioning == "embedding":
-                joined = [weighted, features]
+                joined.reverse()
             logits[task] = self.get_submodule(task)(torch.cat(joined, dim=1))
         return logits
 
@@ -194,13 +191,10 @@ class Network(nn.Module):
         self, scaling: InputScaling, backbone: backbones.FeatureExtractor, head: nn.Module,
         trained_stages: tuple[str, ...], *, flattened: bool,
     ) -> None:  # fmt: skip
+        """trained_stages: names of the stages that are trained, shallow to deep."""
         super().__init__()
-        self.scaling = scaling
-        self.trunk = backbone
-        self.head = head
-        self.trained_stages = trained_stages
-        """Names of the stages that are trained, shallow to deep."""
-        self.flattened = flattened
+        self.scaling, self.trunk, self.head = scaling, backbone, head
+        self.trained_stages, self.flattened = trained_stages, flattened
         for stage in self._frozen():
             stage.requires_grad_(False)
         self.train()
@@ -240,32 +234,30 @@ class Network(nn.Module):
         """
         with torch.no_grad():
             scaled = self.scaling(images)
-            if self.cut != FEATURES:
-                return cast(Tensor, self.trunk(scaled, end=-len(self.trained_stages)))
-            found = self.trunk(scaled)
-            return cast(Tensor, found.flatten(1)) if self.flattened else pooled(found)
+            if self.cut == FEATURES:
+                return self._head_input(self.trunk(scaled))
+            return cast(Tensor, self.trunk(scaled, end=-len(self.trained_stages)))
 
     def suffix(self, activations: Tensor) -> dict[TaskName, Tensor]:
         """Map what `prefix` gave to float32 logits per task: together they are `forward`."""
         if self.cut != FEATURES:
-            return self.classify(self.trunk(activations, first=-len(self.trained_stages)))
-        with torch.autocast(activations.device.type, enabled=False):
-            return cast(dict[TaskName, Tensor], self.head(activations.float()))
+            feature_map = self.trunk(activations, first=-len(self.trained_stages))
+            activations = self._head_input(feature_map)
+        return self._logits(activations)
 
     def forward(self, images: Tensor) -> dict[TaskName, Tensor]:
         """Map images (n, 3, h, w), RGB 0..255, uint8 or float, to float32 logits (n, classes)."""
-        return self.classify(self.trunk(self.scaling(images)))
+        return self._logits(self._head_input(self.trunk(self.scaling(images))))
 
-    def classify(self, feature_map: Tensor) -> dict[TaskName, Tensor]:
-        """Map the last feature map (n, n_features, h', w') to float32 logits (n, classes) per task.
+    def _head_input(self, feature_map: Tensor) -> Tensor:
+        return feature_map.flatten(1) if self.flattened else pooled(feature_map)
 
-        Autocast is off from here on: the head costs next to nothing, and rounds nothing.
-        """
+    def _logits(self, features: Tensor) -> dict[TaskName, Tensor]:
+        """Autocast is off in the head: it costs next to nothing, and rounds nothing."""
         # torch 2.14 knows no autocast on the meta device.
-        kind = "cpu" if feature_map.is_meta else feature_map.device.type
+        kind = "cpu" if features.is_meta else features.device.type
         with torch.autocast(kind, enabled=False):
-            features = feature_map.float().flatten(1) if self.flattened else pooled(feature_map)
-            return cast(dict[TaskName, Tensor], self.head(features))
+            return cast(dict[TaskName, Tensor], self.head(features.float()))
 
     def features(self, images: Tensor) -> Tensor:
         """Map images as `forward` takes them to the backbone's pooled output (n, n_features)."""
@@ -273,8 +265,8 @@ class Network(nn.Module):
 
     def parameter_counts(self) -> tuple[int, int]:
         """Count all parameters and the trained ones; running statistics are no parameters."""
-        trained = sum(it.numel() for it in self.parameters() if it.requires_grad)
-        return sum(it.numel() for it in self.parameters()), trained
+        sizes = [(it.numel(), it.requires_grad) for it in self.parameters()]
+        return sum(n for n, _ in sizes), sum(n for n, is_trained in sizes if is_trained)
 
     def multiply_adds(self, image_px: int) -> int:
         """Count the multiply-adds of one face's forward pass: convolutions and matrices only."""
@@ -309,10 +301,11 @@ def build_network(experiment: Experiment, weights: LoadedWeights | None, seed: i
     wanted = f"{backbone.architecture} with {backbone.weights!r} weights"
     fed, options = CENTRED, backbones.first_options(backbone.architecture)
     if weights is not None:
-        given = f"{weights.architecture} with {weights.source!r} weights"
+        file = weights.file
+        given = f"{file.architecture} with {file.source!r} weights"
         if given != wanted:
             raise WeightsError(f"{experiment.name!r} was given {given}", allowed=wanted)
-        fed, options = weights.preprocessing, weights.options
+        fed, options = file.preprocessing, file.options
     elif backbone.weights != "none":
         raise WeightsMissing(f"{experiment.name!r} starts from {wanted}, and none were given")
     preprocessing = preprocessing_for(fed, experiment.protocol.input_scaling)
@@ -354,8 +347,8 @@ def _assembled(
     # of a backbone that starts from them, show.
     with seeded(seed, "trunk"):
         backbone = backbones.build_backbone(architecture, **options)
-    if not backbone.draws_first_values:
-        initialise_backbone(backbone, seed)
+    if isinstance(backbone, backbones.StageChain):
+        initialise_chain(backbone, seed)
     n_inputs = math.prod(shape) if flattened else shape[0]
     with seeded(seed, "construction"):
         head: nn.Module = TaskHead(experiment.head, n_inputs)

@@ -1,7 +1,7 @@
 """What weights demand of their input, and the module that gives it to them.
 
 Pictures arrive as RGB, 0 to 255, at any size; everything between that and the first convolution
-is here. Which demands belong to which weights is written in benchmark.models.weight_manifest.
+is here.
 """
 
 from __future__ import annotations
@@ -27,11 +27,8 @@ class Preprocessing:
 
     channels: Channels
     scale: float
-    """Factor on pixel values of 0 to 255: 1 leaves them, 1/255 maps them to 0..1."""
     mean: Triple
-    """Subtracted after scaling; in the order of `channels`."""
     std: Triple
-    """Divided by after that; in the order of `channels`."""
 
     def __post_init__(self) -> None:
         sound = (
@@ -53,7 +50,6 @@ class Preprocessing:
         return Preprocessing(channels, self.scale, self.mean[::-1], self.std[::-1])
 
     def as_dict(self) -> dict[str, Any]:
-        """Give plain JSON-able values; `from_dict` reads them back."""
         return asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
 
     @classmethod
@@ -118,7 +114,7 @@ def preprocessing_for(demanded: Preprocessing, input_scaling: str) -> Preprocess
 SAME_LAYER_COSINE: Final = 0.9
 """Fine-tuning turns a first layer little; two that were trained apart have a cosine near 0."""
 CLEARLY: Final = 2.0
-"""How many times larger the angle to the other channel order must be."""
+"""So many times as large must the angle to the other channel order be."""
 
 
 def order_of(

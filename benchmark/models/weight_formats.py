@@ -14,7 +14,7 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeGuard
@@ -128,7 +128,6 @@ def first_bytes(path: Path) -> bytes:
 
 
 def is_markup(start: bytes) -> bool:
-    """Tell whether a file that begins so is a web page."""
     return start.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml", b"<head"))
 
 
@@ -244,8 +243,6 @@ class Layout:
     """From the name of a tensor of our backbone to its name in the file; torchvision is asked."""
     left: tuple[str, ...] = ()
     """How the names of the classifier's tensors begin, which no backbone has."""
-    options: Mapping[str, str] = field(default_factory=dict)
-    """What the publisher's network decides about the backbone."""
     spellings: Rules = ()
     """Applied to the file's names first: older spellings, and what stands around a backbone."""
 
@@ -261,7 +258,6 @@ class Layout:
         return dict(zip(every, [it for it in state if not it.startswith(self.left)], strict=True))
 
     def respelled(self, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Give the file's tensors under the names that this layout knows."""
         return {_renamed(name, self.spellings): tensor for name, tensor in found.items()}
 
     def score(self, found: Mapping[str, Tensor]) -> tuple[int, int, int]:
@@ -303,10 +299,10 @@ PUBLISHED: Final = (
         "keras", "squeezenet1_1",
         ((r"^stages\.conv1\.conv", "conv1"), (r"^stages\.\w+\.(fire\d)\.", r"\1/"),
          ("/squeeze", "/squeeze1x1"), *_KERAS),
-        left=("conv10:",), options={"pooling": "floor"}, spellings=_KERAS_SPELLINGS,
+        left=("conv10:",), spellings=_KERAS_SPELLINGS,
     ),
-    Layout(TORCHVISION, "squeezenet1_1", left=("classifier.",), options={"pooling": "ceil"}),
-    *(Layout(TORCHVISION, it, left=("classifier.",)) for it in ("vgg16", "vgg19", "mobilenet_v2")),
+    *(Layout(TORCHVISION, it, left=("classifier.",))
+      for it in ("squeezenet1_1", "vgg16", "vgg19", "mobilenet_v2")),
     Layout(TORCHVISION, "resnet50", left=("fc.",)),
     # `norm.1.weight`, as in the file that torchvision publishes and itself renames when it loads it
     # (torchvision/models/densenet.py, _load_state_dict).
@@ -356,7 +352,6 @@ class Converted:
 
     @functools.cached_property
     def digest(self) -> TensorDigest:
-        """Equal for equal weights, whatever file and layout they came in."""
         return tensor_digest(self.tensors)
 
 

@@ -1,7 +1,4 @@
-"""Published weight files: which exist, their checksums and tensor digests, the input they require.
-
-Only facts and paths: reading, fetching and converting files is for the modules beside this one.
-"""
+"""Published weight files: which exist, their checksums and tensor digests, how they are fed."""
 
 from __future__ import annotations
 
@@ -18,7 +15,6 @@ from benchmark.models.preprocessing import Preprocessing
 
 
 def stored_path(architecture: str, source: str, weights_dir: Path) -> Path:
-    """Say where the converted file of a source belongs; a colon is no part of a file's name."""
     return weights_dir / f"{architecture}-{source.replace(':', '-')}.safetensors"
 
 

@@ -3,7 +3,6 @@
 One safetensors file per architecture and source, with a description in its header. `pins.json` has
 the checksums of published files whose publishers give none, or not the whole of one, as first met.
 How weights are fed is never guessed: the file says so, its publisher, or the person.
-What is published: benchmark.models.weight_manifest; what a file means: weight_formats.
 """
 
 import contextlib
@@ -16,7 +15,7 @@ import urllib.error
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 import torch.hub
@@ -44,8 +43,7 @@ TRUSTED_FILE: Final = "pins.json"
 TIMEOUT_SECONDS: Final = 5.0
 """To connect, and without a byte while downloading."""
 _FAILED: Final[dict[str, str]] = {}
-"""Address → why it gave nothing. Every run of a suite resolves its weights: a machine without a
-network waits for each address once a process, not once a run."""
+"""Address → why it gave nothing: a suite waits for each address once, not once a run."""
 
 
 @dataclass(frozen=True)
@@ -56,14 +54,13 @@ class WeightFile:
     source: str
     path: Path
     sha256: str
-    """Of tensors, preprocessing and options: equal weights used alike have equal sums, whatever
-    file they came from. Part of a run's identity."""
+    """Of tensors, preprocessing and options (content_sha256). Part of a run's identity."""
     origin: str
     """Name of the published file, of the file that a person added, or the run."""
     origin_sha256: str
     published: bool
     """Whether the origin is taken to be the published file: by its tensors, its checksum, or by its
-    name and layout where none is published. False for a person's own, and where one insisted."""
+    name and layout where none is published."""
     licence: str
     trained_on: str
     preprocessing: Preprocessing
@@ -74,8 +71,7 @@ class WeightFile:
     """What was taken of the origin, and what was left, in words; known only where it was added."""
     faces_seen: tuple[dict[str, Any], ...] = ()
     """By that run, and by those it started from: run, dataset, pixel_digest, split_digest,
-    split_version, fold, and leaky, whether it or one before it had seen its test faces. Empty for
-    weights that no run of ours trained."""
+    split_version, fold, and leaky, whether it or one before it had seen its test faces."""
 
     @property
     def leaky(self) -> bool:
@@ -88,15 +84,11 @@ class WeightFile:
         return ":" in self.source
 
 
-@dataclass(frozen=True)
-class LoadedWeights:
-    """What a network starts from: tensors of a backbone, how it is fed and built."""
+class LoadedWeights(NamedTuple):
+    """What a network starts from."""
 
-    architecture: str
-    source: str
+    file: WeightFile
     tensors: Mapping[str, Tensor]
-    preprocessing: Preprocessing
-    options: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -115,13 +107,12 @@ class SourceState:
         return "damaged" if self.problem else "here" if self.file else "missing"
 
 
-def read_stored(path: Path) -> tuple[WeightFile, dict[str, Tensor]]:
+def read_stored(path: Path) -> LoadedWeights:
     """Read a converted file, and check it against its own sum; raise WeightsError if it differs."""
     try:
         with safe_open(path, framework="pt") as file:
             said: dict[str, Any] = json.loads((file.metadata() or {})[HEADER])
         schema, fed = said.pop("schema"), Preprocessing.from_dict(said.pop("preprocessing"))
-        said["faces_seen"] = tuple(said.get("faces_seen", []))
         here, tensors = WeightFile(path=path, preprocessing=fed, **said), load_file(path)
         name = stored_path(here.architecture, here.source, path.parent).name
         if (schema, path.name) != (SCHEMA, name):
@@ -132,7 +123,7 @@ def read_stored(path: Path) -> tuple[WeightFile, dict[str, Tensor]]:
     except formats.NOT_LOADABLE as error:
         fix, allowed = "Delete it, then: facebench weights add FILE", "a file written by facebench"
         raise formats.refused(path, f"is damaged ({error})", fix, allowed) from None
-    return here, tensors
+    return LoadedWeights(here, tensors)
 
 
 @contextlib.contextmanager
@@ -201,12 +192,11 @@ def add_file(
 ) -> WeightFile:  # fmt: skip
     """Convert a file and write it to the store, whole or not at all: as published, or with a label.
 
-    Where the manifest has the digest of the published tensors, these tell what a file is, whatever
-    it is called and whichever container and layout it is in. Raise WeightsError for a file that is
-    not a published one and has no label, unless `any_checksum`; for one of a person's own where
-    nobody says how it is fed (`preprocessing`), or that contradicts its publisher or its first
-    layer; for one that differs from its trusted checksum; and where it would change weights that
-    are already there, unless `replacing`.
+    Tensors that the manifest knows tell what a file is, whatever container and layout they are in.
+    Raise WeightsError for a file that is not a published one and has no label, unless
+    `any_checksum`; where nobody says how it is fed, or that contradicts its publisher or its first
+    layer; for another checksum than the trusted one; and where it would change weights that are
+    here, unless `replacing`.
     """
     if label is not None and re.fullmatch("[a-z0-9_]+", label) is None:
         raise WeightsError(f"the label is {label!r}", allowed="small letters, digits, underscores")
@@ -239,7 +229,8 @@ def add_file(
         allowed = f"--preprocessing {' | '.join(PRESETS)}, or JSON"
         raise formats.refused(file, "does not say how it is fed", fix, allowed)
     _check_order(converted.tensors, fed.channels, layout.architecture, weights_dir, file)
-    options = dict((about or layout).options)
+    # Of a person's own: as the publisher of this layout builds the backbone.
+    options = dict(like.options) if (like := about or next(iter(alike), None)) else {}
     source = f"{LOCAL}{label}" if is_own or not about else about.source
     new = WeightFile(
         layout.architecture, source, stored_path(layout.architecture, source, weights_dir),
@@ -252,7 +243,7 @@ def add_file(
     )  # fmt: skip
     with torch.device("meta"):
         build_backbone(new.architecture, **options)  # refuses options that nobody states
-    here = read_stored(new.path)[0] if new.path.exists() and not replacing else None
+    here = read_stored(new.path).file if new.path.exists() and not replacing else None
     if here and here.sha256 != new.sha256:
         found = f"is already here, from {here.origin}, and {file.name} differs"
         fix = "Results of the two are not comparable; to change over: facebench weights add "
@@ -265,13 +256,12 @@ def add_file(
             save_file(converted.tensors, temporary, metadata)
     if to_trust:
         check_trusted(to_trust, sha256, weights_dir, remember=True)
-    return replace(read_stored(new.path)[0], notes=new.notes)
+    return replace(read_stored(new.path).file, notes=new.notes)
 
 
 def _not_published(
     converted: formats.Converted, file: Path, sha256: str, same: list[PublishedFile]
 ) -> WeightsError:
-    """Say that a file is none of the published ones of its architecture, and what is altered."""
     layout, here = converted.layout, converted.digest["tensors"]
     why = f"has the layout {layout.name} of {layout.architecture} but the sha256 {sha256}"
     for known in same:
@@ -301,8 +291,8 @@ def _check_order(
             known, theirs = read_stored(path)
         except WeightsError:
             continue  # verify says what is wrong with it
-        found = order_of(tensors, theirs, known.preprocessing.channels) if known.published else None
-        if found not in (None, declared):
+        found = order_of(tensors, theirs, known.preprocessing.channels)
+        if known.published and found not in (None, declared):
             why = f"is fed {declared}, but its first layer is that of {architecture} {known.source}"
             fix = f"Declare {found}; a file in another order than it was published in is not that "
             raise formats.refused(file, f"{why} and expects {found}", f"{fix}file")
@@ -322,7 +312,7 @@ def resolve(
     path = stored_path(architecture, source, weights_dir)
     candidates = files_for(architecture, source) if published is None else published
     if path.exists():
-        return read_stored(path)[0]
+        return read_stored(path).file
     for candidate in candidates:
         file = weights_dir / candidate.file_name
         if file.exists():
@@ -362,7 +352,7 @@ def _downloaded(
     timeout, reason = socket.getdefaulttimeout(), "an HTML page came instead of the file"
     with _writing(weights_dir), files.file_lock(file.parent / ".lock", wait=True):
         if stored.exists():  # another process converted it meanwhile
-            return read_stored(stored)[0]
+            return read_stored(stored).file
         if on_download is not None:
             on_download(known.file_name)
         socket.setdefaulttimeout(TIMEOUT_SECONDS)
@@ -385,9 +375,8 @@ def _downloaded(
 def resolve_run(source: str, architecture: str, runs_dir: Path) -> WeightFile:
     """Find the run that `run:ID` names, and describe its backbone, as it was built and fed.
 
-    Whether the faces that it saw may be test faces of the next run is for benchmark.runs.plan to
-    check. Raise WeightsMissing where there is no such finished run, or several; RunError where its
-    weights were not kept, WeightsError where they are of another architecture or damaged.
+    Raise WeightsMissing where there is no such finished run, or several; RunError where its weights
+    were not kept, WeightsError where they are of another architecture or damaged.
     """
     try:
         record = finished_run(source.removeprefix(RUN), runs_dir)
@@ -400,10 +389,10 @@ def resolve_run(source: str, architecture: str, runs_dir: Path) -> WeightFile:
             f"run {record.identity[:12]} trained {trained}, not {architecture}",
             source=str(record.folder),
         )
-    return _read_run(record, source)[0]
+    return _read_run(record, source).file
 
 
-def _read_run(record: RunRecord, source: str) -> tuple[WeightFile, dict[str, Tensor]]:
+def _read_run(record: RunRecord, source: str) -> LoadedWeights:
     """Read a finished run's backbone, how it is fed, and the faces that it and those before saw."""
     path, about = record.model_path(), record.about
     experiment, dataset, before = about["experiment"], about["dataset"], about["weights"]
@@ -426,35 +415,34 @@ def _read_run(record: RunRecord, source: str) -> tuple[WeightFile, dict[str, Ten
         preprocessing=preprocessing, options=network["options"],
         from_run=record.identity, faces_seen=(own, *before.get("faces_seen", [])),
     )  # fmt: skip
-    return described, tensors
+    return LoadedWeights(described, tensors)
 
 
 def load(file: WeightFile) -> LoadedWeights:
     """Load the tensors that were resolved; raise WeightsError if the file changed since."""
-    if file.from_run is None:
-        here, tensors = read_stored(file.path)
-    else:
-        here, tensors = _read_run(RunRecord(file.path.parent), file.source)
-    if here.sha256 != file.sha256:
+    is_run = file.from_run is not None
+    record = RunRecord(file.path.parent)
+    here = _read_run(record, file.source) if is_run else read_stored(file.path)
+    if here.file.sha256 != file.sha256:
         fix = "Start again; a run's identity names the weights that it starts from"
         raise formats.refused(file.path, "has changed since it was resolved", fix)
-    return LoadedWeights(here.architecture, here.source, tensors, here.preprocessing, here.options)
+    return here
 
 
 def list_weights(weights_dir: Path, architecture: str | None = None) -> list[SourceState]:
     """Tell the state of every weight source of every architecture, or of one, and of what else is
-    here, read whole: its sums, and whether what it comes from has the trusted checksum. `none`
-    needs no file.
+    here, read whole: its sums, and whether what it comes from has the trusted checksum.
 
     Left out is what facebench did not write, such as a published file that was not yet converted.
     Raise ExperimentError for an unknown architecture.
     """
     wanted = [architecture_named(architecture)] if architecture else ARCHITECTURES.values()
-    sources = [(it.name, source) for it in wanted for source in it.weight_sources]
+    sources = [
+        (it.name, source) for it in wanted for source in it.weight_sources if source != "none"
+    ]
     states = {
         stored_path(*named, weights_dir): SourceState(*named, files_for(*named))
         for named in sources
-        if named[1] != "none"
     }
     for path in sorted(weights_dir.glob("*.safetensors")):
         # What a file was where its header is gone.

@@ -9,6 +9,7 @@ import hashlib
 import re
 from collections.abc import Iterable
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,7 +28,7 @@ from benchmark.models import preprocessing as demands
 from benchmark.models.backbone import FeatureExtractor, build_backbone, feature_map_shape
 from benchmark.models.network import Network, TaskHead, build_network, initialise_head
 from benchmark.models.preprocessing import CAFFE, IMAGENET, UNIT, InputScaling, Preprocessing
-from benchmark.models.weights import LoadedWeights
+from benchmark.models.weights import LoadedWeights, WeightFile
 from benchmark.tasks import TASKS, n_classes
 from benchmark.training.trainer import fit, start
 from tests.training.small import CPU, FACES, epochs, some_data
@@ -72,7 +73,11 @@ def on_meta(defined: Experiment) -> Network:
 def some_weights(pooling: str = "ceil") -> LoadedWeights:
     state = build_backbone("squeezenet1_1", pooling=pooling).state_dict()
     tensors = {name: torch.full_like(value, 0.01) for name, value in state.items()}
-    return LoadedWeights("squeezenet1_1", "imagenet", tensors, CAFFE, {"pooling": pooling})
+    file = WeightFile(
+        "squeezenet1_1", "imagenet", Path(), "", "", "", published=True, licence="",
+        trained_on="", preprocessing=CAFFE, options={"pooling": pooling},
+    )  # fmt: skip
+    return LoadedWeights(file, tensors)
 
 
 def every_depth(architecture: str) -> list[tuple[int | str, set[str]]]:
