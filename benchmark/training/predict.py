@@ -6,7 +6,6 @@ A network's input is a batch of images, or what its frozen part has made of them
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import accumulate
 from typing import Final
 
 import numpy as np
@@ -52,12 +51,12 @@ def epoch_batches(
 
     order: (n,) int64, on the device, to which the draws are copied once for the whole epoch.
     """
-    sizes = [len(part) for part in split_into_batches(order, batch_size)]
+    parts = split_into_batches(order, batch_size)
+    sizes = [len(part) for part in parts]
     drawn = draw_epoch(augmentation, sizes, generator)
-    draws = {name: values.to(order.device) for name, values in drawn.items()}
-    for stop, size in zip(accumulate(sizes), sizes, strict=True):
-        here = slice(stop - size, stop)
-        yield Batch(order[here], {name: values[here] for name, values in draws.items()})
+    draws = {name: torch.split(it.to(order.device), sizes) for name, it in drawn.items()}
+    for number, rows in enumerate(parts):
+        yield Batch(rows, {name: pieces[number] for name, pieces in draws.items()})
 
 
 @dataclass(frozen=True)
@@ -85,12 +84,10 @@ class ForwardPass:
         return images.contiguous(memory_format=self.device.memory_format)
 
     def features(self, rows: Tensor) -> Tensor:
-        """Give the features of a frozen backbone that the head receives, float32."""
+        """Give what the head of a frozen backbone receives."""
         inputs = self.inputs(Batch(rows))
-        if self.prefix is not None:
-            return inputs.float()
         with self.device.autocast():
-            return self.network.prefix(inputs).float()
+            return inputs if self.prefix is not None else self.network.prefix(inputs)
 
     def logits(self, rows: Tensor) -> dict[TaskName, Tensor]:
         """Give the logits of faces, (n, classes) per task, at the device's precision."""

@@ -64,7 +64,7 @@ def features(
     pixels: npt.NDArray[np.uint8], weights: LoadedWeights | None, seed: int = 0
 ) -> Features:
     """Give pooled features (n, 512) of pictures (n, h, w, 3), RGB."""
-    network = build_network(experiment(weights.source if weights else "none"), weights, seed)
+    network = build_network(experiment(weights.file.source if weights else "none"), weights, seed)
     network.eval().to(memory_format=torch.channels_last)
     pieces = []
     with torch.inference_mode():
@@ -79,7 +79,8 @@ def arms(weights: LoadedWeights) -> Iterator[tuple[str, str, LoadedWeights | Non
     for name, fed in INPUTS.items():
         for pooling in ("floor", "ceil"):
             options = {"pooling": pooling}
-            yield name, pooling, dataclasses.replace(weights, preprocessing=fed, options=options), 0
+            file = dataclasses.replace(weights.file, preprocessing=fed, options=options)
+            yield name, pooling, weights._replace(file=file), 0
     for seed in range(N_RANDOM):
         yield f"random backbone, seed {seed}", "as built", None, seed
 

@@ -27,7 +27,7 @@ from benchmark.tasks import TASKS, n_classes
 from benchmark.training.device import Device, choose_device
 from benchmark.training.predict import Batch, ForwardPass, epoch_batches
 from benchmark.training.prefix_cache import CacheSettings, PrefixRequest, open_prefix
-from benchmark.training.steps import SpeedSettings, Steps, Totals, TrainStep
+from benchmark.training.steps import SpeedSettings, Steps
 from benchmark.training.trainer import new_optimiser
 
 
@@ -62,10 +62,9 @@ def steps_for(
     if prefix is not None:
         print(f"frozen part computed in {time.perf_counter() - started:.2f} s")
     forward = ForwardPass(network, faces, device, prefix)
-    totals = Totals(experiment.head.tasks, device.torch_device)
     optimiser = new_optimiser(network, experiment.recipe, device)
-    step = TrainStep(forward, optimiser, experiment.recipe, totals)
-    return Steps(step, experiment.recipe.batch_size, speed)
+    every = torch.arange(len(faces.pixels), device=faces.device)
+    return Steps(forward, optimiser, experiment, every, speed)
 
 
 def seconds_a_step(steps: Steps, batches: list[Batch], device: Device) -> float:
