@@ -264,7 +264,7 @@ class Steps:
         def undo() -> None:
             with torch.no_grad():
                 for value in changing():
-                    value.copy_(before[value]) if value in before else value.zero_()
+                    value.copy_(before[value] if value in before else torch.zeros_like(value))
             self._optimiser.zero_grad(set_to_none=True)
 
         return undo
