@@ -15,9 +15,7 @@ import hashlib
 import importlib
 import json
 import math
-import os
 import re
-from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
@@ -90,47 +88,40 @@ class Detector(Protocol):
 class DetectorChoice:
     """Which detector, by a name that every process can load it by: `yunet` or `module:callable`.
 
-    model: its model file; for YuNet the only one in `weights_dir` if left out. Both are those of
-    the environment, as for the commands, where nothing is said.
+    model: its model file; for YuNet the only one in `weights_dir` if left out.
     """
 
     name: str = YUNET
     model: Path | None = None
-    weights_dir: Path | None = None
+    weights_dir: Path = Path("data/weights")
 
 
 @functools.lru_cache(maxsize=1)
 def load_detector(choice: DetectorChoice) -> Detector:
     """Load the detector chosen; raise DataError if it, its package or its model is not there."""
-    named = choice.model or os.environ.get("FACEBENCH_DETECTOR_MODEL")
-    model = Path(named) if named else None
-    if model is not None and not model.is_file():
-        raise DataError(f"the model file {model} does not exist", fix=MODEL_SOURCE)
+    if choice.model is not None and not choice.model.is_file():
+        raise DataError(f"the model file {choice.model} does not exist", fix=MODEL_SOURCE)
     if choice.name == YUNET:
-        weights_dir = os.environ.get("FACEBENCH_WEIGHTS_DIR", "data/weights")
-        folder = choice.weights_dir or Path(weights_dir)
-        found = [model] if model else sorted(folder.glob(MODEL_PATTERN))
+        found = [choice.model] if choice.model else sorted(choice.weights_dir.glob(MODEL_PATTERN))
         if len(found) != 1:
             raise DataError(
-                f"{len(found)} model files of YuNet are in {folder}",
+                f"{len(found)} model files of YuNet are in {choice.weights_dir}",
                 allowed=f"one file {MODEL_PATTERN}",
                 fix="Name one with --detector-model" if found else MODEL_SOURCE,
             )
         return YuNet(found[0])
     module, _, attribute = choice.name.partition(":")
     try:
-        detector: object = getattr(importlib.import_module(module), attribute)(model)
+        detector: object = getattr(importlib.import_module(module), attribute)(choice.model)
+        if not isinstance(detector, Detector):
+            raise AttributeError(f"it gave {type(detector).__name__}")
     except (ImportError, AttributeError) as error:
         raise DataError(
             f"detector {choice.name!r} cannot be loaded: {error}",
-            allowed=f"{YUNET} or module:callable",
-        ) from error
-    if not isinstance(detector, Detector):
-        raise DataError(
-            f"detector {choice.name!r} gave {type(detector).__name__}",
-            allowed="an object with `name` and `find(pixels, threshold)`",
+            allowed=f"{YUNET} or module:callable, which gives an object with `name` and "
+            "`find(pixels, threshold)`",
             source="benchmark.data.crop.Detector",
-        )
+        ) from error
     return detector
 
 
@@ -157,9 +148,8 @@ class YuNet:
         self._cv2: Any = cv2
         self.name = f"yunet-{hashlib.sha256(model.read_bytes()).hexdigest()[:12]}"
         try:  # 0.3: overlap of boxes, 5000: faces, as OpenCV's own defaults have them
-            self._network: Any = cv2.FaceDetectorYN.create(
-                str(model), "", (320, 320), 0.5, 0.3, 5000
-            )
+            create: Any = cv2.FaceDetectorYN.create
+            self._network = create(str(model), "", (320, 320), 0.5, 0.3, 5000)
             # A file of another network loads, and fails only at work.
             self.find(np.zeros((64, 64, 3), np.uint8), 0.5)
         except cv2.error as error:
@@ -231,7 +221,7 @@ class CutFace(NamedTuple):
 
 
 class CroppedPicture(NamedTuple):
-    """What became of one picture; whatever it was, there is one of these.
+    """What became of one picture, whatever it was.
 
     outcome: one of OUTCOMES. reason: why there is no crop. width, height: in pixels, turned
     upright; 0 where it cannot be read.
@@ -248,9 +238,14 @@ class CroppedPicture(NamedTuple):
 def crop_picture(image: Image.Image, detector: Detector, options: CropOptions) -> CroppedPicture:
     """Cut out the faces that the options choose, the largest first.
 
-    image: RGB, upright (benchmark.data.read_upright).
+    image: RGB, upright (benchmark.data.pictures.read_upright).
     """
     width, height = image.size
+
+    def from_centre(face: FoundFace) -> float:
+        across, down = 2 * face.left + face.width - width, 2 * face.top + face.height - height
+        return math.hypot(across, down)
+
     seen = [
         face
         for face in detector.find(np.asarray(image), options.threshold)
@@ -261,13 +256,8 @@ def crop_picture(image: Image.Image, detector: Detector, options: CropOptions) -
     # Where two are alike, the one of the higher score comes first, then the one further left.
     seen.sort(key=lambda face: (-face.width * face.height, -face.score, face.left))
     if options.faces == "central":
-        seen.sort(
-            key=lambda f: math.hypot(
-                f.left + (f.width - width) / 2, f.top + (f.height - height) / 2
-            )
-        )
-    chosen = seen if options.faces == "all" else seen[:1]
-    crops = [_cut(image, face, options) for face in chosen]
+        seen.sort(key=from_centre)
+    crops = [_cut(image, face, options) for face in seen[: None if options.faces == "all" else 1]]
     outcome = ("cropped", "") if crops else ("no face", "no face found")
     return CroppedPicture(*outcome, len(seen), width, height, crops)
 
@@ -278,9 +268,9 @@ def _cut(image: Image.Image, face: FoundFace, options: CropOptions) -> CutFace:
         side = max(right - left, bottom - top)
         left, top = left - (side - (right - left)) // 2, top - (side - (bottom - top)) // 2
         right, bottom = left + side, top + side
-    piece = image.crop((left, top, right, bottom))
     # BICUBIC is Pillow's own choice, which the study did not change.
-    piece = piece.resize((options.size_px, options.size_px), Image.Resampling.BICUBIC)
+    size, how = (options.size_px, options.size_px), Image.Resampling.BICUBIC
+    piece = image.crop((left, top, right, bottom)).resize(size, how)
     left, top = int(face.left), int(face.top)
     box = (left, top, left + int(face.width), top + int(face.height))
     return CutFace(box, round(face.score, 4), piece)
@@ -315,9 +305,9 @@ def cropped(
 
 
 def _cropped(options: CropOptions, choice: DetectorChoice, content: bytes | str) -> CroppedPicture:
+    if isinstance(content, str):
+        return CroppedPicture("unreadable", content)
     try:
-        if isinstance(content, str):
-            raise DataError(content)
         image = read_upright(content)
     except DataError as error:
         return CroppedPicture("unreadable", reason_of(error))
@@ -345,7 +335,7 @@ def crop_folder(
         # where the next time they would be taken for pictures
         raise DataError(f"the crops would lie in {target}, among the pictures of {source}")
     files = {path: printable(path) for path in pictures}
-    name_of = _crop_names([*files.values()])
+    name_of, number_of = _crop_names([*files.values()]), {path: n for n, path in enumerate(files)}
     how = {"source": source.resolve().name, "detector": load_detector(detector).name}
     how |= asdict(options)
     with contextlib.ExitStack() as stack:
@@ -354,69 +344,51 @@ def crop_folder(
             pid = lock_owner(lock).get("pid")
             raise DataError(f"process {pid} is cropping into {target}", fix="Let it end first")
         stack.callback(lock.unlink, missing_ok=True)
-        before, fresh = _journal(target, how), dict[str, str]()
+        before, n_new = _journal(target, how), 0
         done = {entry["rows"][0]["file"]: entry for entry in before}
 
-        def contents() -> Iterator[tuple[str, bytes | str]]:
+        def contents() -> Iterator[tuple[tuple[str, str], bytes | str]]:
             """Read the source; leave out pictures whose crops are there, of the same bytes."""
             for path, content in opened.contents(set(files)):
                 body = content if isinstance(content, bytes) else content.encode()
-                sha256, entry = hashlib.sha256(body).hexdigest(), done.get(files[path])
-                if entry is not None and entry["sha256"] == sha256:
-                    crops = _crops_of([entry])
-                    is_named = crops[:1] in ([], [f"{name_of[files[path]]}.png"])
-                    if is_named and all(_is_png(target / crop) for crop in crops):
-                        continue
-                fresh[path] = sha256
-                yield path, content
+                sha256, file = hashlib.sha256(body).hexdigest(), files[path]
+                if not _is_done(target, done.get(file), sha256, name_of[file]):
+                    yield (path, sha256), content
 
         journal = stack.enter_context((target / JOURNAL_FILE).open("a", encoding="utf-8"))
         (target / TABLE_FILE).unlink(missing_ok=True)  # it is there when all are done
-        parallel = cropped(contents(), len(files), options, detector)
-        results = stack.enter_context(contextlib.closing(parallel))
-        number_of = {path: number for number, path in enumerate(files, start=1)}
-        for path, result in results:
-            file = files[path]
-            rows = _written(target, name_of[file], file, result)
-            done[file] = {"rows": rows, "sha256": fresh[path]}
-            journal.write(json.dumps(done[file]) + "\n")
+        results = cropped(contents(), len(files), options, detector)
+        stack.enter_context(contextlib.closing(results))
+        for (path, sha256), result in results:
+            n_new += 1
+            rows = _written(target, name_of[files[path]], files[path], result)
+            done[files[path]] = {"rows": rows, "sha256": sha256}
+            journal.write(json.dumps(done[files[path]]) + "\n")
             journal.flush()
-            on_progress("cropping", number_of[path], len(files))
+            on_progress("cropping", number_of[path] + 1, len(files))
         on_progress("cropping", len(files), len(files))
         if gone := [file for file in files.values() if file not in done]:
             raise DataError(f"{source} changed while it was read: {gone[0]} is gone")
         entries = [done[file] for file in files.values()]
-        # Of pictures that are gone or have changed.
-        for crop in {*_crops_of(before)} - {*_crops_of(entries)}:
+        for crop in _crops_of(before) - _crops_of(
+            entries
+        ):  # of pictures that are gone or have changed
             (target / crop).unlink(missing_ok=True)
-        rows = [row for entry in entries for row in entry["rows"]]
-        types = dict.fromkeys(BOX_COLUMNS, "Int64") | {"score": "Float64"}
-        table = pd.DataFrame(rows, columns=list(COLUMNS)).astype(types)
-        _write_lines(target / JOURNAL_FILE, [how, *entries])
+        table = pd.DataFrame([row for it in entries for row in it["rows"]], columns=list(COLUMNS))
+        table = table.astype(dict.fromkeys(BOX_COLUMNS, "Int64") | {"score": "Float64"})
+        _write_journal(target, how, entries)
         write_text(target / TABLE_FILE, table.to_csv(index=False))
-    return table, others, len(fresh)
-
-
-def _is_png(path: Path) -> bool:
-    """Tell whether a crop is there to its end, which a power cut may have lost."""
-    return path.is_file() and path.read_bytes().endswith(PNG_END)
-
-
-def _crops_of(entries: Iterable[dict[str, Any]]) -> list[str]:
-    return [row["crop"] for entry in entries for row in entry["rows"] if row["crop"]]
-
-
-def _write_lines(path: Path, entries: Sequence[dict[str, Any]]) -> None:
-    write_text(path, "".join(json.dumps(entry) + "\n" for entry in entries))
+    return table, others, n_new
 
 
 def _journal(target: Path, how: dict[str, Any]) -> list[dict[str, Any]]:
-    """Give a line of every picture done, the last one counts, or begin a journal.
+    """Give what is noted of pictures done, the last line of each counts, or begin a journal.
 
     A damaged line is none.
     """
-    path, lines = target / JOURNAL_FILE, []
+    path, lines = target / JOURNAL_FILE, [how]
     if path.exists():
+        lines = []
         for text in path.read_text("utf-8", "replace").splitlines():
             with contextlib.suppress(ValueError, TypeError):
                 lines.append(dict(json.loads(text)))
@@ -431,16 +403,28 @@ def _journal(target: Path, how: dict[str, Any]) -> list[dict[str, Any]]:
                 allowed="crops of one source, made in one way",
                 fix="Name another folder with --out, or remove this one",
             )
-    entries = [entry for entry in entries if _is_whole(entry)]
-    _write_lines(path, [how, *entries])
+    entries = [it for it in entries if {*it} == {"rows", "sha256"} and "file" in it["rows"][0]]
+    _write_journal(target, how, entries)
     return entries
 
 
-def _is_whole(entry: dict[str, Any]) -> bool:
-    rows, without_crop = entry.get("rows"), {*COLUMNS} - {*BOX_COLUMNS, "score"}
-    if not isinstance(rows, list) or "sha256" not in entry:
+def _write_journal(target: Path, how: dict[str, Any], entries: Iterable[dict[str, Any]]) -> None:
+    lines = "".join(json.dumps(line) + "\n" for line in (how, *entries))
+    write_text(target / JOURNAL_FILE, lines)
+
+
+def _is_done(target: Path, entry: dict[str, Any] | None, sha256: str, name: str) -> bool:
+    """Tell whether a picture's crops are there under its name, each to its end, of these bytes."""
+    if entry is None or entry["sha256"] != sha256:
         return False
-    return bool(rows) and all({*row} in ({*COLUMNS}, without_crop) for row in rows)
+    paths = [target / crop for crop in _crops_of([entry])]
+    if paths and target / f"{name}.png" not in paths:
+        return False
+    return all(path.is_file() and path.read_bytes().endswith(PNG_END) for path in paths)
+
+
+def _crops_of(entries: Iterable[dict[str, Any]]) -> set[str]:
+    return {row["crop"] for entry in entries for row in entry["rows"] if row["crop"]}
 
 
 def _written(target: Path, name: str, file: str, result: CroppedPicture) -> list[dict[str, Any]]:
@@ -462,14 +446,12 @@ def _written(target: Path, name: str, file: str, result: CroppedPicture) -> list
 
 
 def _crop_names(files: Sequence[str]) -> dict[str, str]:
-    """Name the crops of each picture as itself, without its ending where that is no other's name.
+    """Name the crops of pictures as themselves: without endings where that divides all of them.
 
-    a.face-2.jpg keeps its ending: the second face of a.jpg has that name. Case does not distinguish
-    names: on some file systems it does not either.
+    Case does not distinguish names, as on some file systems, and the second face of a.jpg has the
+    name a.face-2.
     """
-    stem_of = {file: str(PurePosixPath(file).with_suffix("")) for file in files}
-    n_named = Counter(name.casefold() for name in (*stem_of, *stem_of.values()))
-    return {
-        file: file if n_named[stem.casefold()] > 1 or re.search(r"\.face-\d+$", stem) else stem
-        for file, stem in stem_of.items()
-    }
+    stems = [str(PurePosixPath(file).with_suffix("")) for file in files]
+    are_many = len({stem.casefold() for stem in stems}) < len(stems)
+    has_a_faces_name = any(re.search(r"\.face-\d+$", stem) for stem in stems)
+    return dict(zip(files, files if are_many or has_a_faces_name else stems, strict=True))

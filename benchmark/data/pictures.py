@@ -77,9 +77,9 @@ def decode(image_px: int, content: bytes | str) -> tuple[bytes, Picture | str]:
     content: a file's bytes, or why there are none. Gives no pixels and the reason where there is no
     picture in it that can be used.
     """
+    if isinstance(content, str):
+        return b"", content
     try:
-        if isinstance(content, str):
-            raise DataError(content)
         coarse, mode, size = _decoded(content, SKETCH_PX)
         is_whole = coarse.width == min(size)
         fine = coarse if is_whole or image_px <= SKETCH_PX else _decoded(content, image_px)[0]

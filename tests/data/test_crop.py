@@ -127,8 +127,8 @@ def test_every_crop_has_a_file_of_its_own(tmp_path: Path) -> None:
     every = CropOptions(size_px=16, faces="all")
     archive = zip_of(tmp_path / "in.zip", contents)
     table, _, _ = crop_folder(archive, tmp_path / "out", every, WHITE)
-    names, two = table["crop"].tolist(), ["two.png", "two.face-2.png", "two.face-2.jpg.png"]
-    assert names[4:] == ["b.png", *(f"deep/{name}" for name in two)]
+    names, two = table["crop"].tolist(), ["two.jpg.png", "two.jpg.face-2.png", "two.face-2.jpg.png"]
+    assert names[4:] == ["b.jpg.png", *(f"deep/{name}" for name in two)]
     assert len({name.casefold() for name in names}) == 8
     assert all((tmp_path / "out" / name).is_file() for name in names)
     assert table["faces_seen"].tolist() == [1, 1, 1, 1, 1, 2, 2, 1]
@@ -165,9 +165,9 @@ def test_stopped_it_resumes_where_it_was_and_does_what_is_new_or_changed(tmp_pat
         crop_folder(source, target, SMALL, WHITE, stop)
     folder_of(source, {"2.jpg": FACE})
     (source / "0.png").unlink()
-    # 2.png is 2.png.png now, beside 2.jpg.png.
+    # 2.png is 2.png.png now, beside 2.jpg.png; so are the others, and are cropped again.
     found, _, n_new = crop_folder(source, target, SMALL, WHITE)
-    assert (n_new, {"2.jpg.png", "2.png.png"} <= set(found["crop"])) == (2, True)
+    assert (n_new, {"2.jpg.png", "2.png.png"} <= set(found["crop"])) == (6, True)
     crop_folder(source, tmp_path / "anew", SMALL, WHITE)
     assert_same_files(target, tmp_path / "anew")
 
