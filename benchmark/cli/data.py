@@ -201,7 +201,7 @@ def prepare(
             layout=layout,
             labels=labels or [],
             given=parse_map(words or []),
-            datasheet=decoded(datasheet.read_bytes())[0].strip() if datasheet else "",
+            datasheet=decoded(datasheet.read_bytes()).strip() if datasheet else "",
             on_progress=watch,
         )
     answer.data = {

@@ -22,7 +22,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import takewhile
 from pathlib import Path
 from typing import IO, Any, Final, NamedTuple
 
@@ -304,14 +303,14 @@ def list_pictures(named: Iterable[Path]) -> list[Path]:
     return list(dict.fromkeys(paths))
 
 
-def decoded(content: bytes) -> tuple[str, str]:
-    """Give a text file's text and encoding; raise DataError for what is no text."""
+def decoded(content: bytes) -> str:
+    """Decode a text file; raise DataError for what is no text."""
     marks = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
     marked = [encoding for mark, encoding in marks.items() if content.startswith(mark)]
     for encoding in marked or ("utf-8", "cp1252"):  # Western Europe's Windows writes the last
         with contextlib.suppress(UnicodeDecodeError):
             if "\0" not in (text := content.decode(encoding)):
-                return text, encoding
+                return text
     raise DataError("it is no text in UTF-8, UTF-16 or Windows-1252")
 
 
@@ -341,34 +340,29 @@ class PictureIndex:
     """
 
     def __init__(self, paths: Iterable[str], above: Sequence[str] = ()) -> None:
-        """paths: of the pictures. above: the parts of the path of the folder they lie in."""
-        self._above = above
+        """paths: of the pictures. above: the folders they lie in, which names may begin with."""
         self._paths: defaultdict[str, list[str]] = defaultdict(list)
         for path in paths:
-            parts = name_key(path).split("/")
+            parts = [*above, *name_key(path).split("/")]
             for start in range(len(parts)):
                 name = "/".join(parts[start:])
-                self._paths[name].append(path)
-                self._paths[without_ending(name)].append(path)
+                for known in {name, without_ending(name)}:
+                    self._paths[known].append(path)
 
     def find(self, file: str) -> tuple[float, list[str], str]:
         """Give the pictures that agree with a name in most last parts: in how many, and in which.
 
-        One picture is the one that is meant. A half more where the ending agrees as well, and one
-        for each folder above the source that agrees too.
+        One picture is the one that is meant. A half more where the ending agrees as well; a folder
+        above the source counts, and is no part of the name that is given.
         """
         parts = name_key(file).split("/")
         for start in range(len(parts)):
             name = "/".join(parts[start:])
-            found = self._paths.get(name) or self._paths.get(without_ending(name), [])
-            found = list(dict.fromkeys(found))
-            if not found:
-                continue
-            if start == 0 or parts[start - 1] == ([*self._above] or [""])[-1]:
-                found = [path for path in found if name_key(path) == name] or found
-            n_parts = len(parts) - start + (name in self._paths) / 2
-            if len(found) == 1 and found[0].count("/") == name.count("/"):
-                both = zip(reversed(parts[:start]), reversed(self._above), strict=False)
-                n_parts += len(list(takewhile(lambda pair: pair[0] == pair[1], both)))
-            return n_parts, found, name
+            found = self._paths.get(name) or self._paths.get(without_ending(name))
+            if found:
+                if start == 0:
+                    found = [path for path in found if name_key(path) == name] or found
+                n_named = min(len(parts) - start, found[0].count("/") + 1)
+                n_parts = len(parts) - start + (name in self._paths) / 2
+                return n_parts, found, "/".join(parts[-n_named:])
         return 0, [], file

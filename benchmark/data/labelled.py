@@ -8,7 +8,6 @@ faces are: a number is worth no more than that reading.
 import csv
 import hashlib
 import io
-import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -59,8 +58,8 @@ SHOWN_LETTERS: Final = 40
 Rejected = list[tuple[str, str, str]]
 """Files that are no faces: file, kind, reason."""
 LabelTable = tuple[dict[str, str], pd.DataFrame, set[str]]
-"""Name, sha256 and encoding; columns file and those of age, age_group, gender, race that it has,
-every cell a str; columns whose name says that numbers are UTKFace's classes, or ages years."""
+"""Name and sha256; columns file and those of age, age_group, gender, race that it has, every cell a
+str; columns whose name says that numbers are UTKFace's classes, or ages years."""
 
 
 class Scan(NamedTuple):
@@ -87,23 +86,20 @@ def scan_source(
     has no table of labels, one of them is none, or no face is found.
     """
     layout = layout or ("table" if labels else "utkface")
-    in_names = "was given for faces whose names tell their labels"
-    for is_wrong, found, allowed in (
-        (layout == "utkface" and labels, f"--labels {in_names}", "the layout table or fairface"),
-        (layout == "utkface" and given, f"--map {in_names}", "the layout table or fairface"),
-        (layout == "table" and not labels, "the layout table has no table of labels", "--labels"),
-        *((not path.is_file(), f"there is no table of labels {path}", ALLOWED) for path in labels),
-    ):
-        if is_wrong:
-            raise DataError(found, allowed=allowed)
     if layout == "utkface":
+        if labels or given:
+            found = f"{'--labels' if labels else '--map'} was given for faces whose names tell "
+            raise DataError(f"{found}their labels", allowed="the layout table or fairface")
         return scan_names(source)
+    if layout == "table" and not labels:
+        raise DataError("the layout table has no table of labels", allowed="--labels")
+    if missing := [path for path in labels if not path.is_file()]:
+        raise DataError(f"there is no table of labels {missing[0]}", allowed=ALLOWED)
     files: list[tuple[str, bytes | str]] = [(path.name, path.read_bytes()) for path in labels]
     if not labels:
         paths = {member.path for member in source.members()}
-        files = sorted(
-            source.contents({path for path in paths if path.rpartition("/")[2] in FAIRFACE_FILES})
-        )
+        inside = {path for path in paths if path.rpartition("/")[2] in FAIRFACE_FILES}
+        files = sorted(source.contents(inside))
     if not files:
         raise DataError(
             f"{source.path} holds no {' or '.join(FAIRFACE_FILES)}",
@@ -120,12 +116,10 @@ def parse_label_table(name: str, content: bytes | str) -> LabelTable:
             raise ValueError(content)
         if content.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
             raise ValueError("it is a spreadsheet; save it as CSV first")
-        text, encoding = decoded(content)
-        cells, ours = _cells_of(text)
+        cells, ours = _cells_of(decoded(content))
     except (ValueError, DataError, csv.Error) as error:
         raise DataError(f"{name} is no table of labels: {error}", allowed=ALLOWED) from error
-    digest = hashlib.sha256(content).hexdigest()
-    return {"name": name, "sha256": digest, "encoding": encoding}, cells, ours
+    return {"name": name, "sha256": hashlib.sha256(content).hexdigest()}, cells, ours
 
 
 def _cells_of(text: str) -> tuple[pd.DataFrame, set[str]]:
@@ -135,10 +129,10 @@ def _cells_of(text: str) -> tuple[pd.DataFrame, set[str]]:
     if not rows:
         raise ValueError("it has no rows")
     names = [rules.normal(name).strip() for name in head]
-    column_of = {heading: column for column, of in HEADINGS.items() for heading in of}
     places: dict[str, int] = {}
     for place, name in enumerate(names):
-        column = column_of.get(re.sub(" ?utkface ?", "", name))
+        plain = name.replace("utkface", "").strip()
+        column = next((it for it, headings in HEADINGS.items() if plain in headings), None)
         if column in places:
             both = f"{head[places[column]]!r} and {head[place]!r}"
             raise ValueError(f"its columns {both} both say {column}")
@@ -146,8 +140,7 @@ def _cells_of(text: str) -> tuple[pd.DataFrame, set[str]]:
             places[column] = place
     if "file" not in places or len(places) == 1:
         lacking = "labels" if "file" in places else "file"
-        shown = ", ".join(map(repr, head[:12]))
-        raise ValueError(f"it has no column of {lacking}, but {shown}")
+        raise ValueError(f"it has no column of {lacking}, but {', '.join(map(repr, head[:12]))}")
     for number, row in enumerate(rows, start=2):
         if len(row) <= max(places.values()):
             raise ValueError(f"row {number} has {len(row)} cells: {row}")
@@ -155,9 +148,9 @@ def _cells_of(text: str) -> tuple[pd.DataFrame, set[str]]:
     ours = {
         column
         for column, place in places.items()
-        if "utkface" in names[place] or names[place] == "age years"
+        if not OUR_TABLE - set(names) or "utkface" in names[place] or names[place] == "age years"
     }
-    return pd.DataFrame(cells, dtype=object), ours if OUR_TABLE - set(names) else set(HEADINGS)
+    return pd.DataFrame(cells, dtype=object), ours
 
 
 def _read(
@@ -166,8 +159,7 @@ def _read(
     """Give a Scan's labels and words, and for every row's file its labels or why it has none."""
     columns = [label for label in LABELS if any(label in cells for _, cells, _ in tables)]
     rows = pd.concat([cells for _, cells, _ in tables], ignore_index=True).fillna("")
-    rows = rows[["file", *columns]]
-    written = rows
+    rows = written = rows[["file", *columns]]
     if layout == "fairface":
         rows = rows.replace(dict.fromkeys(("age", "age_group"), MANGLED_AGES), regex=True)
     n_dates = int((rows != written).to_numpy().sum())
@@ -178,7 +170,7 @@ def _read(
     words = rows[~rows["file"].isin(contradicted) & rows["file"].map(str.isprintable)]
     said: dict[str, FaceLabels | str] = dict.fromkeys(rows["file"], "its name cannot be printed")
     said |= dict.fromkeys(contradicted, "its rows contradict each other")
-    readings: dict[str, dict[str, rules.Reading]] = {}
+    readings = {label: {"": rules.Reading(MISSING)} for label in LABELS}
     codes = []
     for column in columns:
         is_ours = all(column in ours for _, cells, ours in tables if column in cells)
@@ -186,29 +178,23 @@ def _read(
         readings[column], not_read = rules.read_column(column, of_column, given, is_ours=is_ours)
         codes += [not_read] if not_read else []
     for row in words.to_dict("records"):
-        nothing = rules.Reading(MISSING)
-        years, group, gender, race = (
-            readings[label][row[label]] if label in columns else nothing for label in LABELS
-        )
-        age_group = group.label if years.label == MISSING else years.label
-        labels = FaceLabels(years.age, age_group, gender.label, race.label)
-        if MISSING not in (years.label, group.label) and years.label != group.label:
-            labels = labels._replace(age=MISSING, age_group=MISSING)
+        read = {label: of[row.get(label, "")] for label, of in readings.items()}
+        age, (years, *groups) = read["age"].age, (it.label for it in read.values())
+        if years != MISSING and groups[0] not in (MISSING, years):
+            age, years, groups[0] = MISSING, MISSING, MISSING
+        labels = FaceLabels(age, groups[0] if years == MISSING else years, *groups[1:])
         said[row["file"]] = NO_LABEL if {*labels[1:]} == {MISSING} else labels
     # All that decides labels.
     deciding = [LABEL_RULES, layout, *(about["sha256"] for about, *_ in tables)]
     deciding += [f"{task}:{word}={label}" for (task, word), label in sorted(given.items())]
+    mapping = {column: _entries(column, words[column], readings[column]) for column in columns}
     about = {
         "rules": LABEL_RULES,
         "layout": layout,
         "source_sha256": hashlib.sha256("\n".join(deciding).encode()).hexdigest(),
         "files": [about for about, *_ in tables],
         "columns": columns,
-        "mapping": {
-            column: entries
-            for column in columns
-            if (entries := _entries(column, words[column], readings[column]))
-        },
+        "mapping": {column: entries for column, entries in mapping.items() if entries},
         "codes": codes,
         "dates_read_back": n_dates,
         "repeated_rows": n_repeated,
@@ -279,9 +265,9 @@ def _scan_with_tables(
     tables = [file["name"] for file in about["files"]]
     pictures, others = _pictures_of(source)
     rejected = [row for row in others if row[0] not in tables]
-    above = source.path.resolve().as_posix().split("/") if source.path.is_dir() else []
-    index = PictureIndex(pictures, above)
-    rows_of: defaultdict[str, list[tuple[float, str, str]]] = defaultdict(list)
+    # Two folders above the source tell train/1.jpg from val/1.jpg where one of them is the source.
+    above = source.path.resolve().parts[-2:] if source.path.is_dir() else ()
+    index, rows_of = PictureIndex(pictures, above), defaultdict[str, list[Any]](list)
     for file in said:
         n_parts, found, name = index.find(file)
         if len(found) == 1:
@@ -292,7 +278,7 @@ def _scan_with_tables(
     faces: dict[str, tuple[str, FaceLabels]] = {}
     name_of: dict[str, str] = {}
     for path in pictures:
-        rows = sorted(rows_of.get(path, ()), key=lambda row: -row[0])
+        rows = sorted(rows_of[path], key=lambda row: -row[0])
         best = [row for row in rows if row[0] == rows[0][0]]
         rejected += [
             (printable(file), ROW_KIND, "another row names the same picture")
@@ -317,10 +303,8 @@ def _scan_with_tables(
             fix="; ".join(about["codes"]) or "--map says what an unknown word means",
         )
     shortened = [[file, name] for file, name in name_of.items() if file != name]
-    about |= {
-        "rows_matched_by_last_parts": len(shortened),
-        "example_of_last_parts": shortened[0] if shortened else [],
-    }
+    about["rows_matched_by_last_parts"] = len(shortened)
+    about["example_of_last_parts"] = shortened[0] if shortened else []
     words = words.assign(file=words["file"].map(lambda file: name_of.get(file, file)))
     return _scan_of(faces, rejected)._replace(labels=about, words=words)
 
@@ -332,7 +316,6 @@ def _pictures_of(source: Source) -> tuple[list[str], Rejected]:
 
 
 def _scan_of(faces: Mapping[str, tuple[str, FaceLabels]], rejected: Rejected) -> Scan:
-    """Put the faces, path and labels by file, in order of the files."""
     rows = [(file, *faces[file][1]) for file in sorted(faces)]
     table = pd.DataFrame(rows, columns=["file", *LABELS])
     return Scan(table, [faces[file][0] for file in table["file"]], rejected)

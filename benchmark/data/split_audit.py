@@ -111,7 +111,7 @@ def _names_in(path: Path) -> list[str]:
     picture names. Without one every line is a name, in a CSV only if most look like pictures.
     """
     try:
-        text = archive.decoded(path.read_bytes())[0]
+        text = archive.decoded(path.read_bytes())
     except (OSError, DataError) as error:
         raise DataError(f"{path} is no list of names: {error}", allowed=ALLOWED) from error
     is_csv = path.suffix.lower() in (".csv", ".tsv")
