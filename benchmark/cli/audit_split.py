@@ -1,21 +1,16 @@
 """`facebench audit-split`: what the parts of any split share."""
 
-import contextlib
-import functools
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, TextIO
+from typing import Annotated, Any, Final
 
 import typer
 
 from benchmark.cli.options import Answer, Overwrite, option
 from benchmark.cli.output import out, print_table, watching
 from benchmark.errors import DataError, and_more
-from benchmark.files import check_outputs, replacing
+from benchmark.files import check_outputs, write_text
 from benchmark.reporting.tables import NOTHING, Column, Table
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 VERDICTS: Final = {
     "leaking": "[bold red]Leaking.[/]",
@@ -59,17 +54,12 @@ def audit_split(
     """
     from benchmark.data import split_audit
 
-    with contextlib.ExitStack() as stack:
-        on_pairs = None
-        if csv_file is not None:
-            check_outputs([csv_file], overwrite=overwrite, inputs=[train, *parts, images])
-            path = stack.enter_context(replacing(csv_file))
-            stream = path.open("w", encoding="utf-8", errors="backslashreplace", newline="")
-            stack.enter_context(stream)
-            on_pairs = functools.partial(_append, stream)
-            stream.write(",".join(split_audit.PAIR_COLUMNS) + "\n")
-        watch = stack.enter_context(watching())
-        audit = split_audit.audit_split([train, *parts], images, watch, on_pairs)
+    if csv_file is not None:
+        check_outputs([csv_file], overwrite=overwrite, inputs=[train, *parts, images])
+    with watching() as watch:
+        audit, pairs = split_audit.audit_split([train, *parts], images, watch)
+    if csv_file is not None:
+        write_text(csv_file, pairs.to_csv(index=False, lineterminator="\n"))
     answer.data = audit
     answer.errors = list(_findings(audit))
     answer.warnings = list(_warnings(audit))
@@ -77,10 +67,6 @@ def audit_split(
         print_table(table)
     by_name = audit["verdict"] == "clean" and any(it["without_a_picture"] for it in audit["parts"])
     out.print(VERDICTS["clean by name" if by_name else audit["verdict"]])
-
-
-def _append(stream: TextIO, pairs: "pd.DataFrame") -> None:
-    pairs.to_csv(stream, header=False, index=False, lineterminator="\n")
 
 
 def _findings(audit: dict[str, Any]) -> Iterator[DataError]:

@@ -97,7 +97,6 @@ def crop(
         "detector": cropping.load_detector(choice).name,
         "pictures": len(of_picture),
         "new": n_new,
-        "not_pictures": len(others),
         "passed_over": others,
         "outcomes": counts,
         "crops": len(table) - len(without),

@@ -1,8 +1,8 @@
 """Read faces from a folder, .tar, .tar.gz or .zip, as a stream of names and bytes.
 
-Nothing is unpacked to disk, and no file's content is understood here. An archive that is damaged,
-cut short or unsafe is refused as a whole: what else would be wrong with it is unknown. Pictures
-that a person names, or a list or table, are found here too.
+Nothing is unpacked to disk. An archive that is damaged, cut short or unsafe is refused as a whole:
+what else would be wrong with it is unknown. Pictures that a person, a list or a table names are
+found here too.
 """
 
 import contextlib
@@ -77,18 +77,13 @@ class Source:
     """folder, tar, tar.gz or zip."""
 
     def members(self) -> list[Member]:
-        """List every file, and the folders that are links, having read the source to its end.
-
-        Raises DataError if it is damaged, cut short, or holds links, devices or paths that lead
-        out of it.
-        """
+        """List every file, and the folders that are links; raise DataError for a damaged or unsafe
+        archive, which is read to its end."""
         return [member for member, _ in self._entries()]
 
     def pictures(self) -> tuple[list[str], list[tuple[str, str]]]:
-        """Give the paths of the pictures, each once; of the other members names and problems.
-
-        Raises DataError where there are no pictures.
-        """
+        """Give the paths of the pictures, and names and problems of the other members; raise
+        DataError where there are no pictures."""
         problems = {member.path: member.problem for member in self.members()}
         pictures = [path for path in problems if is_picture_name(path)]
         chosen = set(pictures)
@@ -288,13 +283,11 @@ def list_pictures(named: Iterable[Path]) -> list[Path]:
     A file is taken for a picture whatever its name; one that does not exist is listed, and reading
     it says so. Raises DataError where there is nothing to read at all.
     """
-    named, paths = list(named), []
+    named, paths = list(named), list[Path]()
     for path in named:
-        if path.is_dir():
-            files = (item for item in path.rglob("*") if not item.is_dir())
-            paths += sorted(item for item in files if is_picture_name(item.as_posix()))
-        else:
-            paths.append(path)
+        files = path.rglob("*") if path.is_dir() else ()
+        within = (it for it in files if is_picture_name(it.as_posix()) and not it.is_dir())
+        paths += sorted(within) if path.is_dir() else [path]
     if not paths:
         raise DataError(
             f"{', '.join(map(str, named)) or 'nothing'} holds no pictures",

@@ -81,9 +81,8 @@ def in_words(images: Tensor) -> Tensor:
     A choice between two words takes as long as one between two bytes.
     """
     rows = images.permute(0, 2, 3, 1).flatten(1)
-    words = (torch.int64, torch.int32, torch.int16)
-    fitting = (word for word in words if rows.shape[1] % word.itemsize == 0)
-    return rows.view(next(fitting, torch.uint8))
+    words = (torch.int64, torch.int32, torch.int16, torch.uint8)
+    return rows.view(next(word for word in words if rows.shape[1] % word.itemsize == 0))
 
 
 def _rotated(faces: Tensor, radians: Tensor) -> Tensor:
@@ -101,9 +100,8 @@ def _rotated(faces: Tensor, radians: Tensor) -> Tensor:
 class FaceBatches:
     """All faces of a data set on one device.
 
-    pixels: (n, px, px, 3) uint8, RGB. On a GPU a copy, made once; on a CPU the memory-mapped
-    file itself, so that only the faces in use take memory; so too where a GPU is too small.
-    labels: per task (n,) int64 classes.
+    pixels: (n, px, px, 3) uint8, RGB. On a GPU a copy, made once; on a CPU, or where a GPU is too
+    small, the memory-mapped file itself. labels: per task (n,) int64 classes.
     """
 
     pixels: Tensor
@@ -117,7 +115,7 @@ class FaceBatches:
         device: torch.device,
         say: Callable[[str], None] | None = None,
     ) -> "FaceBatches":
-        """Place the packed array and the labels of its table, whose rows belong together.
+        """Place the packed array and the labels of its table, row by row.
 
         Where the device's memory is too small for the pixels they stay in main memory, and `say`
         is called with a sentence.
@@ -160,11 +158,8 @@ def gathered(rows: Tensor, indices: Tensor, device: torch.device) -> Tensor:
 
 
 def random_order(n: int, *, seed: int, epoch: int) -> Tensor:
-    """Give the order of `n` training faces in `epoch`: (n,) int64 on the CPU.
-
-    Depends on nothing but the arguments, so that a resumed run sees the batches it would have
-    seen.
-    """
+    """Give the order of `n` training faces in `epoch`: (n,) int64 on the CPU; by the arguments
+    alone, so that a resumed run sees the batches it would have seen."""
     return torch.randperm(n, generator=generator_for(seed, epoch, purpose=0))
 
 
@@ -188,10 +183,8 @@ def generator_for(seed: int, epoch: int, *, purpose: int) -> torch.Generator:
 
 
 def split_into_batches(order: Tensor, batch_size: int) -> list[Tensor]:
-    """Cut an order into batches; a last batch of one face joins the one before.
-
-    Batch norm cannot train on a single value per channel.
-    """
+    """Cut an order into batches; a last one of one face, on which batch norm cannot train, joins
+    the one before."""
     batches = list(torch.split(order, batch_size))
     if len(batches) > 1 and len(batches[-1]) == 1:
         batches[-2:] = [torch.cat(batches[-2:])]

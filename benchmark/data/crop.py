@@ -28,9 +28,9 @@ from PIL import Image
 
 from benchmark.data.archive import open_source, printable
 from benchmark.data.pictures import read_upright, reason_of
-from benchmark.data.progress import Key, OnProgress, in_parallel, keep_quiet
+from benchmark.data.progress import Key, OnProgress, in_parallel, keep_quiet, owned
 from benchmark.errors import DataError
-from benchmark.files import file_lock, lock_owner, write_text
+from benchmark.files import write_text
 
 YUNET: Final = "yunet"
 MODEL_PATTERN: Final = "*yunet*.onnx"
@@ -60,10 +60,8 @@ Box = tuple[int, int, int, int]
 
 
 class FoundFace(NamedTuple):
-    """A face that a detector saw: its box in pixels, which may reach beyond the picture, and score.
-
-    Scores are 0 to 1, as the detector counts.
-    """
+    """A face that a detector saw: its box in pixels, which may reach beyond the picture, and its
+    score, 0 to 1."""
 
     left: float
     top: float
@@ -86,10 +84,8 @@ class Detector(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class DetectorChoice:
-    """Which detector, by a name that every process can load it by: `yunet` or `module:callable`.
-
-    model: its model file; for YuNet the only one in `weights_dir` if left out.
-    """
+    """Which detector, by a name that every process can load it by: `yunet` or `module:callable`;
+    and its model file, for YuNet the only one in `weights_dir` if left out."""
 
     name: str = YUNET
     model: Path | None = None
@@ -209,11 +205,7 @@ class CropOptions:
 
 
 class CutFace(NamedTuple):
-    """One face, cut out.
-
-    box: what the detector saw, without the margin; it may reach beyond the picture. image: RGB,
-    (size_px, size_px).
-    """
+    """One face, cut out: RGB, (size_px, size_px). box: as the detector saw it, without margin."""
 
     box: Box
     score: float
@@ -236,10 +228,7 @@ class CroppedPicture(NamedTuple):
 
 
 def crop_picture(image: Image.Image, detector: Detector, options: CropOptions) -> CroppedPicture:
-    """Cut out the faces that the options choose, the largest first.
-
-    image: RGB, upright (benchmark.data.pictures.read_upright).
-    """
+    """Cut the faces that the options choose out of an upright RGB picture, the largest first."""
     width, height = image.size
 
     def from_centre(face: FoundFace) -> float:
@@ -339,11 +328,7 @@ def crop_folder(
     how = {"source": source.resolve().name, "detector": load_detector(detector).name}
     how |= asdict(options)
     with contextlib.ExitStack() as stack:
-        lock = target.parent / f".{target.name}.lock"
-        if not stack.enter_context(file_lock(lock)):
-            pid = lock_owner(lock).get("pid")
-            raise DataError(f"process {pid} is cropping into {target}", fix="Let it end first")
-        stack.callback(lock.unlink, missing_ok=True)
+        stack.enter_context(owned(target, on_progress))
         before, n_new = _journal(target, how), 0
         done = {entry["rows"][0]["file"]: entry for entry in before}
 
@@ -382,10 +367,7 @@ def crop_folder(
 
 
 def _journal(target: Path, how: dict[str, Any]) -> list[dict[str, Any]]:
-    """Give what is noted of pictures done, the last line of each counts, or begin a journal.
-
-    A damaged line is none.
-    """
+    """Read what is noted of pictures done, damaged lines left out, or begin a journal."""
     path, lines = target / JOURNAL_FILE, [how]
     if path.exists():
         lines = []
@@ -446,11 +428,8 @@ def _written(target: Path, name: str, file: str, result: CroppedPicture) -> list
 
 
 def _crop_names(files: Sequence[str]) -> dict[str, str]:
-    """Name the crops of pictures as themselves: without endings where that divides all of them.
-
-    Case does not distinguish names, as on some file systems, and the second face of a.jpg has the
-    name a.face-2.
-    """
+    """Name crops as their pictures, without the ending where no two names are then one: neither in
+    lower case, as on some file systems, nor that of another one's second face, a.face-2."""
     stems = [str(PurePosixPath(file).with_suffix("")) for file in files]
     are_many = len({stem.casefold() for stem in stems}) < len(stems)
     has_a_faces_name = any(re.search(r"\.face-\d+$", stem) for stem in stems)

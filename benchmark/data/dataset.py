@@ -15,15 +15,14 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
-from pandas.api.types import is_integer_dtype
 from PIL import Image
 
 from benchmark import __version__
@@ -33,9 +32,9 @@ from benchmark.data.drawn import DRAWING_VERSION, draw_faces
 from benchmark.data.duplicates import count_duplicates, near_duplicates, placement_columns
 from benchmark.data.labels import LABELS
 from benchmark.data.pictures import SKETCH_SHAPE, THUMBNAIL_SHAPE, Picture, Pixels, grey_of
-from benchmark.data.progress import OnProgress, keep_quiet
+from benchmark.data.progress import OnProgress, keep_quiet, owned
 from benchmark.errors import DataError
-from benchmark.files import file_lock, lock_owner, write_json, write_text
+from benchmark.files import write_json, write_text
 from benchmark.tasks import AGE_GROUP_RULE, CLASS_NAMES, MISSING
 
 SCHEMA: Final = 1
@@ -44,36 +43,24 @@ TABLE_FILE: Final = "table.csv"
 REJECTED_FILE: Final = "quarantine.csv"
 MANIFEST_FILE: Final = "manifest.json"
 WORDS_FILE: Final = "words.csv"
-MANIFEST_KEYS: Final = frozenset(
-    (
-        "name",
-        "drawn",
-        "image_px",
-        "source",
-        "source_sha256",
-        "pixel_digest",
-        "split_digest",
-        "split_version",
-        "table_source_sha256",
-        "near_duplicates",
-        "counts",
-    )
+MANIFEST_KEYS: Final = (
+    *("name", "drawn", "image_px", "source", "source_sha256", "pixel_digest", "split_digest"),
+    *("split_version", "table_source_sha256", "near_duplicates", "counts"),
 )
-
-REJECTED_COLUMNS: Final = ("file", "kind", "reason")
 NAME_KIND, PICTURE_KIND, OTHER_KIND, ROW_KIND = "name", "picture", "other", "row"
 """Why a file was rejected: no labels in its name, or in the table of labels; a picture that cannot
 be used; not a picture by its name, and not counted as one; a row of the table of labels that names
 no picture, or several."""
 
-Rejected = Iterable[tuple[str, str, str]]
-"""Rows of REJECTED_COLUMNS."""
+Rejected = list[tuple[str, str, str]]
+"""Files that are no faces: file, kind, reason."""
 TEXT_COLUMNS: Final = ("file", "sha256", "part", "no_place_reason", "mode")
 PLACEMENT_COLUMNS: Final = (
     *("cluster", "is_copy", "label_conflict", "part", "fold", "no_place_reason"),
 )
-PICTURE_COLUMNS: Final = ("sha256", "mode", "width", "height")
-TABLE_COLUMNS: Final = ("file", "sha256", *LABELS, *PLACEMENT_COLUMNS, *PICTURE_COLUMNS[1:])
+TABLE_COLUMNS: Final = (
+    *("file", "sha256", *LABELS, *PLACEMENT_COLUMNS, "mode", "width", "height"),
+)
 DRAWN_NAME: Final = "drawn"
 """For synthetic faces alone, 3,000 of seed 1."""
 STORED_NAME: Final = f"drawn-v{DRAWING_VERSION}"
@@ -89,14 +76,9 @@ def write_once(
     One process at a time makes a folder: another waits, and finds it done. On an error the folder
     is removed; what a killed process left is removed by the next that makes the same.
     """
-    lock = final.parent / f".{final.name}.lock"
     if final.exists():
         return False
-    with contextlib.ExitStack() as stack:
-        if not stack.enter_context(file_lock(lock)):
-            on_progress(f"waiting for process {lock_owner(lock).get('pid')}: {final.name}", 0, 0)
-            stack.enter_context(file_lock(lock, wait=True))
-        stack.callback(lock.unlink, missing_ok=True)
+    with owned(final, on_progress), contextlib.ExitStack() as stack:
         if final.exists():
             return False
         for abandoned in final.parent.glob(f".{final.name}.*{STAGING_SUFFIX}"):
@@ -122,57 +104,45 @@ def check_dataset_name(name: str, *, drawn: bool) -> None:
         )
 
 
-class Placement(NamedTuple):
-    """Clusters and split taken from the table of another data set, and where it is from."""
-
-    table: pd.DataFrame
-    sha256: str
-    split_version: str
-
-
 def finish_dataset(
     folder: Path,
     labels: pd.DataFrame,
     pictures: Sequence[Picture],
     about: dict[str, Any],
     *,
-    rejected: Rejected = (),
-    placement: Placement | None = None,
+    rejected: Rejected | None = None,
+    placement: pd.DataFrame | None = None,
     on_progress: OnProgress = keep_quiet,
 ) -> None:
     """Find duplicates, split, and write every file but faces.npy, which is there already.
 
-    labels: columns file and LABELS, by file name, as `pictures` and the pixels are. about: name,
-    drawn, image_px, source, source_sha256, and `labels` where a table gave them. Raises
-    DataError if the split leaks, which only one that was taken from elsewhere can.
+    labels: columns file and LABELS, by file name, as `pictures` and the pixels are. about: all of
+    the manifest that is known before. placement: a table of these faces, to take clusters and split
+    from. Raises DataError if the split leaks, which only one that was taken from elsewhere can.
     """
-    known = {name: [getattr(picture, name) for picture in pictures] for name in PICTURE_COLUMNS}
-    table = labels.assign(**known)
+    table = labels.join(pd.DataFrame(pictures, columns=list(Picture._fields)))
     if placement is not None:
-        check_same_faces(table, placement.table)
-        theirs = placement.table.set_index("file").loc[table["file"]].reset_index(drop=True)
-        table = table.join(theirs[list(PLACEMENT_COLUMNS)])[list(TABLE_COLUMNS)]
+        theirs = placement.set_index("file").loc[table["file"]].reset_index(drop=True)
+        table = table.join(theirs[list(PLACEMENT_COLUMNS)])
         near = {"method": "clusters taken from another table", "threshold_bits": None}
     else:
         sketches, thumbnails = (
-            np.stack([np.frombuffer(getattr(p, kind), np.uint8).reshape(shape) for p in pictures])
+            np.frombuffer(b"".join(table[kind]), np.uint8).reshape(-1, *shape)
             for kind, shape in (("sketch", SKETCH_SHAPE), ("thumbnail", THUMBNAIL_SHAPE))
         )
         pairs, near = near_duplicates(table, sketches, thumbnails, on_progress)
-        table = splits.with_split(table.join(placement_columns(table, pairs)))[list(TABLE_COLUMNS)]
+        table = splits.with_split(table.join(placement_columns(table, pairs)))
     manifest = {
         **about,
         "near_duplicates": near,
         "pixel_digest": pixels_of.pixel_digest(folder / PIXELS_FILE),
         "schema": SCHEMA,
-        "table_source_sha256": placement.sha256 if placement else None,
-        "split_version": placement.split_version if placement else splits.SPLIT_VERSION,
         "age_group_rule": AGE_GROUP_RULE,
         "resize_filter": pixels_of.RESIZE_FILTER,
         "versions": {"facebench": __version__}
         | {name: metadata.version(name) for name in ("numpy", "pillow")},
     }
-    write_files(folder, table, rejected, manifest)
+    write_files(folder, table[list(TABLE_COLUMNS)], rejected or [], manifest)
 
 
 def write_files(
@@ -181,7 +151,7 @@ def write_files(
     """Write a placed table, what was rejected and, completed by digest and counts, the manifest."""
     splits.check_no_overlap(table, splits.part_rows(table))
     write_text(folder / TABLE_FILE, as_csv(with_empty_cells(table)))
-    left_out = pd.DataFrame(sorted(rejected), columns=list(REJECTED_COLUMNS))
+    left_out = pd.DataFrame(sorted(rejected), columns=["file", "kind", "reason"])
     write_text(folder / REJECTED_FILE, as_csv(left_out))
     counts = _counts(table, left_out["kind"], manifest["image_px"])
     manifest = {**manifest, "split_digest": splits.split_digest(table), "counts": counts}
@@ -190,8 +160,9 @@ def write_files(
 
 def write_words(folder: Path, words: pd.DataFrame, table: pd.DataFrame) -> None:
     """Keep what a table of labels says of the faces of `table`, in its own words."""
-    kept = words.set_index("file").loc[table["file"]].reset_index()
-    write_text(folder / WORDS_FILE, as_csv(kept))
+    write_text(
+        folder / WORDS_FILE, as_csv(words.set_index("file").loc[table["file"]].reset_index())
+    )
 
 
 def as_csv(table: pd.DataFrame) -> str:
@@ -203,14 +174,14 @@ def _counts(table: pd.DataFrame, kinds: "pd.Series[str]", image_px: int) -> dict
     n_of = {kind: int((kinds == kind).sum()) for kind in (NAME_KIND, PICTURE_KIND, OTHER_KIND)}
     cluster_sizes = table["cluster"].value_counts()
     several = cluster_sizes[cluster_sizes > 1]
-    converted = table["mode"][table["mode"] != "RGB"].value_counts()
+    converted = table.loc[table["mode"] != "RGB", "mode"].value_counts()
     return {
         "image_files": len(table) + n_of[NAME_KIND] + n_of[PICTURE_KIND],
         "usable": len(table),
         "quarantined_names": n_of[NAME_KIND],
         "quarantined_pictures": n_of[PICTURE_KIND],
         "not_pictures": n_of[OTHER_KIND],
-        "converted_modes": {str(mode): int(n) for mode, n in converted.items()},
+        "converted_modes": converted.to_dict(),
         "not_square": int((table["width"] != table["height"]).sum()),
         "enlarged": int((table[["width", "height"]].min(axis=1) < image_px).sum()),
         "placed": int((table["part"] != "").sum()),
@@ -258,20 +229,16 @@ def counted(labels: Mapping[str, Any], table: pd.DataFrame) -> dict[str, Any]:
 def read_table(path: Path) -> pd.DataFrame:
     """Read a table.csv; raise DataError if a column is missing or holds what it cannot."""
     try:
-        table = pd.read_csv(
-            path, dtype=dict.fromkeys(TEXT_COLUMNS, str), keep_default_na=False, na_filter=False
-        )
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
         if missing := [name for name in TABLE_COLUMNS if name not in table.columns]:
             raise ValueError(f"it has no column {', '.join(missing)}")
-        for name in TABLE_COLUMNS:
-            if name not in TEXT_COLUMNS and not is_integer_dtype(table[name]):
-                cells = table[name].replace("", str(MISSING)) if name in LABELS else table[name]
-                table[name] = cells.astype("int64")
+        table[[*LABELS]] = table[[*LABELS]].replace("", str(MISSING))
+        table = table.astype({name: "int64" for name in TABLE_COLUMNS if name not in TEXT_COLUMNS})
         allowed = {"part": ["", *splits.PARTS], "fold": range(-1, splits.N_FOLDS)}
         allowed |= {task: range(MISSING, len(names)) for task, names in CLASS_NAMES.items()}
-        wrong = [name for name, values in allowed.items() if not table[name].isin(values).all()]
-        if wrong:
-            raise ValueError(f"column {wrong[0]} has other values")
+        for name, values in allowed.items():
+            if not table[name].isin(values).all():
+                raise ValueError(f"column {name} has other values")
         if table["file"].duplicated().any() or not len(table):
             raise ValueError("it has no face, or one twice")
     except (OSError, ValueError) as error:
@@ -304,22 +271,18 @@ class FaceSet:
 
     @property
     def image_px(self) -> int:
-        """Side of the packed faces in pixels."""
         return int(self.manifest["image_px"])
 
     @property
     def pixel_digest(self) -> str:
-        """sha256 of the packed array's bytes."""
         return str(self.manifest["pixel_digest"])
 
     @property
     def split_version(self) -> str:
-        """Version of the rule that gave the faces their parts."""
         return str(self.manifest["split_version"])
 
     @property
     def split_digest(self) -> str:
-        """sha256 of the sorted lines `file,part` of the faces with a place."""
         return str(self.manifest["split_digest"])
 
     @property
@@ -342,12 +305,7 @@ class FaceSet:
 
         None where the faces' names give the labels, or words were not kept.
         """
-        if not (self.folder / WORDS_FILE).is_file():
-            return None
-        words = self._read(WORDS_FILE)
-        if list(words.get("file", ())) != list(self.table["file"]):
-            raise _damaged(self.folder, f"{WORDS_FILE} is not of these faces")
-        return words
+        return self._read(WORDS_FILE) if (self.folder / WORDS_FILE).is_file() else None
 
     def rejected(self) -> pd.DataFrame:
         """Every file that was rejected: file, kind, reason."""
@@ -387,10 +345,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
         manifest = dict(json.loads(path.read_text(encoding="utf-8")))
         if manifest.get("schema") != SCHEMA:
             raise ValueError(f"it has schema {manifest.get('schema')!r} and not {SCHEMA}")
-        if missing := sorted(MANIFEST_KEYS - manifest.keys()):
+        if missing := sorted({*MANIFEST_KEYS} - manifest.keys()):
             raise ValueError(f"it does not say {', '.join(missing)}")
-        if not isinstance(manifest["image_px"], int) or not isinstance(manifest["counts"], dict):
-            raise ValueError("image_px is no whole number, or counts no object")
     except (OSError, ValueError, TypeError) as error:
         raise _damaged(path.parent, f"{path.name} cannot be read: {error}") from error
     return manifest
@@ -418,22 +374,22 @@ def store_faces(
     images: (n, px, px, 3) uint8 RGB. labels: columns file (unique), age, age_group, gender, race;
     row i is picture i. A data set of this name is opened as it is.
     """
-    ordered = labels.reset_index(drop=True).sort_values("file", kind="stable")[["file", *LABELS]]
-    images, ordered = images[ordered.index], ordered.reset_index(drop=True)
+    ordered, px = labels.reset_index(drop=True).sort_values("file"), images.shape[1]
+    images, ordered = images[ordered.index], ordered[["file", *LABELS]].reset_index(drop=True)
     sha256 = [hashlib.sha256(image.tobytes()).hexdigest() for image in images]
     rows = ordered.assign(sha256=sha256)[["file", "sha256", *LABELS]]
-    px = images.shape[1]
     about = {
         "name": name,
         "drawn": drawn,
         "image_px": px,
         "source": "drawn by facebench" if drawn else "stored from memory",
+        "split_version": splits.SPLIT_VERSION,
+        "table_source_sha256": None,
         "source_sha256": hashlib.sha256(as_csv(rows).encode()).hexdigest(),
     }
 
     def write(folder: Path) -> None:
-        contents = enumerate(image.tobytes() for image in images)
-        pixels_of.write_pixels(folder / PIXELS_FILE, px, contents)
+        pixels_of.write_pixels(folder / PIXELS_FILE, px, enumerate(map(np.ndarray.tobytes, images)))
         pictures = []
         for image, digest in zip(map(Image.fromarray, images), sha256, strict=True):
             greys = (grey_of(image, shape) for shape in (SKETCH_SHAPE, THUMBNAIL_SHAPE))
@@ -458,7 +414,7 @@ def choose_dataset(data_dir: Path, asked: str | None = None) -> FaceSet:
     prepared = {faces.name: faces for faces in prepared_datasets(data_dir)}
     photographed = [faces.name for faces in prepared.values() if not faces.drawn]
     if asked is None and len(photographed) == 1:
-        asked = photographed[0]
+        return prepared[photographed[0]]
     if asked in prepared:
         return prepared[asked]
     several = f"{len(photographed)} data sets of photographs are prepared, and --dataset names none"
@@ -474,10 +430,9 @@ def choose_dataset(data_dir: Path, asked: str | None = None) -> FaceSet:
 def draw_sample(faces: FaceSet, n_faces: int, name: str) -> FaceSet:
     """Store about `n_faces` of `faces` as the data set `name` beside it, clusters whole.
 
-    Each face stays in the part it was in. Clusters are taken in the order of a hash of their first
-    face's name, until there are `n_faces` or more; every machine draws the same. Copies and
-    conflicts without a place come along with their clusters. Raises DataError for a size out of
-    range or a name that is taken.
+    Each face stays in the part it was in. Clusters, with copies and conflicts that have no place,
+    are taken in the order of a hash of their first face's name, until there are `n_faces` or more;
+    every machine draws the same. Raises DataError for a size out of range or a name that is taken.
     """
     check_dataset_name(name, drawn=faces.drawn)
     if not 100 <= n_faces < len(faces.table):
@@ -486,33 +441,33 @@ def draw_sample(faces: FaceSet, n_faces: int, name: str) -> FaceSet:
             allowed=f"100 faces or more, and fewer than the {len(faces.table):,} of {faces.name}",
         )
     about = {"version": SAMPLE_VERSION, "of": faces.name, "n_asked": n_faces}
-    about["pixel_digest"] = faces.pixel_digest
+    about |= {"pixel_digest": faces.pixel_digest}
+    final = faces.folder.parent / name
 
     def write(folder: Path) -> None:
-        firsts = faces.table.sort_values("file", kind="stable").drop_duplicates("cluster")
-        by_hash = np.argsort(splits.hash_keys(firsts["file"], SAMPLE_VERSION), kind="stable")
-        order = firsts["cluster"].to_numpy()[by_hash]
-        n_until = np.cumsum(faces.table["cluster"].value_counts().loc[order].to_numpy())
-        chosen_clusters = order[: int(np.searchsorted(n_until, n_faces)) + 1]
-        rows = np.flatnonzero(faces.table["cluster"].isin(chosen_clusters))
-        table = faces.table.iloc[rows].reset_index(drop=True)
-        chosen = enumerate(faces.pixels()[row].tobytes() for row in rows)
-        pixels_of.write_pixels(folder / PIXELS_FILE, faces.image_px, chosen)
+        firsts = faces.table.sort_values("file").drop_duplicates("cluster")
+        keys = splits.hash_keys(firsts["file"], SAMPLE_VERSION)
+        order = firsts.assign(key=keys).sort_values("key")["cluster"]
+        n_before = order.map(faces.table["cluster"].value_counts()).cumsum().shift(fill_value=0)
+        rows = np.flatnonzero(faces.table["cluster"].isin(order[n_before < n_faces]))
+        table, pixels = faces.table.iloc[rows].reset_index(drop=True), faces.pixels()
+        contents = enumerate(pixels[row].tobytes() for row in rows)
+        pixels_of.write_pixels(folder / PIXELS_FILE, faces.image_px, contents)
         if (words := faces.words()) is not None:
             write_words(folder, words, table)
-        method = f"clusters of {faces.name}, kept whole"
+        near = {"method": f"clusters of {faces.name}, kept whole", "threshold_bits": None}
         manifest = faces.manifest | {
             "name": name,
             "sample": about,
-            "near_duplicates": {"method": method, "threshold_bits": None},
+            "near_duplicates": near,
             "pixel_digest": pixels_of.pixel_digest(folder / PIXELS_FILE),
         }
         if labels := faces.manifest.get("labels"):
             manifest["labels"] = counted(labels, table)
-        write_files(folder, table, (), manifest)
+        write_files(folder, table, [], manifest)
 
-    write_once(faces.folder.parent / name, write)
-    sample = open_faces(faces.folder.parent / name)
+    write_once(final, write)
+    sample = open_faces(final)
     if sample.manifest.get("sample") != about:
         raise DataError(
             f"data set {name!r} is there already and is another one",

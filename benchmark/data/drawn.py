@@ -64,9 +64,8 @@ class DrawnFaces(NamedTuple):
 def draw_faces(n_faces: int, seed: int, image_px: int = 100) -> DrawnFaces:
     """Draw `n_faces` labelled square pictures, the same ones for the same seed.
 
-    Face i depends on `seed` and i alone, so that a larger draw begins with the smaller one; its
-    labels and layout do not depend on `image_px` (below about 64 px the rings run together). File
-    names are unique within a draw and parse like UTKFace's.
+    Face i depends on `seed` and i alone, its labels and layout not on `image_px` (below about 64 px
+    the rings run together). File names are unique within a draw and parse like UTKFace's.
     """
     images = np.empty((n_faces, image_px, image_px, 3), dtype=np.uint8)
     rows = []
@@ -95,8 +94,8 @@ def _draw_class(rng: np.random.Generator, fractions: tuple[float, ...]) -> int:
 
 def _years_of(age_group: int) -> tuple[int, int]:
     """Give the youngest and oldest age drawn in a group, both included."""
-    lowest = 1 if age_group == 0 else AGE_GROUP_UPPER_YEARS[age_group - 1] + 1
-    return lowest, min(AGE_GROUP_UPPER_YEARS[age_group], OLDEST_YEARS)
+    edges = (0, *AGE_GROUP_UPPER_YEARS)
+    return edges[age_group] + 1, min(edges[age_group + 1], OLDEST_YEARS)
 
 
 def _shown_class(rng: np.random.Generator, task: str, label: int) -> int:
@@ -176,10 +175,9 @@ def _ground(rng: np.random.Generator, hue: float, image_px: int) -> Planes:
     knots = 5
     base = rng.uniform(0.4, 0.7)
     colours = np.empty((3, knots, knots), dtype=np.float32)
-    for row in range(knots):
-        for column in range(knots):
-            shade = base + rng.uniform(-0.22, 0.22)
-            colours[:, row, column] = _colour(hue + rng.uniform(-0.07, 0.07), 0.5, shade)
+    for place in np.ndindex(knots, knots):
+        shade = base + rng.uniform(-0.22, 0.22)
+        colours[:, *place] = _colour(hue + rng.uniform(-0.07, 0.07), 0.5, shade)
     at = np.linspace(0, knots - 1, image_px)[None, :]
     t = np.clip(1 - np.abs(at - np.arange(knots)[:, None]), 0, 1)
     # How much each of the evenly spaced colours counts at each pixel: (knots, image_px).
@@ -199,10 +197,8 @@ def _wrapped(a: Plane) -> Plane:
 
 
 def _pattern(race: int, p: Plane, q: Plane) -> Plane:
-    """Give the distance to a race's pattern in periods, from (p, q) in periods.
-
-    Stripes, dots, checks, zigzag, crosses.
-    """
+    """Give the distance to a race's pattern, all in periods: stripes, dots, checks, zigzag,
+    crosses."""
     if race in (0, 3):
         bend = np.abs(_wrapped(q * np.float32(0.7))) * np.float32(1.4)
         return np.abs(_wrapped(p + bend if race == 3 else p)) - np.float32(INKED / 2)
@@ -230,9 +226,8 @@ def _paint_rings(planes: Planes, rng: np.random.Generator, head: _Frame, rings: 
     radius = np.sqrt(head.u * head.u + head.v * head.v * np.float32(0.8))
     hue, dark = rng.random(), rng.random() < 0.5
     medal = _colour(hue, 0.35, 0.82 if dark else 0.3)
-    _paint(
-        planes, (radius - np.float32(1.72)) * head.pixels, medal, opacity=rng.uniform(0.45, 0.85)
-    )
+    rim = (radius - np.float32(1.72)) * head.pixels
+    _paint(planes, rim, medal, opacity=rng.uniform(0.45, 0.85))
     spacing = np.float32(rng.uniform(0.12, 0.14))
     turn = (radius - np.float32(0.94)) / spacing
     nearest = np.clip(np.rint(turn), 1, rings)
@@ -268,10 +263,8 @@ def _paint_head(planes: Planes, rng: np.random.Generator, head: _Frame) -> None:
     """Paint the oval, two eyes and a smile: alike for all labels."""
 
     def oval(x: float, y: float, width: float, height: float, colour: Colour) -> None:
-        a, b = (
-            (head.u - np.float32(x)) / np.float32(width),
-            (head.v - np.float32(y)) / np.float32(height),
-        )
+        a = (head.u - np.float32(x)) / np.float32(width)
+        b = (head.v - np.float32(y)) / np.float32(height)
         shortest = min(np.float32(width), np.float32(height))
         _paint(planes, (np.sqrt(a * a + b * b) - 1) * (shortest * head.pixels), colour)
 

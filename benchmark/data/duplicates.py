@@ -3,9 +3,9 @@
 Two detectors find one photograph in files of different bytes. Their thresholds were chosen by
 looking at pairs; docs/DATA.md says at which.
 
-Perceptual hash (dHash): for each of 16 x 16 places of a grey sketch, whether the place to the right
-is brighter. Re-encoding, scaling and a change of tone leave nearly all of these 256 bits as they
-are. Source of the method: N. Krawetz, "Kind of Like That", hackerfactor.com, 2013.
+Perceptual hash (dHash; N. Krawetz, "Kind of Like That", hackerfactor.com, 2013): for each of
+16 x 16 places of a grey sketch, whether the place to the right is brighter. Re-encoding, scaling
+and a change of tone leave nearly all of these 256 bits as they are.
 
 Aligned correlation: the hash compares fixed places, and misses a photograph that was cropped,
 turned or scaled anew. Candidates are pairs whose details (32 x 32 grey levels with the local mean
@@ -15,7 +15,7 @@ the other; the largest correlation coefficient decides.
 """
 
 import itertools
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
@@ -50,7 +50,7 @@ N_SHIFTS: Final = THUMBNAIL_SHAPE[0] - 40 + 1
 SCALES: Final = (0.92, 1.0, 1.08)
 DEGREES: Final = (-5.0, 0.0, 5.0)
 PADDED: Final = (128, 128)
-CORRELATION_BLOCK_ROWS: Final = 512
+BLOCK_PICTURES: Final = 512
 
 Floats = NDArray[np.float32]
 
@@ -75,32 +75,23 @@ def near_pairs(
     Gives each pair once, in order of the faces: first, second (rows), distance_bits (upright or
     mirrored, whichever is less), is_mirrored.
     """
-    blocks = near_blocks(sketches, threshold_bits, on_progress)
-    found = np.concatenate([np.empty((0, 4), np.int64), *blocks])
-    pairs = pd.DataFrame(found, columns=["first", "second", "distance_bits", "is_mirrored"])
-    return pairs.astype({"is_mirrored": bool})
-
-
-def near_blocks(
-    sketches: NDArray[np.uint8],
-    threshold_bits: int = THRESHOLD_BITS,
-    on_progress: OnProgress = keep_quiet,
-) -> Generator[NDArray[np.int64]]:
-    """Yield near pairs as they are found, (pairs, 4): first, second, distance, mirrored."""
     upright, mirrored = difference_hashes(sketches), difference_hashes(sketches[:, :, ::-1])
-    starts = range(0, len(sketches), BLOCK_ROWS)
+    starts, found = range(0, len(sketches), BLOCK_ROWS), [np.empty((0, 4), np.int64)]
     with ThreadPoolExecutor(n_cores()) as pool:
         blocks = pool.map(lambda at: _near_in_block(upright, mirrored, at, threshold_bits), starts)
         for start, block in zip(starts, blocks, strict=True):
-            yield block
+            found.append(block)
             done = min(start + BLOCK_ROWS, len(sketches))
             on_progress("looking for near-duplicates", done, len(sketches))
+    columns = ["first", "second", "distance_bits", "is_mirrored"]
+    pairs = pd.DataFrame(np.concatenate(found), columns=columns).astype({"is_mirrored": bool})
+    return pairs.sort_values(columns).drop_duplicates(columns[:2]).reset_index(drop=True)
 
 
 def _near_in_block(
     upright: NDArray[np.uint64], mirrored: NDArray[np.uint64], start: int, threshold_bits: int
 ) -> NDArray[np.int64]:
-    """Compare rows from `start` with all later ones; a pair near in both orientations once."""
+    """Compare rows from `start` with all later ones: first, second, distance, mirrored."""
     ours, found = upright[:, start : start + BLOCK_ROWS], []
     for is_mirrored, others in enumerate((upright[:, start:], mirrored[:, start:])):
         # Half of the bits rule out nearly every pair; the other half is counted for those left.
@@ -114,11 +105,7 @@ def _near_in_block(
         mirror = np.full_like(near, is_mirrored)
         rows = [row[near] + start, column[near] + start, distance[near], mirror]
         found.append(np.stack(rows, axis=1))
-    pairs = np.concatenate(found)
-    pairs = pairs[np.lexsort((pairs[:, 3], pairs[:, 2], pairs[:, 1], pairs[:, 0]))]
-    is_repeated = np.zeros(len(pairs), bool)
-    is_repeated[1:] = (pairs[1:, :2] == pairs[:-1, :2]).all(axis=1)
-    return pairs[~is_repeated]
+    return np.concatenate(found)
 
 
 def aligned_pairs(
@@ -138,10 +125,10 @@ def aligned_pairs(
     pairs = pd.DataFrame(found, columns=["first", "second", "is_mirrored", "correlation"])
     pairs = pairs.astype({"first": "int64", "second": "int64", "is_mirrored": bool})
     # Of a pair that is near in both orientations the better; upright where they are equal.
-    order = {"first": True, "second": True, "correlation": False, "is_mirrored": True}
     pairs = pairs[pairs["correlation"] >= THRESHOLD]
-    pairs = pairs.sort_values(list(order), ascending=list(order.values()))
-    return pairs.drop_duplicates(["first", "second"]).reset_index(drop=True)
+    pairs = pairs.sort_values("correlation", ascending=False, kind="stable")
+    pairs = pairs.drop_duplicates(["first", "second"]).sort_values(["first", "second"])
+    return pairs.reset_index(drop=True)
 
 
 def _candidates(
@@ -150,22 +137,20 @@ def _candidates(
     """Give (first, second, mirrored) of the pairs whose details are similar as they stand."""
     if not len(thumbnails):
         return []
+    blocks = [slice(at, at + BLOCK_PICTURES) for at in range(0, len(thumbnails), BLOCK_PICTURES)]
     details = np.empty((len(thumbnails), 32, 32), np.float32)
-    for start in range(0, len(thumbnails), CORRELATION_BLOCK_ROWS):
-        block = thumbnails[start : start + CORRELATION_BLOCK_ROWS]
-        halved = block.reshape(-1, 32, 2, 32, 2).mean((2, 4), dtype=np.float32)
-        details[start : start + CORRELATION_BLOCK_ROWS] = _details(halved, (2.0, 3.0))
+    for block in blocks:
+        halved = thumbnails[block].reshape(-1, 32, 2, 32, 2).mean((2, 4), dtype=np.float32)
+        details[block] = _details(halved, (2.0, 3.0))
     mean = details.mean(axis=0, dtype=np.float64).astype(np.float32)
     upright, mirrored = _unit(details - mean), _unit(details[:, :, ::-1] - mean)
     found = []
-    for start in range(0, len(upright), CORRELATION_BLOCK_ROWS):
-        ours = upright[start : start + CORRELATION_BLOCK_ROWS]
-        for is_mirrored, others in enumerate((upright, mirrored)):
-            first, second = np.nonzero(ours @ others[start:].T >= CANDIDATE_COSINE)
-            later = second > first
-            rows = zip(first[later] + start, second[later] + start, strict=True)
-            found += [(int(a), int(b), bool(is_mirrored)) for a, b in rows]
-        done = min(start + CORRELATION_BLOCK_ROWS, len(upright))
+    for block in blocks:
+        for is_mirrored, others in ((False, upright), (True, mirrored)):
+            similar = upright[block] @ others[block.start :].T >= CANDIDATE_COSINE
+            later = np.argwhere(np.triu(similar, 1)) + block.start
+            found += [(first, second, is_mirrored) for first, second in later.tolist()]
+        done = min(block.stop, len(upright))
         on_progress("looking for near-duplicates in other framings", done, len(upright))
     return found
 

@@ -15,8 +15,9 @@ from typing import Any, Final, NamedTuple
 from benchmark.data.archive import open_source
 from benchmark.data.labelled import scan_names
 from benchmark.data.labels import LICENCE, WEBSITE
+from benchmark.data.progress import owned
 from benchmark.errors import DataError
-from benchmark.files import file_lock, lock_owner, sha256_of
+from benchmark.files import sha256_of
 
 TIMEOUT_SECONDS: Final = 10
 PART_FOLDER: Final = ".fetching"
@@ -36,8 +37,6 @@ TERMS: Final = (
 
 
 class Fetched(NamedTuple):
-    """An archive that is here now."""
-
     path: Path
     is_new: bool
     n_faces: int
@@ -48,16 +47,12 @@ def fetch(data_dir: Path, *, progress: bool = False) -> Fetched:
     """Download UTKFace to `data_dir`, unless it is there; whole and checked, or not at all.
 
     progress: show it on stderr. The hub is that of HF_ENDPOINT, or the public one. Raise DataError
-    where nothing is available, it is no archive of faces, or another process is fetching it.
+    where nothing is available, or it is no archive of faces.
     """
-    target = data_dir / FILE_NAME
-    if target.exists():
-        return Fetched(target, False, _count_faces(target), sha256_of(target))
-    folder, lock = data_dir / PART_FOLDER, data_dir / f"{PART_FOLDER}.lock"
-    with file_lock(lock) as mine:
-        if not mine:
-            pid = lock_owner(lock).get("pid")
-            raise DataError(f"process {pid} is fetching {target}", fix="Let it end first")
+    target, folder = data_dir / FILE_NAME, data_dir / PART_FOLDER
+    with owned(target):
+        if target.exists():
+            return Fetched(target, False, _count_faces(target), sha256_of(target))
         shutil.rmtree(folder, ignore_errors=True)  # of one that was killed
         try:
             arrived = _downloaded(data_dir, folder, progress=progress)
@@ -65,8 +60,7 @@ def fetch(data_dir: Path, *, progress: bool = False) -> Fetched:
             arrived.replace(target)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-            lock.unlink(missing_ok=True)
-    return Fetched(target, True, n_faces, sha256_of(target))
+        return Fetched(target, True, n_faces, sha256_of(target))
 
 
 def _downloaded(data_dir: Path, folder: Path, *, progress: bool) -> Path:

@@ -17,7 +17,7 @@ import pandas as pd
 
 from benchmark.data import labels as rules
 from benchmark.data.archive import PictureIndex, Source, decoded, printable
-from benchmark.data.dataset import NAME_KIND, OTHER_KIND, ROW_KIND, FaceSet
+from benchmark.data.dataset import NAME_KIND, OTHER_KIND, ROW_KIND, FaceSet, Rejected
 from benchmark.data.labels import LABELS, FaceLabels
 from benchmark.errors import DataError
 from benchmark.tasks import CLASS_NAMES, MISSING, TASK_TITLES, TASKS
@@ -55,8 +55,6 @@ NO_LABEL: Final = "no label that has a class here"
 SHOWN_WORDS: Final = 4
 SHOWN_LETTERS: Final = 40
 
-Rejected = list[tuple[str, str, str]]
-"""Files that are no faces: file, kind, reason."""
 LabelTable = tuple[dict[str, str], pd.DataFrame, set[str]]
 """Name and sha256; columns file and those of age, age_group, gender, race that it has, every cell a
 str; columns whose name says that numbers are UTKFace's classes, or ages years."""
@@ -193,7 +191,6 @@ def _read(
         "layout": layout,
         "source_sha256": hashlib.sha256("\n".join(deciding).encode()).hexdigest(),
         "files": [about for about, *_ in tables],
-        "columns": columns,
         "mapping": {column: entries for column, entries in mapping.items() if entries},
         "codes": codes,
         "dates_read_back": n_dates,
@@ -278,22 +275,20 @@ def _scan_with_tables(
     faces: dict[str, tuple[str, FaceLabels]] = {}
     name_of: dict[str, str] = {}
     for path in pictures:
-        rows = sorted(rows_of[path], key=lambda row: -row[0])
-        best = [row for row in rows if row[0] == rows[0][0]]
-        rejected += [
-            (printable(file), ROW_KIND, "another row names the same picture")
-            for _, file, _ in rows[len(best) == 1 :]
-        ]
-        if len(best) != 1:
-            why = "several rows may name it" if best else "no row in the table of labels"
+        rows = sorted(rows_of[path], reverse=True)  # by n_parts
+        is_alike = len(rows) > 1 and rows[0][0] == rows[1][0]
+        chosen, others = ([], rows) if is_alike else (rows[:1], rows[1:])
+        for _, file, _ in others:
+            rejected.append((printable(file), ROW_KIND, "another row names the same picture"))
+        if not chosen:
+            why = "several rows may name it" if is_alike else "no row in the table of labels"
             rejected.append((printable(path), NAME_KIND, why))
-            continue
-        _, file, name = best[0]
-        if isinstance(labels := said[file], str):
-            rejected.append((printable(file), NAME_KIND, labels))
-        else:
-            name_of[file] = name
-            faces[name] = path, labels
+        for _, file, name in chosen:
+            if isinstance(labels := said[file], str):
+                rejected.append((printable(file), NAME_KIND, labels))
+            else:
+                name_of[file] = name
+                faces[name] = path, labels
     if not faces:
         reasons = [f"{file}: {why}" for file, kind, why in rejected if kind != OTHER_KIND]
         raise DataError(
@@ -341,13 +336,10 @@ def label_gaps(faces: FaceSet) -> list[str]:
         return []
     said = gaps(labels, len(faces.table))
     for task in TASKS:
-        classes = set(faces.table[task]) - {MISSING}
-        if len(classes) == 1:
-            said.append(
-                f"every face with a label of {TASK_TITLES[task]} is "
-                f"{CLASS_NAMES[task][classes.pop()]}: networks of this task alone are always "
-                "right, and are not ranked"
-            )
+        if len(classes := set(faces.table[task]) - {MISSING}) == 1:
+            whose = f"every face with a label of {TASK_TITLES[task]} is"
+            alone = "networks of this task alone are always right, and are not ranked"
+            said.append(f"{whose} {CLASS_NAMES[task][classes.pop()]}: {alone}")
     if n_dates := labels.get("dates_read_back"):
         said.append(f"{n_dates:,} dates that a spreadsheet made of ages are read as 3-9 or 10-19.")
     if n_rows := labels.get("rows_matched_by_last_parts"):
@@ -362,19 +354,16 @@ def findings(labels: Mapping[str, Any], n_rows_without_picture: int) -> list[str
     """Say what is wrong with the table: unknown words, contradictions, lost pictures."""
     found = list(labels.get("codes", ()))
     unknown = sorted(
-        (-entry["rows"], column, entry["word"], entry["why"])
+        (-entry["rows"], f"{column} {entry['word'][:SHOWN_LETTERS]!r}", entry["why"])
         for column, entries in labels["mapping"].items()
         for entry in entries
         if entry["unknown"] and entry["why"] != rules.CODE
     )
     if unknown:
         n_rows = -sum(minus_n for minus_n, *_ in unknown)
-        shown = [
-            f"{column} {word[:SHOWN_LETTERS]!r} ({-minus_n:,}: {why})"
-            for minus_n, column, word, why in unknown[:SHOWN_WORDS]
-        ]
+        words = [f"{word} ({-minus_n:,}: {why})" for minus_n, word, why in unknown[:SHOWN_WORDS]]
         known = f"{len(unknown):,} words of the labels are not known, in {n_rows:,} rows"
-        found.append(f"{known}: {', '.join(shown)}{', …' if len(unknown) > SHOWN_WORDS else ''}")
+        found.append(f"{known}: {', '.join(words)}{', …' if len(unknown) > SHOWN_WORDS else ''}")
     for n, what in (
         (labels["contradicted_faces"], "faces have rows that contradict each other"),
         (n_rows_without_picture, "rows name no picture, or several"),

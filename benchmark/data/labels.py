@@ -31,13 +31,7 @@ from pathlib import PurePosixPath
 from typing import Final, NamedTuple, cast
 
 from benchmark.errors import DataError
-from benchmark.tasks import (
-    AGE_GROUP_UPPER_YEARS,
-    CLASS_NAMES,
-    MISSING,
-    TASKS,
-    TaskName,
-)
+from benchmark.tasks import AGE_GROUP_UPPER_YEARS, CLASS_NAMES, MISSING, TASKS, TaskName
 
 WEBSITE: Final = "https://susanqq.github.io/UTKFace/"
 LICENCE: Final = "non-commercial research only"
@@ -59,8 +53,6 @@ WORDS: Final[dict[str, dict[str, int]]] = {
 }
 """Lower case, with a space for `_` and `-`. That Hispanic, Latino and Middle Eastern people are
 `Others` is UTKFace's own rule."""
-
-
 DECADES: Final = [f"{first}-{first + 9}" for first in range(0, 110, 10)]
 
 
@@ -130,10 +122,10 @@ def parse_name(file_name: str) -> FaceLabels:
     """
     if not file_name.isprintable():
         raise DataError("the name has characters that cannot be printed", source=repr(file_name))
-    parts = file_name.split("_", 3)
+    *parts, rest = file_name.split("_", 3)
     names = ("age", "gender", "race", "date")
     # With fewer parts the last one is what follows the labels.
-    texts = dict(zip(names, parts if len(parts) == 4 else parts[:-1], strict=False))
+    texts = dict(zip(names, [*parts, rest] if len(parts) == 3 else parts, strict=False))
     if missing := [what for what in names if not texts.get(what)]:
         raise DataError(f"the name has no {missing[0]}", allowed=NAME_RULE, source=file_name)
     for what, allowed in (("age", AGE_YEARS), ("gender", range(2)), ("race", range(5))):
@@ -226,8 +218,7 @@ def read_column(
 
     is_ours: the column's name says so; numbers that are no classes here are not read all the same.
     Numbers under `age` are years, unless they are a row of codes from 0 or 1 on. Gives the readings
-    and, where numbers or letters are not read, a sentence with the schemes that they may be of and
-    the --map options of each.
+    and, where numbers or letters are not read, a sentence with the schemes that they may be of.
     """
     task = "age_group" if column == "age" else column
     readings = {word: read_label(column, word, given) for word in words}
@@ -276,15 +267,14 @@ def _meanings(task: str, codes: Sequence[str]) -> dict[str, dict[str, str]]:
 def _span(word: str) -> tuple[int, int] | None:
     """Give first and last year of `20 29`, `70+`, `more than 70`, `under 15`; None for others."""
     top, years = AGE_YEARS[-1], "([0-9]{1,3})"
+    first, last = 0, -1
     if found := re.fullmatch(rf"\(?{years}(?: | ?– ?| to |, ?){years}[\])]?", word):
         first, last = int(found[1]), int(found[2])
-        return (first, last) if first <= last <= top else None
     for form, direction, more in OPEN_AGES:
         if found := re.fullmatch(form.replace("{}", years), word):
             age = int(found[1]) + more
-            span = (age, top) if direction == "from" else (0, age)
-            return span if 0 <= age <= top else None
-    return None
+            first, last = (age, top) if direction == "from" else (0, age)
+    return (first, last) if first <= last <= top else None
 
 
 def parse_map(texts: Sequence[str]) -> dict[tuple[TaskName, str], int]:

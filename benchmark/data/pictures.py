@@ -106,8 +106,7 @@ def _decoded(
     """Decode to upright RGB; give also the mode and the size in pixels that the file had.
 
     square_px: take the middle square, of at least this side where there are as many pixels. What
-    Pillow raises on empty, damaged, huge and foreign files becomes one sentence; small oddities,
-    which it warns of, are none.
+    Pillow raises becomes one sentence; small oddities, which it warns of, are none.
     """
     if not content:
         raise DataError("the file is empty", allowed=WHOLE_PICTURE)

@@ -8,15 +8,18 @@ pictures, which are decoded on all cores. A prepared data set is audited here, t
 import os
 import re
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import pandas as pd
+
 from benchmark.data import dataset, splits
 from benchmark.data.archive import Source, open_source
-from benchmark.data.dataset import FaceSet, Placement
+from benchmark.data.dataset import FaceSet
 from benchmark.data.duplicates import count_duplicates
 from benchmark.data.labelled import FAIRFACE_SHEET, Layout, Scan, scan_source
 from benchmark.data.labels import LABELS, Given, parse_name
@@ -72,57 +75,47 @@ def prepare(
     name = name or f"{stem}-{image_px}"
     dataset.check_dataset_name(name, drawn=False)
     scan = scan_source(opened, layout, labels, given or {})
-    placement = _placement_of(table) if table is not None else None
-    about: dict[str, Any] = {
-        "name": name,
-        "drawn": False,
-        "image_px": image_px,
-        "source": source_name,
-        "source_sha256": opened.sha256(on_progress),
-    }
+    about: dict[str, Any] = {"name": name, "drawn": False, "image_px": image_px}
+    about |= {"source": source_name, "split_version": splits.SPLIT_VERSION}
+    about |= {"table_source_sha256": None}
+    placement: pd.DataFrame | None = None
+    if table is not None:
+        placement, manifest = dataset.read_table(table), table.with_name(dataset.MANIFEST_FILE)
+        dataset.check_same_faces(scan.table, placement)
+        about["table_source_sha256"] = sha256_of(table)
+        if manifest.is_file():
+            about["split_version"] = dataset.read_manifest(manifest)["split_version"]
+    about["source_sha256"] = opened.sha256(on_progress)
     by_table = scan.labels or {}
     if datasheet or by_table.get("layout") == "fairface":
         about["datasheet"] = datasheet or FAIRFACE_SHEET
-    if placement is not None:
-        dataset.check_same_faces(scan.table, placement.table)
     write, final = partial(_write, opened, scan, about, placement, on_progress), data_dir / name
     is_new = dataset.write_once(final, write, on_progress)
     faces = dataset.open_faces(final)
     if placement is None:
         splits.check_split_version(faces)
-    found = faces.manifest
-    for what, before, asked in (
-        ("labels", (found.get("labels") or {}).get("source_sha256"),
-         by_table.get("source_sha256")),
-        ("source_sha256", found["source_sha256"], about["source_sha256"]),
-        ("image_px", faces.image_px, image_px),
-        ("table_source_sha256", found["table_source_sha256"], placement and placement.sha256),
-    ):  # fmt: skip
-        if before != asked:
+    before = faces.manifest | {"labels": (faces.manifest.get("labels") or {}).get("source_sha256")}
+    asked = about | {"labels": by_table.get("source_sha256")}
+    for what in ("labels", "source_sha256", "image_px", "table_source_sha256"):
+        if before[what] != asked[what]:
             raise DataError(
-                f"data set {name!r} was prepared with {what} {before}, and {asked} was asked for",
+                f"data set {name!r} was prepared with {what} {before[what]}, and {asked[what]} was "
+                "asked for",
                 allowed="the same source, size, --table, layout, --labels and --map as before",
                 source=str(final),
                 fix="Choose another --name, or remove that folder to prepare it anew",
             )
     if datasheet and faces.datasheet != datasheet:
-        write_json(final / dataset.MANIFEST_FILE, found | {"datasheet": datasheet})
+        write_json(final / dataset.MANIFEST_FILE, faces.manifest | {"datasheet": datasheet})
         faces = dataset.open_faces(final)
     return PrepareResult(faces, is_new, time.perf_counter() - started)
-
-
-def _placement_of(table: Path) -> Placement:
-    manifest = table.with_name(dataset.MANIFEST_FILE)
-    known = dataset.read_manifest(manifest) if manifest.is_file() else {}
-    version = str(known.get("split_version", splits.SPLIT_VERSION))
-    return Placement(dataset.read_table(table), sha256_of(table), version)
 
 
 def _write(
     source: Source,
     scan: Scan,
     about: dict[str, Any],
-    placement: Placement | None,
+    placement: pd.DataFrame | None,
     on_progress: OnProgress,
     folder: Path,
 ) -> None:
@@ -149,11 +142,8 @@ def _write(
             fix="Prepare it again once nothing writes to it",
         )
     pictures = {row: item for row, item in sorted(results.items()) if isinstance(item, Picture)}
-    unusable = [
-        (scan.table["file"][row], dataset.PICTURE_KIND, why)
-        for row, why in results.items()
-        if isinstance(why, str)
-    ]
+    others = ((row, why) for row, why in results.items() if isinstance(why, str))
+    unusable = [(scan.table["file"][row], dataset.PICTURE_KIND, why) for row, why in others]
     if not pictures:
         file, _, why = unusable[0]
         raise DataError(
@@ -199,15 +189,14 @@ def audit(faces: FaceSet) -> dict[str, Any]:
         findings.append("a copy or a label conflict has a place in the split")
     if faces.labels_digest is None:
         rows = table[["file", *LABELS]].itertuples(index=False, name=None)
-        changed = [file for file, *labels in rows if _labels_of(file) != labels]
-        if changed:
-            findings.append(
-                f"{len(changed)} faces have other labels than their names say: {changed[0]}"
-            )
+        if changed := [file for file, *labels in rows if _labels_of(file) != labels]:
+            others = f"{len(changed)} faces have other labels than their names say"
+            findings.append(f"{others}: {changed[0]}")
     elif dataset.labels_digest(table) != faces.labels_digest:
         findings.append("faces have other labels than the table of labels gave them")
     if pixel_digest(faces.folder / dataset.PIXELS_FILE) != faces.pixel_digest:
         findings.append(f"{dataset.PIXELS_FILE} was changed after it was prepared")
+    shared = {split: Counter(column for column, _ in leaks) for split, leaks in found.items()}
     return {
         "dataset": faces.name,
         "drawn": faces.drawn,
@@ -220,10 +209,8 @@ def audit(faces: FaceSet) -> dict[str, Any]:
         "left_out": faces.left_out().to_dict("records"),
         "counts": counts.reset_index().to_dict("records"),
         "overlaps": {
-            split: {
-                name: sum(column == name for column, _ in leaks) for name in splits.IDENTITY_COLUMNS
-            }
-            for split, leaks in found.items()
+            split: {name: n[name] for name in splits.IDENTITY_COLUMNS}
+            for split, n in shared.items()
         },
         "labels": manifest.get("labels"),
         "findings": findings,

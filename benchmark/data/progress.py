@@ -1,18 +1,19 @@
-"""Long work on faces: how far it is, and how it is shared among the cores."""
+"""Long work on faces: how far it is, who does it, and how it is shared among the cores."""
 
+import contextlib
 import os
 import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future
 from itertools import islice
-from typing import TYPE_CHECKING, Final, TypeVar
+from pathlib import Path
+from typing import Final, TypeVar
 
 from benchmark.errors import DataError
-
-if TYPE_CHECKING:
-    from concurrent.futures import Future
+from benchmark.files import file_lock, is_locked, lock_owner
 
 OnProgress = Callable[[str, int, int], None]
 """Called with the stage in words, how much is done and how much there is; cheap enough to call
@@ -27,6 +28,19 @@ Result = TypeVar("Result")
 
 def keep_quiet(stage: str, done: int, total: int) -> None:
     """Take a report and do nothing with it."""
+
+
+@contextlib.contextmanager
+def owned(place: Path, on_progress: OnProgress = keep_quiet) -> Iterator[None]:
+    """Own a file or folder that is to be made; wait while another process does, and say so."""
+    lock = place.parent / f".{place.name}.lock"
+    if is_locked(lock):
+        on_progress(f"waiting for process {lock_owner(lock).get('pid')}: {place.name}", 0, 0)
+    with file_lock(lock, wait=True):
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
 
 
 def n_cores() -> int:

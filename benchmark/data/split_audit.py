@@ -1,8 +1,6 @@
 """Find what the parts of any split share: by name, by bytes, and as near-duplicates.
 
-A part is a CSV, a text list, or a folder or archive of pictures. Labels play no role. A split of
-films can have more pairs than fit into memory: they are reported block by block, and of each file
-the nearest in every other part is kept.
+A part is a CSV, a text list, or a folder or archive of pictures. Labels play no role.
 """
 
 import contextlib
@@ -11,8 +9,8 @@ import hashlib
 import io
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from itertools import chain, combinations
+from collections.abc import Iterator, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -22,7 +20,7 @@ from numpy.typing import NDArray
 
 from benchmark.data import archive
 from benchmark.data.archive import Source, name_key, printable
-from benchmark.data.duplicates import METHOD, THRESHOLD_BITS, near_blocks
+from benchmark.data.duplicates import METHOD, THRESHOLD_BITS, near_pairs
 from benchmark.data.labels import is_picture_name
 from benchmark.data.pictures import MIN_SIDE_PX, SKETCH_SHAPE, decode
 from benchmark.data.progress import OnProgress, in_parallel, keep_quiet
@@ -46,8 +44,8 @@ class SplitPart(NamedTuple):
     """One part of a split: its names, and the pictures where it is a folder or an archive.
 
     files: each name once, as it is written; of pictures, the path in their folder. repeated: names
-    listed again. n_nameless: rows without a name. n_others: files of a folder or archive that are
-    no pictures by their names.
+    listed again. n_nameless: rows without a name. n_others: files that are no pictures by their
+    names.
     """
 
     name: str
@@ -236,76 +234,56 @@ KIND: Final = ("finding", "found_by", "name", "mirrored")
 
 
 def audit_split(
-    paths: Sequence[Path],
-    images: Path | None = None,
-    on_progress: OnProgress = keep_quiet,
-    on_pairs: Callable[[pd.DataFrame], object] | None = None,
-) -> dict[str, Any]:
-    """Compare each two parts of a split, training first; give verdict, parts and overlaps as data.
+    paths: Sequence[Path], images: Path | None = None, on_progress: OnProgress = keep_quiet
+) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Compare each two parts of a split, training first; give what was found, and every pair.
 
     images: a folder or archive with the pictures that lists name. Without it lists are compared by
-    name alone. on_pairs hears of every pair of files, in tables of PAIR_COLUMNS: found by bytes, as
-    near-duplicates, else by name. finding: `leak`; `undecided` where names are only alike or the
-    pictures cannot be compared; `other pictures` where both were read and differ. name: `same`,
-    `alike` (in another folder or case, with another ending) or empty. bits_apart: of 256.
-    Raises DataError for parts that cannot be read.
+    name alone. The pairs of files have PAIR_COLUMNS: found by bytes, as near-duplicates, else by
+    name. finding: `leak`; `undecided` where names are only alike or the pictures cannot be
+    compared; `other pictures` where both were read and differ. name: `same`, `alike` (in another
+    folder or case, with another ending) or empty. bits_apart: of 256. Raises DataError for parts
+    that cannot be read.
     """
     parts = read_parts(paths)
     files, sketches = _read_files(_listed(parts, images), on_progress)
-    # Of the pairs, which can be more than memory holds, one of each kind is kept for each file.
-    matches = _described(_across(files.iloc[:0], "key", ""), files, parts)
-    for found in _pairs(files, sketches, on_progress):
-        pairs = _described(found, files, parts)
-        if on_pairs is not None:
-            on_pairs(pairs[list(PAIR_COLUMNS)])
-        matches = pd.concat([matches, pairs]).drop_duplicates(["row", "part_other", *KIND])
-    overlaps = [_overlap(matches, files, *two, parts) for two in combinations(range(len(parts)), 2)]
+    pairs = _described(_pairs(files, sketches, on_progress), files, parts)
+    overlaps = [_overlap(pairs, files, *two, parts) for two in combinations(range(len(parts)), 2)]
     is_leaking, is_undecided = (any(o[key] for o in overlaps) for key in ("leaking", "undecided"))
-    return {
+    audit = {
         "verdict": "leaking" if is_leaking else "undecided" if is_undecided else "clean",
         "near_duplicates": {"method": METHOD, "threshold_bits": THRESHOLD_BITS},
-        "parts": [_part_data(n, part, files[files["part"] == n]) for n, part in enumerate(parts)],
+        "parts": [_part_data(part, files[files["part"] == n]) for n, part in enumerate(parts)],
         "overlaps": overlaps,
     }
+    return audit, pairs[list(PAIR_COLUMNS)]
 
 
 def _pairs(
     files: pd.DataFrame, sketches: NDArray[np.uint8], on_progress: OnProgress
-) -> Iterator[pd.DataFrame]:
-    """Yield the pairs of files of two parts: of equal bytes, near block by block, then by name."""
+) -> pd.DataFrame:
+    """Pair the files of each two parts, later and earlier: of equal bytes, near, then by name."""
+    near = near_pairs(sketches, on_progress=on_progress)
+    near.columns = pd.Index(["picture", "picture_other", "bits_apart", "mirrored"])
+    turned = near.rename(columns={"picture": "picture_other", "picture_other": "picture"})
+    hashed = files.loc[files["picture"] != NONE, ["picture", "part", "row"]]
+    near = pd.concat([near, turned]).merge(hashed, on="picture")
+    near = near.merge(hashed.add_suffix("_other"), on="picture_other")
+    near = near[near["part"] > near["part_other"]].assign(found_by="near-duplicate")
     # Where numbers begin anew in each folder, as in cats/1.jpg and dogs/1.jpg, a stem says nothing.
     single = files[~files.duplicated(["part", "stem"], keep=False)]
-    named = pd.concat([_across(files, "key", "name"), _across(single, "stem", "name")])
-    named = named.drop_duplicates(["row", "part_other"])
     same_bytes = _across(files[files["content"] != NONE], "content", "bytes")
-    for pairs in chain([same_bytes], _near_pairs(files, sketches, on_progress)):
-        code, named_code = (of["row"] * len(files) + of["row_other"] for of in (pairs, named))
-        named = named[~named_code.isin(code)]
-        yield pairs.sort_values("row", kind="stable")
-    yield named
+    named = [_across(files, "key", "name"), _across(single, "stem", "name")]
+    pairs = pd.concat([same_bytes, near.sort_values("row", kind="stable"), *named])
+    return pairs.drop_duplicates(["row", "row_other"])
 
 
 def _across(files: pd.DataFrame, column: str, found_by: str) -> pd.DataFrame:
     """Pair the files of each two parts, later and earlier, that have the same in a column."""
     known = files[["part", "row", column]]
     pairs = known.merge(known, on=column, suffixes=("", "_other"))
-    pairs = pairs[pairs["part"] > pairs["part_other"]]
-    return pairs.assign(found_by=found_by, bits_apart=0, mirrored=0)
-
-
-def _near_pairs(
-    files: pd.DataFrame, sketches: NDArray[np.uint8], on_progress: OnProgress
-) -> Iterator[pd.DataFrame]:
-    """Yield the pairs of files of two parts that are near, block by block."""
-    hashed = files.loc[files["picture"] != NONE, ["picture", "part", "row"]]
-    for block in near_blocks(sketches, on_progress=on_progress):
-        if not len(block):
-            continue
-        both = np.concatenate([block, block[:, [1, 0, 2, 3]]])
-        pairs = pd.DataFrame(both, columns=["picture", "picture_other", "bits_apart", "mirrored"])
-        pairs = pairs.merge(hashed, on="picture")
-        pairs = pairs.merge(hashed.add_suffix("_other"), on="picture_other")
-        yield pairs[pairs["part"] > pairs["part_other"]].assign(found_by="near-duplicate")
+    pairs = pairs[pairs["part"] > pairs["part_other"]].sort_values("row", kind="stable")
+    return pairs.assign(found_by=found_by, bits_apart=0, mirrored=False)
 
 
 def _described(
@@ -329,16 +307,15 @@ def _described(
         name=np.select([is_same, is_alike], ["same", "alike"], ""),
         finding=finding,
         bits_apart=pairs["bits_apart"].astype(object).where(by_hash, None),
-        mirrored=pairs["mirrored"].astype(bool),
     )
 
 
 def _overlap(
-    matches: pd.DataFrame, files: pd.DataFrame, other: int, part: int, parts: Sequence[SplitPart]
+    pairs: pd.DataFrame, files: pd.DataFrame, other: int, part: int, parts: Sequence[SplitPart]
 ) -> dict[str, Any]:
     """Count the files of a part that are in an earlier one; each counts once."""
     name, other_name = parts[part].name, parts[other].name
-    pairs = matches[(matches["part"] == name) & (matches["other_part"] == other_name)]
+    pairs = pairs[(pairs["part"] == name) & (pairs["other_part"] == other_name)]
     its, theirs = files[files["part"] == part], files[files["part"] == other]
     leaks = pairs[pairs["finding"] == "leak"]
     leaking = set(leaks["row"])
@@ -360,7 +337,7 @@ def _overlap(
     }
 
 
-def _part_data(number: int, part: SplitPart, files: pd.DataFrame) -> dict[str, Any]:
+def _part_data(part: SplitPart, files: pd.DataFrame) -> dict[str, Any]:
     absent = files.loc[files["place"].isna(), "file"].tolist()
     unlike = files[files["reason"] != ""]
     return {
@@ -368,7 +345,6 @@ def _part_data(number: int, part: SplitPart, files: pd.DataFrame) -> dict[str, A
         "path": str(part.path),
         "files": len(part.files),
         "compared_by_bytes": int((files["content"] != NONE).sum()),
-        "compared_as_near_duplicates": int((files["picture"] != NONE).sum()),
         "repeated_names": [printable(file) for file in part.repeated],
         "rows_without_a_name": part.n_nameless,
         "not_pictures": part.n_others,

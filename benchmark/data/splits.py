@@ -59,16 +59,12 @@ def _assigned(placed: pd.DataFrame, shares: Sequence[int], *, salt: str) -> Rows
     A cluster is known by its first face by file name: its stratum is that face's, and its place
     in the order is that of the sha256 of the salt and that name.
     """
-    ordered = placed.sort_values("file", kind="stable")
-    sizes = ordered.groupby("cluster").size()
-    heads = ordered.drop_duplicates("cluster")
-    files, clusters = heads["file"].tolist(), heads["cluster"].tolist()
-    strata = list(zip(*(heads[task].tolist() for task in TASKS), strict=True))
-    keys = hash_keys(files, salt)
-    order = sorted(range(len(files)), key=lambda head: (strata[head], keys[head]))
-    filled = _fill([int(sizes[clusters[head]]) for head in order], shares)
-    part_of = {clusters[head]: part for head, part in zip(order, filled, strict=True)}
-    return np.array([part_of[cluster] for cluster in placed["cluster"].tolist()], np.int64)
+    heads = placed.sort_values("file", kind="stable").drop_duplicates("cluster")
+    sizes = heads["cluster"].map(placed["cluster"].value_counts())
+    heads = heads.assign(size=sizes, key=hash_keys(heads["file"], salt))
+    heads = heads.sort_values([*TASKS, "key"])
+    part_of = dict(zip(heads["cluster"], _fill(heads["size"].tolist(), shares), strict=True))
+    return np.array([part_of[cluster] for cluster in placed["cluster"]], np.int64)
 
 
 def _fill(sizes: Sequence[int], shares: Sequence[int]) -> list[int]:
@@ -192,19 +188,13 @@ def subset_parts(
 
 
 def labelled_parts(
-    table: pd.DataFrame,
-    parts: Mapping[PartName, Rows],
-    tasks: Sequence[TaskName],
-    *,
-    complete: bool = False,
+    table: pd.DataFrame, parts: Mapping[PartName, Rows], tasks: Sequence[TaskName]
 ) -> dict[PartName, Rows]:
     """Leave out the faces without any label of `tasks`: there is nothing to learn or evaluate on.
 
-    complete: those too that lack one of several, as runs of older versions did. Raises DataError
-    where a part has no face labelled for a task; its sentence names what the data set has.
+    Raises DataError where a part has no face labelled for a task; it names what the data set has.
     """
-    has = (table[list(tasks)] != MISSING).to_numpy()
-    known = np.all(has, axis=1) if complete else np.any(has, axis=1)
+    known = (table[list(tasks)] != MISSING).any(axis=1).to_numpy()
     chosen = {name: rows[known[rows]] for name, rows in parts.items()}
     if any(map(len, parts.values())):
         check_labelled(table, chosen, tasks)
@@ -239,10 +229,10 @@ def check_labelled(
 def members(table: pd.DataFrame, subset: Subset) -> NDArray[np.bool_]:
     """Tell for each row of a face table whether its true labels are the subset's; (n,)."""
     inside = np.ones(len(table), dtype=bool)
-    if subset.gender is not None:
-        inside &= table["gender"].to_numpy() == CLASS_NAMES["gender"].index(subset.gender)
-    if subset.race is not None:
-        inside &= table["race"].to_numpy() == CLASS_NAMES["race"].index(subset.race)
+    asked: dict[TaskName, str | None] = {"gender": subset.gender, "race": subset.race}
+    for task, name in asked.items():
+        if name is not None:
+            inside &= table[task].to_numpy() == CLASS_NAMES[task].index(name)
     return inside
 
 
@@ -252,19 +242,15 @@ def stratified_sample(table: pd.DataFrame, rows: Rows, n_wanted: int, seed: int)
     Within a stratum faces are ordered by a hash of seed and file name, which is the same on every
     machine; what rounding leaves over goes to the strata with the largest remainders.
     """
-    strata = list(table.iloc[rows].groupby(list(TASKS), sort=True).indices.values())
-    shares = [len(places) * n_wanted / len(rows) for places in strata]
-    counts = [int(share) for share in shares]
-    most = sorted(range(len(counts)), key=lambda i: (counts[i] - shares[i], i))
-    for stratum in most[: n_wanted - sum(counts)]:
-        counts[stratum] += 1
-    keys = np.array(hash_keys(table["file"].iloc[rows], f"{SUBSET_VERSION}/{seed}"))
-    chosen = [
-        rows[place]
-        for places, count in zip(strata, counts, strict=True)
-        for place in sorted(places, key=keys.__getitem__)[:count]
-    ]
-    return np.array(sorted(chosen), dtype=np.int64)
+    keys = hash_keys(table["file"].iloc[rows], f"{SUBSET_VERSION}/{seed}")
+    faces = table.iloc[rows].assign(row=rows, key=keys).sort_values("key")
+    strata = faces.groupby(list(TASKS))
+    shares = strata.size() * n_wanted / len(rows)
+    counts = shares.astype(int).rename("n_chosen")
+    most = np.argsort((counts - shares).to_numpy(), kind="stable")
+    counts.iloc[most[: n_wanted - counts.sum()]] += 1
+    is_chosen = strata.cumcount() < faces.join(counts, on=list(TASKS))["n_chosen"]
+    return np.sort(faces.loc[is_chosen, "row"].to_numpy(np.int64))
 
 
 def hash_keys(files: Iterable[str], salt: str) -> list[str]:

@@ -20,9 +20,8 @@ def named(first: int, last: int) -> dict[str, Image.Image]:
 
 def audited(*paths: Path, images: Path | None = None) -> tuple[dict[str, Any], list[Any]]:
     """The audit, and every pair of files that it tells of."""
-    pairs: list[Any] = []
-    on_pairs = lambda table: pairs.extend(table.itertuples(index=False))  # noqa: E731
-    return audit_split(paths, images, on_pairs=on_pairs), pairs
+    audit, pairs = audit_split(paths, images)
+    return audit, list(pairs.itertuples(index=False))
 
 
 def counts(audit: dict[str, Any]) -> list[int]:
