@@ -54,10 +54,7 @@ Content = bytes | str
 
 
 class Member(NamedTuple):
-    """One file of a source: its path inside the source, with `/`, and its size.
-
-    problem: what it is, where it is no file and not read.
-    """
+    """One file of a source: its path inside, with `/`; its size; what it is where it is no file."""
 
     path: str
     n_bytes: int
@@ -280,8 +277,8 @@ class _Watched(io.RawIOBase):
 def list_pictures(named: Iterable[Path]) -> list[Path]:
     """List the pictures named, each once, in this order; those of a folder by name.
 
-    A file is taken for a picture whatever its name; one that does not exist is listed, and reading
-    it says so. Raises DataError where there is nothing to read at all.
+    A file is listed whatever its name, and if it does not exist: reading it says so. Raises
+    DataError where there is nothing to read at all.
     """
     named, paths = list(named), list[Path]()
     for path in named:
@@ -326,11 +323,8 @@ def without_ending(name: str) -> str:
 
 
 class PictureIndex:
-    """Finds the picture that a list or table names, by the last parts of its path.
-
-    So a name may be absolute, or begin higher or lower than the source; and it finds a picture of
-    another ending, as crops have.
-    """
+    """Finds the picture that a list or table names, by the last parts of its path: names may be
+    absolute, begin higher or lower than the source, and have another ending, as of crops."""
 
     def __init__(self, paths: Iterable[str], above: Sequence[str] = ()) -> None:
         """paths: of the pictures. above: the folders they lie in, which names may begin with."""

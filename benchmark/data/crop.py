@@ -324,7 +324,8 @@ def crop_folder(
         # where the next time they would be taken for pictures
         raise DataError(f"the crops would lie in {target}, among the pictures of {source}")
     files = {path: printable(path) for path in pictures}
-    name_of, number_of = _crop_names([*files.values()]), {path: n for n, path in enumerate(files)}
+    name_of = _crop_names([*files.values()])
+    number_of = {file: number for number, file in enumerate(name_of, start=1)}
     how = {"source": source.resolve().name, "detector": load_detector(detector).name}
     how |= asdict(options)
     with contextlib.ExitStack() as stack:
@@ -336,28 +337,27 @@ def crop_folder(
             """Read the source; leave out pictures whose crops are there, of the same bytes."""
             for path, content in opened.contents(set(files)):
                 body = content if isinstance(content, bytes) else content.encode()
-                sha256, file = hashlib.sha256(body).hexdigest(), files[path]
+                file, sha256 = files[path], hashlib.sha256(body).hexdigest()
                 if not _is_done(target, done.get(file), sha256, name_of[file]):
-                    yield (path, sha256), content
+                    yield (file, sha256), content
 
         journal = stack.enter_context((target / JOURNAL_FILE).open("a", encoding="utf-8"))
         (target / TABLE_FILE).unlink(missing_ok=True)  # it is there when all are done
         results = cropped(contents(), len(files), options, detector)
         stack.enter_context(contextlib.closing(results))
-        for (path, sha256), result in results:
+        for (file, sha256), result in results:
             n_new += 1
-            rows = _written(target, name_of[files[path]], files[path], result)
-            done[files[path]] = {"rows": rows, "sha256": sha256}
-            journal.write(json.dumps(done[files[path]]) + "\n")
+            rows = _written(target, name_of[file], file, result)
+            done[file] = {"rows": rows, "sha256": sha256}
+            journal.write(json.dumps(done[file]) + "\n")
             journal.flush()
-            on_progress("cropping", number_of[path] + 1, len(files))
+            on_progress("cropping", number_of[file], len(files))
         on_progress("cropping", len(files), len(files))
-        if gone := [file for file in files.values() if file not in done]:
+        if gone := [file for file in name_of if file not in done]:
             raise DataError(f"{source} changed while it was read: {gone[0]} is gone")
-        entries = [done[file] for file in files.values()]
-        for crop in _crops_of(before) - _crops_of(
-            entries
-        ):  # of pictures that are gone or have changed
+        entries = [done[file] for file in name_of]
+        # Of pictures that are gone or have changed.
+        for crop in _crops_of(before) - _crops_of(entries):
             (target / crop).unlink(missing_ok=True)
         table = pd.DataFrame([row for it in entries for row in it["rows"]], columns=list(COLUMNS))
         table = table.astype(dict.fromkeys(BOX_COLUMNS, "Int64") | {"score": "Float64"})
@@ -411,9 +411,8 @@ def _crops_of(entries: Iterable[dict[str, Any]]) -> set[str]:
 
 def _written(target: Path, name: str, file: str, result: CroppedPicture) -> list[dict[str, Any]]:
     """Write a picture's crops, each whole or not at all; give its rows of the table."""
-    row = {"file": file, "crop": "", **result._asdict()}
+    row, rows = {"file": file, "crop": "", **result._asdict()}, []
     del row["crops"]
-    rows = []
     for number, face in enumerate(result.crops, start=1):
         crop = f"{name}.png" if number == 1 else f"{name}.face-{number}.png"
         path = target / crop

@@ -56,10 +56,8 @@ Floats = NDArray[np.float32]
 
 
 def difference_hashes(sketches: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    """Hash sketches (n, 16, 17) of grey levels to (4, n): four words of 64 bits a sketch.
-
-    Word by word, since one word of all faces is compared at a time: a quarter faster than (n, 4).
-    """
+    """Hash sketches (n, 16, 17) of grey levels to (4, n): four words of 64 bits a sketch, of which
+    one is compared at a time: a quarter faster than (n, 4)."""
     brighter = sketches[:, :, 1:] > sketches[:, :, :-1]
     packed = np.packbits(brighter.reshape(len(sketches), 256), axis=1)
     return np.ascontiguousarray(packed.view(np.uint64).T)

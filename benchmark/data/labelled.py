@@ -177,10 +177,11 @@ def _read(
         codes += [not_read] if not_read else []
     for row in words.to_dict("records"):
         read = {label: of[row.get(label, "")] for label, of in readings.items()}
-        age, (years, *groups) = read["age"].age, (it.label for it in read.values())
-        if years != MISSING and groups[0] not in (MISSING, years):
-            age, years, groups[0] = MISSING, MISSING, MISSING
-        labels = FaceLabels(age, groups[0] if years == MISSING else years, *groups[1:])
+        by_age, by_group, gender, race = (it.label for it in read.values())
+        age, age_group = read["age"].age, by_group if by_age == MISSING else by_age
+        if MISSING not in (by_age, by_group) and by_age != by_group:
+            age = age_group = MISSING
+        labels = FaceLabels(age, age_group, gender, race)
         said[row["file"]] = NO_LABEL if {*labels[1:]} == {MISSING} else labels
     # All that decides labels.
     deciding = [LABEL_RULES, layout, *(about["sha256"] for about, *_ in tables)]

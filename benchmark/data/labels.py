@@ -15,13 +15,10 @@ Annotation  labels were estimated by a model (DEX) and checked by one annotator 
             github.com/aicip/UTKFace): they say how a face was perceived, and they are noisy
 Not there   who a person is; consent; the camera; anything that would make two pictures of one
             person known as such
-Defects     three names lack the race; 375 groups of files are equal byte by byte and 259 of
-            these disagree in their labels (docs/DATA.md)
-Here        age 0 is refused: its group (0,14] begins above 0, and the archive has no such face
+Defects     three names lack the race; 375 groups of equal files, 259 with labels in conflict
 
 Of a table, a word maps only where it says one class whole: an age range that reaches into two age
-groups has no class here, and such a face has no truth of that task. Nothing is guessed; `--map`
-decides otherwise. benchmark.data.labelled finds which faces a source has.
+groups has no class here. Nothing is guessed; `--map` decides otherwise.
 """
 
 import re
@@ -39,6 +36,7 @@ NAME_RULE: Final = "AGE_GENDER_RACE_DATE, as 25_1_3_20170116174525125.jpg.chip.j
 
 LABELS: Final = ("age", *TASKS)
 AGE_YEARS: Final = range(1, AGE_GROUP_UPPER_YEARS[-1] + 1)
+"""Not 0: its group (0,14] begins above it, and the archive has no such face."""
 PICTURE_SUFFIXES: Final = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
     + (".avif", ".heic", ".heif", ".jxl", ".jp2")
@@ -139,10 +137,7 @@ def parse_name(file_name: str) -> FaceLabels:
 
 
 def age_group_of(age: int) -> int:
-    """Give the group, 0 to 4, of an age in years up to 116: bins closed on the right.
-
-    Source: the study's notebooks, common recipe; benchmark.tasks.AGE_GROUP_RULE.
-    """
+    """Give the group, 0 to 4, of an age in years up to 116 (benchmark.tasks.AGE_GROUP_RULE)."""
     return bisect_left(AGE_GROUP_UPPER_YEARS, age)
 
 
@@ -173,10 +168,7 @@ def normal(word: str) -> str:
 
 def read_label(column: str, cell: str, given: Given) -> Reading:
     """Read a cell of the column age, age_group, gender or race; a number of one of the last three
-    as UTKFace's: whether it is that is asked of the whole column (read_column).
-
-    An age may be years or a range of them, an age group one of ours by name or number too.
-    """
+    as UTKFace's: whether it is that is asked of the whole column (read_column)."""
     task, word = cast(TaskName, "age_group" if column == "age" else column), normal(cell)
     if (label := given.get((task, word))) is not None:
         return Reading(label, "left out by --map" if label == MISSING else "")
@@ -278,10 +270,8 @@ def _span(word: str) -> tuple[int, int] | None:
 
 
 def parse_map(texts: Sequence[str]) -> dict[tuple[TaskName, str], int]:
-    """Read what --map says, `race:latino=Others` or `age_group:10-19=none`.
-
-    Raises DataError for a task or a class that there is not.
-    """
+    """Read what --map says, `race:latino=Others` or `age_group:10-19=none`; raise DataError for a
+    task or a class that there is not."""
     given: dict[tuple[TaskName, str], int] = {}
     for text in texts:
         found = re.fullmatch(r"(age_group|gender|race):(.*)=([^=]*)", text, re.DOTALL)

@@ -59,8 +59,7 @@ class Picture(NamedTuple):
     """What is known of one picture besides its pixels.
 
     mode: Pillow's, before conversion to RGB. width, height: in pixels, as stored. sketch,
-    thumbnail: grey levels of SKETCH_SHAPE, for the perceptual hash, and of THUMBNAIL_SHAPE, for
-    aligned correlation.
+    thumbnail: grey levels of SKETCH_SHAPE and of THUMBNAIL_SHAPE, to find near-duplicates.
     """
 
     sha256: str
@@ -72,11 +71,8 @@ class Picture(NamedTuple):
 
 
 def decode(image_px: int, content: bytes | str) -> tuple[bytes, Picture | str]:
-    """Decode a picture: image_px * image_px * 3 bytes of RGB, and what the picture was.
-
-    content: a file's bytes, or why there are none. Gives no pixels and the reason where there is no
-    picture in it that can be used.
-    """
+    """Decode a picture: image_px * image_px * 3 bytes of RGB, and what the picture was; or no
+    pixels and the reason. content: a file's bytes, or why there are none."""
     if isinstance(content, str):
         return b"", content
     try:
@@ -93,10 +89,8 @@ def decode(image_px: int, content: bytes | str) -> tuple[bytes, Picture | str]:
 
 
 def read_upright(content: bytes) -> Image.Image:
-    """Decode a file's bytes in full to RGB, turned as the camera was held, neither cut nor resized.
-
-    Raises DataError with the reason if it cannot be used.
-    """
+    """Decode a file's bytes in full to RGB, turned as the camera was held, neither cut nor resized;
+    raise DataError with the reason if it cannot be used."""
     return _decoded(content)[0]
 
 
@@ -221,8 +215,7 @@ def write_pixels(path: Path, image_px: int, faces: Iterable[tuple[int, bytes]]) 
 def open_pixels(path: Path) -> Pixels:
     """Map a written file into memory, (n, px, px, 3); raise DataError if it is not whole.
 
-    Mapped copy-on-write: torch warns of arrays that it may not write to, and what somebody does
-    write stays in that process and never reaches the file.
+    Copy-on-write: torch warns of arrays that it may not write to; what is written stays here.
     """
     try:
         pixels: Pixels = np.load(path, mmap_mode="c", allow_pickle=False)

@@ -58,11 +58,11 @@ def prepare(
     """Pack the faces of `source` under `data_dir`, or find that it was done before.
 
     table: the table.csv of a data set with the same faces, to take clusters and split from.
-    layout, labels, given: where their names do not give the labels: a layout's name, the tables of
-    labels, and what their words mean (benchmark.data.labels). datasheet: what is shown beside
-    numbers on these faces: source, licence, how labelled, known limits; it may be given later.
-    Raises DataError on a source that is missing, damaged, unsafe or without faces, on a table of
-    other faces, and OSError on a full disk; then no data set is left behind.
+    layout, labels, given: where names do not give the labels: a layout's name, the tables of
+    labels, and what their words mean. datasheet: what is shown beside numbers on these faces:
+    source, licence, how labelled, known limits; it may be given later. Raises DataError on a source
+    that is missing, damaged, unsafe or without faces, on a table of other faces, and OSError on a
+    full disk; then no data set is left behind.
     """
     started = time.perf_counter()
     if image_px not in IMAGE_PX:
@@ -167,10 +167,9 @@ def _write(
 def audit(faces: FaceSet) -> dict[str, Any]:
     """Look for leaks, changed files and labels that contradict the names; count each part.
 
-    counts: faces with a place, by part, age_group, gender, race; MISSING is a group too, and there
-    is no row where there is no face. left_out: rejected files, and faces of the table that have no
-    place. overlaps: by split and by what is shared, pictures in two parts at once. findings: empty
-    for a sound data set.
+    counts: faces with a place, by part, age_group, gender, race; MISSING is a group too. left_out:
+    rejected files, and faces without a place. overlaps: by split and by what is shared, pictures in
+    two parts at once. findings: empty for a sound data set.
     """
     table, manifest = faces.table, faces.manifest
     folds = {"80/10/10": None, **{f"fold {fold}": fold for fold in range(splits.N_FOLDS)}}

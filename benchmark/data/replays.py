@@ -43,8 +43,8 @@ def published_sizes(n_files: int) -> tuple[int, int, int]:
 def published_parts(files: Sequence[str], seed: int = 0) -> dict[PartName, Rows]:
     """Draw three parts from three independent shuffles of the same files; rows ascending.
 
-    A shuffle is the order of the sha256 of the seed, the part and each name: it depends neither on
-    the machine nor on the order of `files`. The split of `published-1` is that of seed 0.
+    A shuffle is the order of the sha256 of seed, part and name, the same on every machine. The
+    split of `published-1` is that of seed 0.
     """
     n_train, n_val, _ = published_sizes(len(files))
     salt = f"{PUBLISHED_VERSION}/{seed}"
@@ -55,10 +55,9 @@ def published_parts(files: Sequence[str], seed: int = 0) -> dict[PartName, Rows]
 def replayed_parts(table: pd.DataFrame, version: str) -> dict[PartName, Rows]:
     """Give the rows of each part, ascending, under one of REPLAYED_VERSIONS.
 
-    Needs file, cluster and part (of leak-free-2). Every row of `table` takes part, copies and
-    label conflicts without a place in our own split included, as the study used every file it had;
-    only `clean-test-1` and `clean-val-1` leave those out that are in a cluster of their part of
-    leak-free-2. Raises DataError where a part is empty.
+    Needs file, cluster and part (of leak-free-2). Every row takes part, copies and label conflicts
+    included, as the study used every file it had; only `clean-test-1` and `clean-val-1` leave those
+    out that are in a cluster of their part of leak-free-2. Raises DataError where a part is empty.
     """
     files = table["file"].tolist()
     n_train, n_val, n_test = published_sizes(len(files))

@@ -41,10 +41,7 @@ IDENTITY_COLUMNS: Final = ("sha256", "cluster", "file")
 
 
 def with_split(table: pd.DataFrame) -> pd.DataFrame:
-    """Add the columns part and fold; faces with a no_place_reason get "" and -1.
-
-    Needs file, cluster, the labels and no_place_reason.
-    """
+    """Add part and fold; faces with a no_place_reason get "" and -1. Needs cluster, too."""
     placed = np.flatnonzero(table["no_place_reason"].to_numpy() == "")
     part, fold = np.full(len(table), "", dtype=object), np.full(len(table), -1, np.int64)
     assigned = _assigned(table.iloc[placed], PART_SHARES, salt=SPLIT_VERSION)
@@ -138,9 +135,7 @@ def part_rows(table: pd.DataFrame, fold: int | None = None) -> dict[PartName, Ro
 
 def overlaps(table: pd.DataFrame, parts: Mapping[PartName, Rows]) -> list[tuple[str, str]]:
     """Find what any two parts share by sha256, cluster or file name; empty means leak-free.
-
-    Gives for each picture that stands in two parts at once the column, and a sentence.
-    """
+    Gives for each picture in two parts the column, and a sentence."""
     found = []
     for column in IDENTITY_COLUMNS:
         first = {
@@ -191,9 +186,7 @@ def labelled_parts(
     table: pd.DataFrame, parts: Mapping[PartName, Rows], tasks: Sequence[TaskName]
 ) -> dict[PartName, Rows]:
     """Leave out the faces without any label of `tasks`: there is nothing to learn or evaluate on.
-
-    Raises DataError where a part has no face labelled for a task; it names what the data set has.
-    """
+    Raises DataError where a part has no face labelled for a task."""
     known = (table[list(tasks)] != MISSING).any(axis=1).to_numpy()
     chosen = {name: rows[known[rows]] for name, rows in parts.items()}
     if any(map(len, parts.values())):
