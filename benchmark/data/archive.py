@@ -350,6 +350,6 @@ class PictureIndex:
                 if start == 0:
                     found = [path for path in found if name_key(path) == name] or found
                 n_named = min(len(parts) - start, found[0].count("/") + 1)
-                n_parts = len(parts) - start + (name in self._paths) / 2
+                n_parts = len(parts) - start + found[0].endswith(parts[-1]) / 2
                 return n_parts, found, "/".join(parts[-n_named:])
         return 0, [], file
