@@ -9,7 +9,7 @@ import typer
 from benchmark.cli.options import Answer, Overwrite, option
 from benchmark.cli.output import out, print_table, watching
 from benchmark.errors import DataError, and_more
-from benchmark.files import check_outputs, write_text
+from benchmark.files import check_outputs, replacing
 from benchmark.reporting.tables import NOTHING, Column, Table
 
 VERDICTS: Final = {
@@ -59,7 +59,8 @@ def audit_split(
     with watching() as watch:
         audit, pairs = split_audit.audit_split([train, *parts], images, watch)
     if csv_file is not None:
-        write_text(csv_file, pairs.to_csv(index=False, lineterminator="\n"))
+        with replacing(csv_file) as path:
+            pairs.to_csv(path, index=False, lineterminator="\n", errors="backslashreplace")
     answer.data = audit
     answer.errors = list(_findings(audit))
     answer.warnings = list(_warnings(audit))

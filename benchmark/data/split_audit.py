@@ -265,17 +265,18 @@ def _pairs(
     """Pair the files of each two parts, later and earlier: of equal bytes, near, then by name."""
     near = near_pairs(sketches, on_progress=on_progress)
     near.columns = pd.Index(["picture", "picture_other", "bits_apart", "mirrored"])
-    turned = near.rename(columns={"picture": "picture_other", "picture_other": "picture"})
     hashed = files.loc[files["picture"] != NONE, ["picture", "part", "row"]]
-    near = pd.concat([near, turned]).merge(hashed, on="picture")
-    near = near.merge(hashed.add_suffix("_other"), on="picture_other")
-    near = near[near["part"] > near["part_other"]].assign(found_by="near-duplicate")
+    near = near.merge(hashed, on="picture").merge(hashed.add_suffix("_other"), on="picture_other")
+    one, two = ["part", "row"], ["part_other", "row_other"]
+    is_turned = near["part"] < near["part_other"]
+    near.loc[is_turned, one + two] = near.loc[is_turned, two + one].to_numpy()
+    near = near[near["part"] != near["part_other"]].assign(found_by="near-duplicate")
     # Where numbers begin anew in each folder, as in cats/1.jpg and dogs/1.jpg, a stem says nothing.
     single = files[~files.duplicated(["part", "stem"], keep=False)]
     same_bytes = _across(files[files["content"] != NONE], "content", "bytes")
     named = [_across(files, "key", "name"), _across(single, "stem", "name")]
     pairs = pd.concat([same_bytes, near.sort_values("row", kind="stable"), *named])
-    return pairs.drop_duplicates(["row", "row_other"])
+    return pairs.drop_duplicates(["row", "row_other"], ignore_index=True)
 
 
 def _across(files: pd.DataFrame, column: str, found_by: str) -> pd.DataFrame:
