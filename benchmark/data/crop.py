@@ -180,12 +180,10 @@ class YuNet:
 class CropOptions:
     """How faces are chosen and cut; validated at birth.
 
-    The defaults are the study's (its cropping notebook: RetinaFace, a margin of 20 % of the box
-    on each side, clipped to the picture, resized to 100 x 100 whatever its shape), but for the
-    detector and for the choice among several faces, which it left to chance. margin: share of the
-    box's width added left and right, and of its height above and below. fit: `stretch` changes the
-    shape to a square; `square` takes more of the picture, and black where there is no more.
-    threshold: faces with lower scores are not seen.
+    The defaults are the study's (its cropping notebook), which left the choice among several faces
+    to chance. margin: share of the box's width added left and right, and of its height above and
+    below. fit: `stretch` changes the shape to a square; `square` takes more of the picture, and
+    black where there is no more. threshold: faces with lower scores are not seen.
     """
 
     margin: float = 0.2
@@ -312,10 +310,9 @@ def crop_folder(
 ) -> tuple[pd.DataFrame, list[str], int]:
     """Crop every picture of a folder or archive into `target` that is not there unchanged.
 
-    Gives the table (of COLUMNS, by the source's own order), what was passed over (no picture by its
+    Gives the table (of COLUMNS, in the source's order), what was passed over (no picture by its
     name, or a linked folder), and how many pictures were cropped now. Raises DataError where there
-    are no pictures, the detector cannot be loaded, or `target` holds other files, or crops of
-    another source, detector or other options.
+    are no pictures, or `target` holds other files, or crops made otherwise.
     """
     opened = open_source(source)
     pictures, passed_over = opened.pictures()
