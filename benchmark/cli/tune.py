@@ -20,7 +20,7 @@ from benchmark.cli.run import Execution, fleet_on, run_shown, shown_by
 from benchmark.errors import BenchmarkError, ClusterLost, ExperimentError, StorageLost, require
 from benchmark.experiment import space as spaces
 from benchmark.experiment.definition import Experiment
-from benchmark.experiment.space import GRID_PREFIX, GridSpace
+from benchmark.experiment.space import GRID_PREFIX, GridSpace, SearchSpace
 from benchmark.files import write_json
 from benchmark.record import work_folder
 from benchmark.reporting.tables import Column, Table
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from benchmark.tracking import TrialView
     from benchmark.tuning.outcome import Outcome
     from benchmark.tuning.search import TrialEvent
-    from benchmark.tuning.study import Study, TrialQueue
+    from benchmark.tuning.study import Study
 
 COLOURS = {"complete": "green", "pruned": "yellow", "failed": "red"}
 
@@ -82,36 +82,35 @@ def tune(
     from benchmark.tuning.outcome import grid_study
     from benchmark.tuning.study import FRESH_SEEDS, TRIAL_SEED, Study
 
-    known = sorted({TRIAL_SEED, *FRESH_SEEDS})
-    allowed = f"any but those that the recipe is chosen by: {str(known)[1:-1]}"
+    known = (TRIAL_SEED, *FRESH_SEEDS)
+    allowed = f"any but those that the recipe is chosen by: {', '.join(map(str, known))}"
     require(not set(known) & set(refit_seeds), f"--seeds is {seeds}", allowed=allowed)
     with output.busy("opening the data set"):
         faces = choose_dataset(where.data_dir, where.dataset)
     require(jobs == 1 or not cluster, f"--jobs is {jobs} with --on", allowed="one of the two")
-    search = sampler, sampler_seed, pruner
     studies, folder = list[dict[str, Any]](), where.runs_dir / "studies"
     answer.data = {"dataset": faces.name, "studies": studies}
     with _further(jobs - 1), fleet_on(cluster) as fleet:
         session = TuneSession(answer, how, fleet, trials, timeout, storage, refit_seeds)
-        for name in chosen:
+        for item in chosen:
             try:
-                if name.startswith(GRID_PREFIX):
-                    grid = registry.grid(name)
-                    study = grid_study(grid, changes, row or [], faces, folder)
-                    studies.append(session.tuned(study, grid.experiment, grid))
+                if isinstance(item, GridSpace):
+                    study = grid_study(item, changes, row or [], faces, folder)
                 else:
-                    base = registry.experiment(name)
-                    start = base.adjusted(changes)
+                    start = item.adjusted(changes)
                     space = spaces.space_of(start)
                     space = space.only(only.split(",")) if only else space
                     spaces.check_space(space, start)
-                    study = Study(start, space, faces, folder, *search)
-                    studies.append(session.tuned(study, base, None))
+                    points = _first_points(start, space, answer)
+                    study = Study(
+                        start, space, faces, folder, sampler, sampler_seed, pruner, points
+                    )
+                studies.append(session.tuned(study))
             except BenchmarkError as refused:
                 if len(chosen) == 1 or isinstance(refused, ClusterLost | StorageLost):
                     raise
                 answer.errors.append(refused)
-                studies.append({"experiment": name, "ok": False})
+                studies.append({"experiment": item.name, "ok": False})
     is_fine = all(study["ok"] for study in studies)
     answer.code = ExitCode.FINE if is_fine else ExitCode.RUNS_FAILED
 
@@ -131,19 +130,26 @@ def _further(n: int) -> Iterator[None]:
             process.wait()
 
 
-def _chosen(names: list[str], suite: str | None, rows: list[str]) -> list[str]:
-    """Name what is to be tuned, each once; refuse what is neither experiment nor grid."""
-    found = dict.fromkeys(names)
-    for name in found:
-        registry.grid(name) if name.startswith(GRID_PREFIX) else registry.experiment(name)
-    if suite is not None:
-        found |= dict.fromkeys(item.name for item in registry.experiments_of(suite))
-    grids = ", ".join(registry.grids())
-    allowed = f"names of experiments, --suite, or a grid: {grids}"
-    require(bool(found), "nothing to tune was named", allowed=allowed)
-    is_of_grids = all(name.startswith(GRID_PREFIX) for name in found)
-    require(not rows or is_of_grids, "--row is of grids", allowed=grids)
-    return list(found)
+def _chosen(names: list[str], suite: str | None, rows: list[str]) -> list[Experiment | GridSpace]:
+    """Find what is to be tuned, each once; refuse what is neither experiment nor grid."""
+    grids = {name: registry.grid(name) for name in names if name.startswith(GRID_PREFIX)}
+    named = options.experiments_named([name for name in names if name not in grids], suite)
+    known = ", ".join(registry.grids())
+    allowed = f"names of experiments, --suite, or a grid: {known}"
+    require(bool(named or grids), "nothing to tune was named", allowed=allowed)
+    require(not (rows and named), "--row is of grids", allowed=known)
+    return [*named.values(), *grids.values()]
+
+
+def _first_points(
+    start: Experiment, space: SearchSpace, answer: CommandResult
+) -> tuple[dict[str, Any], ...]:
+    """Let a search begin at the definition itself."""
+    try:
+        return (spaces.point_of(start, space),)
+    except ExperimentError as error:
+        answer.warnings.append(f"{error} The search begins elsewhere.")
+        return ()
 
 
 class TuneDisplay(Display):
@@ -157,22 +163,24 @@ class TuneDisplay(Display):
         self._bar = self._bars.add_task("epochs of all trials", total=n_wanted * n_epochs)
 
     def show(self, event: "TrialEvent", trials: Sequence["TrialView"]) -> None:
-        """Take one event in; trials: all there are, at the end of one."""
-        if event.kind == "began":
-            words = ", ".join(f"{_short(path)} {_text(of)}" for path, of in event.point.items())
-            self.say(f"[bold]trial {event.number}[/] {escape(words)}")
-        elif event.kind == "note" and event.text.split(":")[0] not in self._noted:
+        """Take one event in; trials: all there are, where one begins or ends."""
+        if event.kind == "note" and event.text.split(":")[0] not in self._noted:
             self._noted.add(event.text.split(":")[0])
             self.say(f"[yellow]note[/] {escape(event.text)}")
         elif event.kind in ("score", "progress"):
             done = self._n_done * self._n_epochs + event.epoch + (event.kind == "score")
             self._bars.update(self._bar, completed=done)
-        elif event.kind in COLOURS:
-            value = "" if event.value is None else f" {event.value:.2%}"
-            reason = f": {escape(event.text)}" if event.text else ""
+        elif event.number is not None and trials:
+            trial = trials[event.number]
+            if event.kind == "began":
+                words = ", ".join(f"{_short(path)} {_text(of)}" for path, of in trial.point.items())
+                self.say(f"[bold]trial {trial.number}[/] {escape(words)}")
+                return
+            value = "" if trial.value is None else f" {trial.value:.2%}"
+            reason = f": {escape(trial.reason)}" if trial.reason else ""
             self.say(
-                f"  [{COLOURS[event.kind]}]{event.kind}[/]{value} in {event.seconds:.1f} s{reason}"
-                f" · {self.count(trials)}"
+                f"  [{COLOURS[trial.state]}]{trial.state}[/]{value} in {trial.seconds:.1f} s"
+                f"{reason} · {self.count(trials)}"
             )
 
     def count(self, trials: Sequence["TrialView"]) -> str:
@@ -206,100 +214,86 @@ class TuneSession:
     storage: str
     refit_seeds: tuple[int, ...]
 
-    def tuned(self, study: "Study", base: Experiment, grid: GridSpace | None) -> dict[str, Any]:
+    def tuned(self, study: "Study") -> dict[str, Any]:
         """Search, show, refit; give what `--json` says of it."""
-        from benchmark.tuning.outcome import count_ends, reasons
-
-        outcome = self._searched(study, base, grid)
-        best, counts, recipe = outcome.best, count_ends(outcome.trials), outcome.recipe
-        found: dict[str, Any] = {
-            "experiment": study.experiment.name, "study": study.identity,
-            "folder": str(study.own_folder), "trials": counts,
-            "best": best
-            and {"trial": best.number, "value": best.value, "point": best.point, "run": best.run},
-            "fresh_seeds": [item.as_dict() for item in outcome.fresh],
-            "recipe": recipe["settings"] if recipe else None,
-            "failures": reasons(outcome.trials), "ok": best is not None or not any(counts.values()),
-        }  # fmt: skip
+        outcome = self._searched(study)
+        best, recipe, name = outcome.best, outcome.recipe, study.experiment.name
+        ends = ", ".join(f"{n} {state}" for state, n in outcome.ends.items())
         out.print(Text(f"\n{study.name}", style="bold"))
-        print_grid(grid, study, outcome) if grid else print_best(study, outcome)
-        ends = ", ".join(f"{n} {state}" for state, n in counts.items())
+        if study.grid is not None:
+            print_grid(study, study.grid, outcome)
+        elif best is not None:
+            print_best(study, best, outcome)
         out.print(f"{ends}. Written to {study.own_folder}", soft_wrap=True)
-        if recipe is not None and self.refit_seeds and grid is None:
+        found: dict[str, Any] = {
+            "experiment": name, "study": study.identity, "folder": str(study.own_folder),
+            "trials": outcome.ends, "best": best and {
+                "trial": best.number, "value": best.value, "point": best.point, "run": best.run,
+            },
+            "fresh_seeds": [item.as_dict() for item in outcome.fresh],
+            "recipe": recipe and recipe["settings"], "failures": outcome.reasons,
+            "ok": best is not None,
+        }  # fmt: skip
+        if best is None:
+            why = "; ".join(outcome.reasons) or "none was complete"
+            fix = "Fix what failed or narrow the search space; the same command resumes"
+            source, what = str(study.own_folder), f"no trial of {name} was good: {why}"
+            self.answer.errors.append(ExperimentError(what, source=source, fix=fix))
+        if outcome.remark:
+            self.answer.warnings.append(f"{name}: {outcome.remark}")
+        if recipe is not None and self.refit_seeds:
             found["refit"] = self._refit(recipe, study.faces)
-            found["ok"] = found["ok"] and not found["refit"]["failed"]
+            found["ok"] = not found["refit"]["failed"]
         return found
 
-    def _searched(self, study: "Study", base: Experiment, grid: GridSpace | None) -> "Outcome":
+    def _searched(self, study: "Study") -> "Outcome":
+        """Search until there are enough trials, let fresh seeds decide, write what was found."""
         from benchmark.runs.folder import CHECKPOINT_FILE
         from benchmark.tracking import StudyMirror
-        from benchmark.tuning import outcome as outcomes
+        from benchmark.tuning.outcome import finalists, write_outcome
         from benchmark.tuning.search import FreshScores, fresh_scores, search, training_objective
         from benchmark.tuning.study import TrialQueue
 
         queue, fleet = TrialQueue(study, self.storage, output.say_warning), self.fleet
-        name = study.experiment.name
         mirror = StudyMirror(
             self.settings.mirror, self.answer.warnings.append, identity=study.identity,
-            name=name, dataset=study.dataset, space=study.space.words,
+            name=study.experiment.name, dataset=study.dataset, space=study.space.words,
         )  # fmt: skip
+        trials = queue.trials()
         # Of a grid, every point that was ever asked for: rows add up.
-        n_points = len({tuple(sorted(trial.point.items())) for trial in queue.trials()})
-        n_wanted, n_epochs = n_points if grid else self.n_trials, study.experiment.recipe.max_epochs
+        n_points = len({tuple(sorted(trial.point.items())) for trial in trials})
+        n_wanted = self.n_trials if study.grid is None else n_points
+        n_at_once = fleet.n_slots if fleet else lambda: 1
         fresh: tuple[FreshScores, ...] = ()
-        with TuneDisplay(n_wanted, n_epochs) as display:
-            self._begin(study, queue, display)
+        with TuneDisplay(n_wanted, study.experiment.recipe.max_epochs) as display:
+            synthetic = "[bold yellow]SYNTHETIC FACES[/], not people: " if study.faces.drawn else ""
+            display.say(f"{synthetic}[bold]{study.name}[/], {display.count(trials)}")
+            for path, words in study.space.words.items():
+                display.say(f"  {path}: {words}")
             shown = shown_by(display, self.settings, self.answer)
             objective = training_objective(study, shown, fleet.run if fleet else None)
-            mirror.update(queue.trials())
-            found = search(
-                queue, objective, n_wanted, self.timeout,
-                lambda: max(1, fleet.n_slots()) if fleet else 1,
-            )  # fmt: skip
+            mirror.update(trials)
+            found = search(queue, objective, n_wanted, self.timeout, n_at_once)
             try:
                 with contextlib.closing(found) as events:
                     for event in events:
-                        trials = queue.trials() if event.kind in COLOURS else []
+                        trials = queue.trials() if event.kind in ("began", *COLOURS) else []
                         if event.kind == "pruned" and (run := trials[event.number or 0].run):
                             folder = work_folder(self.settings.runs_dir) / run
                             (folder / CHECKPOINT_FILE).unlink(missing_ok=True)  # Never resumed.
                         mirror.update(trials)
                         display.show(event, trials)
-                if grid is None:
-                    finalists = outcomes.finalists(study, queue.trials())
-                    fresh = fresh_scores(objective, finalists, display.say)
+                if study.grid is None:
+                    fresh = fresh_scores(objective, finalists(study, queue.trials()), display.say)
             except KeyboardInterrupt:
                 mirror.update(queue.trials(), state="interrupted")
                 raise
-        outcome = outcomes.write_outcome(study, base, queue, fresh)
-        if outcome.remark and grid is None:
-            self.answer.warnings.append(f"{name}: {outcome.remark}")
+        outcome = write_outcome(study, queue, fresh)
         mirror.update(
             outcome.trials, files=outcome.files, state="done" if outcome.best else "failed",
             fresh=[(item.trial.number, run) for item in fresh for run in item.runs],
         )  # fmt: skip
-        if outcome.best is None:
-            why = "; ".join(outcomes.reasons(outcome.trials))
-            error = ExperimentError(
-                f"no trial of {name} was good" + (f": {why}" if why else ""),
-                source=str(study.own_folder),
-                fix="Fix what failed or narrow the search space; the same command resumes",
-            )
-            self.answer.errors.append(error)
         return outcome
-
-    def _begin(self, study: "Study", queue: "TrialQueue", display: TuneDisplay) -> None:
-        """Say where the search stands, and let a new one begin at the definition itself."""
-        trials = queue.trials()
-        synthetic = "[bold yellow]SYNTHETIC FACES[/], not people: " if study.faces.drawn else ""
-        display.say(f"{synthetic}[bold]{study.name}[/], {display.count(trials)}")
-        for path, words in study.space.words.items():
-            display.say(f"  {path}: {words}")
-        if not trials:
-            try:
-                queue.queue_first(spaces.point_of(study.experiment, study.space))
-            except ExperimentError as error:
-                self.answer.warnings.append(f"{error} The search begins elsewhere.")
 
     def _refit(self, recipe: dict[str, Any], faces: "FaceSet") -> dict[str, Any]:
         """Register the best recipe, instead of the one before, and train it anew."""
@@ -319,13 +313,10 @@ class TuneSession:
         return {"experiment": tuned.name, "file": str(path), **ends}
 
 
-def print_best(study: "Study", outcome: "Outcome") -> None:
+def print_best(study: "Study", best: "TrialView", outcome: "Outcome") -> None:
     """Print the best recipe beside the one that the search began with."""
     from benchmark.tuning.outcome import is_the_definition
 
-    best = outcome.best
-    if best is None:
-        return
     rows = [
         (_short(path), _text(spaces.value_at(study.experiment, path)), _text(tried))
         for path, tried in best.point.items()
@@ -339,11 +330,11 @@ def print_best(study: "Study", outcome: "Outcome") -> None:
         out.print(f"Fresh seeds: trial {item.trial.number} {item.mean:.2%} on average ({by_seed})")
 
 
-def print_grid(grid: GridSpace, study: "Study", outcome: "Outcome") -> None:
+def print_grid(study: "Study", grid: GridSpace, outcome: "Outcome") -> None:
     """Write a grid's table, and print it: at each point our score, then the study's."""
     from benchmark.tuning.outcome import write_grid
 
-    table = write_grid(grid, study, outcome.trials)
+    table = write_grid(study, grid, outcome.trials)
     percent = (100 * table[["ours", "study"]]).map("{:.1f}".format).replace("nan", "–")
     cells = iter(percent["ours"] + " | " + percent["study"])
     rows = [(f"{row:g}", *(next(cells) for _ in grid.columns.values)) for row in grid.rows.values]

@@ -103,30 +103,21 @@ class Fleet:
         wait for it.
         """
         seeds = tuple(seeds)
-        wanted = ((experiment, seed) for experiment in experiments for seed in seeds)
-        under_way: list[Generator[runs.Event | None]] = []
         with ThreadPoolExecutor(1) as writer:
             written = list[Future[None]]()
             later = replace(
                 settings, mirror=lambda run: written.append(writer.submit(settings.mirror, run))
             )
-            try:
-                while True:
-                    while len(under_way) < self.n_at_once() and (item := next(wanted, None)):
-                        under_way.append(runs.run_one(*item, faces, later, self.run))
-                    if not under_way:
-                        break
-                    for one in list(under_way):
-                        event = next(one, "over")
-                        if isinstance(event, str):
-                            under_way.remove(one)
-                        elif event is not None:
-                            yield event
-                for future in written:
-                    future.result()
-            finally:
-                for one in under_way:
-                    one.close()
+            begun: Iterator[Generator[runs.Event | None]] = (
+                runs.run_one(experiment, seed, faces, later, self.run)
+                for experiment in experiments
+                for seed in seeds
+            )
+            found: Generator[runs.Event] = runs.interleaved(begun, self.n_at_once)
+            with contextlib.closing(found) as events:
+                yield from events
+            for future in written:
+                future.result()
 
     def run(self, plan: Plan, settings: Settings) -> Generator[runs.Event | None]:
         """Bring one run to its end on some node; None is yielded while nothing happens.

@@ -9,14 +9,17 @@ the study is a space of two ranges, with the numbers that the study printed for 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from benchmark.errors import ExperimentError, require
 from benchmark.experiment.architectures import architecture_named
 from benchmark.experiment.parts import Augmentation, with_values
+from benchmark.tasks import TASKS
 
 if TYPE_CHECKING:
     from benchmark.experiment.definition import Experiment
@@ -26,29 +29,36 @@ RATIO: Final = "recipe.trunk_rate_ratio"
 DECAY: Final = "recipe.stage_rate_decay"
 DEPTH: Final = "backbone.trainable_stages"
 AUGMENTATION: Final = "recipe.augmentation"
+BATCH_SIZE: Final = "recipe.batch_size"
+LOSS_WEIGHTS: Final = "recipe.loss_weights."
 
 
 @dataclass(frozen=True)
-class _Interval:
-    """Numbers from `low` to `high`; `words` are part of a study's identity."""
+class Floats:
+    """Every number from `low` to `high`, both included; sampled by factors where `log`."""
 
     path: str
     low: float
     high: float
+    log: bool = True
     kinds: ClassVar[tuple[type, ...]] = (int, float)
 
     def __post_init__(self) -> None:
-        fits = self.holds(self.low) and self.holds(self.high) and self.low < self.high
         found = f"the range of {self.path} is {self.low!r} to {self.high!r}"
+        fits = self.holds(self.low) and self.holds(self.high) and self.low < self.high
         kind = "finite" if float in self.kinds else "whole"
         require(fits, found, allowed=f"two {kind} numbers, lower one first")
+        found, allowed = f"{found}, by factors", "a beginning above 0, or log=False"
+        require(not self.log or self.low > 0, found, allowed=allowed)
 
     @property
     def words(self) -> str:
-        return f"{self.low:g} to {self.high:g}"
+        """The range in words; part of a study's identity."""
+        return f"{self.low:g} to {self.high:g}" + (", by factors" if self.log else "")
 
     @property
     def ends(self) -> tuple[Any, ...]:
+        """The values at which a range is checked."""
         return self.low, self.high
 
     def holds(self, value: Any) -> bool:
@@ -57,27 +67,12 @@ class _Interval:
 
 
 @dataclass(frozen=True)
-class Floats(_Interval):
-    """Every number from `low` to `high`, both included; sampled by factors where `log`."""
-
-    log: bool = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        found = f"the range of {self.path} is by factors and begins at {self.low!r}"
-        require(not self.log or self.low > 0, found, allowed="a beginning above 0, or log=False")
-
-    @property
-    def words(self) -> str:
-        return super().words + (", by factors" if self.log else "")
-
-
-@dataclass(frozen=True)
-class Integers(_Interval):
+class Integers(Floats):
     """Every whole number from `low` to `high`, both included."""
 
     low: int
     high: int
+    log: bool = field(default=False, init=False)
     kinds: ClassVar[tuple[type, ...]] = (int,)
 
 
@@ -97,19 +92,17 @@ class Choices:
 
     @property
     def words(self) -> str:
-        """The choices in words; part of a study's identity."""
         return " | ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in self.values)
 
     @property
     def ends(self) -> tuple[Any, ...]:
-        """Values that are tried when the range is checked: all of them."""
         return self.values
 
     def holds(self, value: Any) -> bool:
         return value in self.values
 
 
-Range = Floats | Integers | Choices
+Range = Floats | Choices
 
 
 @dataclass(frozen=True)
@@ -129,12 +122,10 @@ class SearchSpace:
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """What is searched, in the order of the definition."""
         return tuple(item.path for item in self.ranges)
 
     @property
     def words(self) -> dict[str, str]:
-        """Each path with its range in words."""
         return {item.path: item.words for item in self.ranges}
 
     def only(self, names: Iterable[str]) -> SearchSpace:
@@ -155,7 +146,6 @@ AUGMENTATION_LEVELS: Final = (
 )
 """Strengths 0 to 3: none, mirrored, half of what the study's searches used, all of it (notebooks,
 §4; its rotation was written as 20 degrees). Up to 1 the frozen part is computed once."""
-BATCH_SIZE: Final = "recipe.batch_size"
 SLOWEST_STAGE: Final = 0.01
 """Of the deepest stage's rate: no decay in a default space makes the shallowest slower."""
 GRID_PREFIX: Final = "grid-"
@@ -188,7 +178,7 @@ def space_of(experiment: Experiment) -> SearchSpace:
     ]
     if len(experiment.head.tasks) > 1:
         # Against race, whose weight stays: only their ratios matter to what is learnt.
-        ranges += [Floats(f"recipe.loss_weights.{of}", 0.1, 1.0) for of in ("age_group", "gender")]
+        ranges += [Floats(f"{LOSS_WEIGHTS}{task}", 0.1, 1.0) for task in ("age_group", "gender")]
     return SearchSpace(tuple(ranges))
 
 
@@ -197,36 +187,33 @@ def count_stages(experiment: Experiment) -> int:
 
 
 def depth_of(experiment: Experiment) -> int:
-    """Count the stages that an experiment trains."""
     return len(experiment.backbone.trained_stages)
 
 
 def check_space(space: SearchSpace, experiment: Experiment) -> None:
     """Raise ExperimentError where a space does not fit its experiment, at either end of a range."""
-    searched = {item.path: item for item in space.ranges}
-    deepest = searched[DEPTH].ends[-1] if DEPTH in searched else depth_of(experiment)
-    highest = {
-        DEPTH: (count_stages(experiment), f"{experiment.backbone.architecture} has so many stages"),
-        AUGMENTATION: (len(AUGMENTATION_LEVELS) - 1, "none, flip, mild, strong"),
-    }
-    least = {RATIO: 1, DECAY: 2}
-    for path, item in searched.items():
-        what = f"the search of {experiment.name!r} varies {path} ({item.words})"
-        if path in highest:
-            most, meaning = highest[path]
-            fits = all(isinstance(end, int) and 0 <= end <= most for end in item.ends)
-            require(fits, what, allowed=f"whole numbers from 0 to {most}: {meaning}")
-        elif path in least:
-            allowed = f"a depth of {least[path]} or more, or no range for it"
-            require(deepest >= least[path], f"{what} and trains {deepest} stages", allowed=allowed)
-        elif path.startswith("recipe.loss_weights"):
-            allowed = "loss weights of three tasks: a single one always counts 1"
-            require(len(experiment.head.tasks) > 1, f"{what} of a single task", allowed=allowed)
-        elif path == BATCH_SIZE:
-            counted = "epochs of counted steps, which would not be of the same number of faces"
-            allowed = "no range for it, or recipe.steps_per_epoch=null"
-            is_pass = experiment.recipe.steps_per_epoch is None
-            require(is_pass, f"{what} with {counted}", allowed=allowed)
+    ranges = {item.path: item for item in space.ranges}
+    what = {path: f"the search of {experiment.name!r} varies {path} ({item.words})"
+            for path, item in ranges.items()}  # fmt: skip
+    for path, most, meaning in (
+        (DEPTH, count_stages(experiment), f"{experiment.backbone.architecture} has so many stages"),
+        (AUGMENTATION, len(AUGMENTATION_LEVELS) - 1, "none, flip, mild, strong"),
+    ):
+        ends = ranges[path].ends if path in ranges else ()
+        fits = all(isinstance(end, int) and 0 <= end <= most for end in ends)
+        require(fits, what.get(path, ""), allowed=f"whole numbers from 0 to {most}: {meaning}")
+    deepest = ranges[DEPTH].ends[-1] if DEPTH in ranges else depth_of(experiment)
+    trains, is_pass = f"trains {deepest} stages", experiment.recipe.steps_per_epoch is None
+    for path, fits, does, allowed in (
+        (RATIO, deepest >= 1, trains, "a depth of 1 or more, or no range for it"),
+        (DECAY, deepest >= 2, trains, "a depth of 2 or more, or no range for it"),
+        (BATCH_SIZE, is_pass, "counts steps: its epochs would not have the same number of faces",
+         "no range for it, or recipe.steps_per_epoch=null"),
+        *((f"{LOSS_WEIGHTS}{task}", len(experiment.head.tasks) > 1, "has a single task",
+           "loss weights of three tasks: a single one always counts 1") for task in TASKS),
+    ):  # fmt: skip
+        require(fits or path not in ranges, f"{what.get(path)} and {does}", allowed=allowed)
+    for path, item in ranges.items():
         for end in item.ends:
             try:
                 experiment_at(experiment, {path: end})
@@ -237,15 +224,14 @@ def check_space(space: SearchSpace, experiment: Experiment) -> None:
 
 def settings_at(experiment: Experiment, point: Mapping[str, Any]) -> dict[str, Any]:
     """Turn a point of a space into values by dotted path, as the definition writes them."""
-    settings = dict(point)
-    depth = int(point.get(DEPTH, depth_of(experiment)))
+    settings, depth = dict(point), point.get(DEPTH, depth_of(experiment))
     if DEPTH in point and depth == count_stages(experiment):
         settings[DEPTH] = "all"
     for path, least in ((RATIO, 1), (DECAY, 2)):
         if path in point and (depth < least or point[path] == 1.0):
             settings[path] = None
     if AUGMENTATION in point:
-        settings[AUGMENTATION] = AUGMENTATION_LEVELS[int(point[AUGMENTATION])]
+        settings[AUGMENTATION] = AUGMENTATION_LEVELS[point[AUGMENTATION]]
     return settings
 
 
@@ -276,9 +262,7 @@ def value_at(experiment: Experiment, path: str) -> Any:
     """Give the plain value of a definition at a path; an augmentation of no strength as text."""
     if path == DEPTH:
         return depth_of(experiment)
-    value: Any = experiment
-    for name in path.split("."):
-        value = getattr(value, name)
+    value = attrgetter(path)(experiment)
     if path in (RATIO, DECAY):
         return 1.0 if value is None else value
     if path == AUGMENTATION:
@@ -290,8 +274,7 @@ def value_at(experiment: Experiment, path: str) -> Any:
 class GridSpace:
     """Two ranges crossed, on a part of the faces; rows and columns as the study's table has them.
 
-    study: what it printed, validation accuracy in [0, 1], by row and column. The fractions are of
-    all faces, as many as the study trained and validated on.
+    study: what it printed, validation accuracy in [0, 1], by row and column.
     """
 
     name: str
@@ -301,8 +284,6 @@ class GridSpace:
     columns: Choices
     study: tuple[tuple[float, ...], ...]
     source: str
-    train_fraction: float = 0.10
-    val_fraction: float = 0.05
 
     def __post_init__(self) -> None:
         check_space(self.space, self.experiment)
@@ -311,14 +292,8 @@ class GridSpace:
     def space(self) -> SearchSpace:
         return SearchSpace((self.rows, self.columns))
 
-    def points(self, rows: tuple[Any, ...] = ()) -> Iterator[dict[str, Any]]:
-        """Yield the points row by row; of some rows only, where these are given."""
-        for row in rows or self.rows.values:
-            for column in self.columns.values:
-                yield {self.rows.path: row, self.columns.path: column}
-
+    @property
     def printed(self) -> dict[tuple[Any, Any], float]:
-        """Give what the study printed, by row and column value."""
-        values = [value for row in self.study for value in row]
-        points = [tuple(point.values()) for point in self.points()]
-        return dict(zip(points, values, strict=True))
+        """What the study printed, by the values of row and column, row by row."""
+        points = itertools.product(self.rows.values, self.columns.values)
+        return dict(zip(points, itertools.chain(*self.study), strict=True))

@@ -97,14 +97,8 @@ class Plan:
         return {
             "schema": SCHEMA, "identity": self.identity, "family": self.family,
             "experiment": self.experiment.as_dict(), "seed": self.seed,
-            "dataset": {
-                "name": faces.name, "drawn": faces.drawn, "pixel_digest": faces.pixel_digest,
-                "split_version": self.experiment.protocol.split,
-                "split_digest": faces.split_digest, "labels_digest": faces.labels_digest,
-                "counts": counts,
-                **({"missing_labels": missing} if missing else {}),
-                **({"datasheet": faces.datasheet} if faces.datasheet else {}),
-            },
+            "dataset": about_faces(faces, self.experiment.protocol.split, counts)
+            | ({"missing_labels": missing} if missing else {}),
             "weights": {
                 "source": self.experiment.backbone.weights,
                 **{name: getattr(weights, name, None) for name in ("sha256", "origin", "from_run")},
@@ -120,6 +114,16 @@ class Plan:
             "parameters": {"total": total, "trainable": trainable},
             "multiply_adds": network.multiply_adds(faces.image_px), "started": now(),
         }  # fmt: skip
+
+
+def about_faces(faces: FaceSet, split: str, counts: dict[str, int]) -> dict[str, Any]:
+    """Describe faces as `experiment.json` does; split: its version. counts: faces per part."""
+    return {
+        "name": faces.name, "drawn": faces.drawn, "pixel_digest": faces.pixel_digest,
+        "split_version": split, "split_digest": faces.split_digest,
+        "labels_digest": faces.labels_digest, "counts": counts,
+        **({"datasheet": faces.datasheet} if faces.datasheet else {}),
+    }  # fmt: skip
 
 
 def plan_run(experiment: Experiment, seed: int, faces: FaceSet, settings: Settings) -> Plan:

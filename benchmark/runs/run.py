@@ -4,9 +4,10 @@ A run's events are yielded, so that display, tuning and tests read the same. The
 `mlruns/work/` is the truth; tracking mirrors it and can catch up at any time.
 """
 
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import torch
 
@@ -86,6 +87,7 @@ class Failed:
 Event = Started | Prepared | Advanced | Finished | Skipped | Missing | Failed
 
 
+ASK_AGAIN_SECONDS: Final = 0.5
 Found = TypeVar("Found")
 
 
@@ -130,6 +132,37 @@ def run_one(
     except OSError as error:
         # Its folder cannot be made or locked; errors within a run are handled by `run`.
         yield Failed(experiment, seed, folder.explained(error))
+
+
+def interleaved(
+    begun: Iterator[Generator[Found | None] | None], n_at_once: Callable[[], int]
+) -> Generator[Found]:
+    """Read generators in turn, so many at once; None, of either iterator, says: nothing for now.
+
+    Closed, it closes those that are under way.
+    """
+    under_way: list[Generator[Found | None]] = []
+    is_over, ask_at = False, 0.0
+    try:
+        while under_way or not is_over:
+            if not is_over and len(under_way) < n_at_once() and time.monotonic() >= ask_at:
+                one = next(begun, "over")
+                if isinstance(one, Generator):
+                    under_way.append(one)
+                    continue
+                is_over, ask_at = one == "over", time.monotonic() + ASK_AGAIN_SECONDS
+            if not under_way and not is_over:
+                time.sleep(ASK_AGAIN_SECONDS)
+            for one in list(under_way):
+                try:
+                    if (found := next(one)) is not None:
+                        yield found
+                except StopIteration:
+                    under_way.remove(one)
+                    ask_at = 0.0
+    finally:
+        for one in under_way:
+            one.close()
 
 
 def run(plan: Plan, on_device: FaceBatches, settings: Settings) -> Generator[Event]:

@@ -9,7 +9,7 @@ import hashlib
 import html
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,19 +18,20 @@ import optuna
 import pandas as pd
 from optuna import visualization
 
+from benchmark import registry
 from benchmark.data.dataset import FaceSet
 from benchmark.data.splits import split_digest
 from benchmark.errors import BenchmarkError, require
-from benchmark.experiment.definition import Experiment
 from benchmark.experiment.space import GridSpace, experiment_at, settings_at
 from benchmark.files import write_json, write_text
 from benchmark.identity import steering_content
-from benchmark.registry import SCHEMA, named
 from benchmark.tracking import TrialView, best_trial
 from benchmark.tuning.search import FreshScores
 from benchmark.tuning.study import OBJECTIVE, Study, TrialQueue
 
 FEWEST_FOR_IMPORTANCE: Final = 4
+GRID_FRACTIONS: Final = {"train": 0.10, "val": 0.05}
+"""Of all faces, what the study's grids trained and validated on."""
 STYLE: Final = """
 body{font:15px/1.5 system-ui,sans-serif;color:#222;max-width:1180px;margin:2rem auto;padding:0 1rem}
 p{max-width:48rem} .wide{overflow-x:auto}
@@ -46,29 +47,29 @@ ABOUT: Final = (
 class Outcome:
     """A study as it stands.
 
-    recipe: of the best trial; None where none is complete, or none beat the definition itself:
-    then the remark says so. fresh: of the best trial and the runner-up, which decided between them;
-    none of a grid.
+    recipe: of the best trial; None of a grid, and where none is complete, or none beat the
+    definition itself: then the remark says so. fresh: of the best trial and the runner-up, which
+    decided between them.
     """
 
     trials: tuple[TrialView, ...]
     best: TrialView | None
-    files: tuple[Path, ...]
-    recipe: dict[str, Any] | None
+    files: tuple[Path, ...] = ()
+    recipe: dict[str, Any] | None = None
     remark: str = ""
     fresh: tuple[FreshScores, ...] = ()
 
+    @property
+    def ends(self) -> dict[str, int]:
+        """How many trials are complete, pruned and failed."""
+        states = [trial.state for trial in self.trials]
+        return {state: states.count(state) for state in ("complete", "pruned", "failed")}
 
-def count_ends(trials: Sequence[TrialView]) -> dict[str, int]:
-    """Count complete, pruned and failed trials."""
-    ends = ("complete", "pruned", "failed")
-    return {state: sum(trial.state == state for trial in trials) for state in ends}
-
-
-def reasons(trials: Sequence[TrialView]) -> list[str]:
-    """Say why trials failed, the three most frequent reasons first."""
-    counts = Counter(trial.reason for trial in trials if trial.state == "failed")
-    return [f"{n} × {reason}" for reason, n in counts.most_common(3)]
+    @property
+    def reasons(self) -> list[str]:
+        """Why trials failed, the three most frequent reasons first."""
+        counts = Counter(trial.reason for trial in self.trials if trial.state == "failed")
+        return [f"{n} × {reason}" for reason, n in counts.most_common(3)]
 
 
 def _recipe_at(study: Study, trial: TrialView) -> dict[str, Any]:
@@ -77,19 +78,18 @@ def _recipe_at(study: Study, trial: TrialView) -> dict[str, Any]:
 
 def finalists(study: Study, trials: Sequence[TrialView]) -> tuple[TrialView, ...]:
     """Give the best trial and the runner-up: the best of those with another recipe."""
-    best = best_trial(trials)
-    if best is None:
+    if (best := best_trial(trials)) is None:
         return ()
-    recipe, complete = _recipe_at(study, best), [item for item in trials if item.value is not None]
-    second = best_trial([trial for trial in complete if _recipe_at(study, trial) != recipe])
+    recipe = _recipe_at(study, best)
+    second = best_trial(trial for trial in trials if _recipe_at(study, trial) != recipe)
     return (best,) if second is None else (best, second)
 
 
 def decided(fresh: Sequence[FreshScores]) -> TrialView | None:
     """Choose between finalists by their mean over the fresh seeds alone; the earlier on a tie."""
-    chosen = best_trial([replace(item.trial, value=item.mean) for item in fresh])
-    trials = {item.trial.number: item.trial for item in fresh}
-    return trials[chosen.number] if chosen else None
+    by_number = {item.trial.number: item.trial for item in fresh}
+    best = best_trial(replace(item.trial, value=item.mean) for item in fresh)
+    return by_number[best.number] if best else None
 
 
 def is_the_definition(study: Study, trial: TrialView) -> bool:
@@ -97,44 +97,41 @@ def is_the_definition(study: Study, trial: TrialView) -> bool:
     return _recipe_at(study, trial) == steering_content(study.experiment.as_dict())
 
 
-def write_outcome(
-    study: Study, base: Experiment, queue: TrialQueue, fresh: Sequence[FreshScores] = ()
-) -> Outcome:
-    """Write all that a study shows.
-
-    base: the registered experiment that the study's is, but for the changes of `--set`.
-    """
+def write_outcome(study: Study, queue: TrialQueue, fresh: Sequence[FreshScores] = ()) -> Outcome:
+    """Write all that a study shows."""
     trials = tuple(queue.trials())
-    best, recipe, remark = decided(fresh) or best_trial(trials), None, ""
-    files = write_pages(study, queue.snapshot(), trials)
-    if best is not None and is_the_definition(study, best):
+    best, files = decided(fresh) or best_trial(trials), write_pages(study, queue.snapshot(), trials)
+    outcome = Outcome(trials, best, tuple(files), fresh=tuple(fresh))
+    if best is None or study.grid is not None:
+        return outcome
+    if is_the_definition(study, best):
         remark = "no trial beat the definition itself: its own recipe is the best tried"
-    elif best is not None:
-        try:
-            recipe = _recipe_of(study, base, queue, best, fresh)
-            files.append(study.own_folder / "recipe.json")
-            write_json(files[-1], recipe)
-        except BenchmarkError as error:
-            remark = f"the best recipe cannot be registered: {error}"
-    return Outcome(trials, best, tuple(files), recipe, remark, tuple(fresh))
+        return replace(outcome, remark=remark)
+    try:
+        recipe = _recipe_of(study, queue, outcome, best)
+    except BenchmarkError as error:
+        return replace(outcome, remark=f"the best recipe cannot be registered: {error}")
+    path = study.own_folder / "recipe.json"
+    write_json(path, recipe)
+    return replace(outcome, recipe=recipe, files=(*files, path))
 
 
 def _recipe_of(
-    study: Study, base: Experiment, queue: TrialQueue, best: TrialView, fresh: Sequence[FreshScores]
+    study: Study, queue: TrialQueue, outcome: Outcome, best: TrialView
 ) -> dict[str, Any]:
-    tuned = named(base, experiment_at(study.experiment, best.point), "tuned")
-    untuned = named(base, study.experiment, "untuned") if study.experiment.ad_hoc else None
-    settings = {
-        path: vars(value) if hasattr(value, "__dataclass_fields__") else value
-        for path, value in settings_at(study.experiment, best.point).items()
-    }
+    start = study.experiment
+    base = registry.experiment(start.name) if start.ad_hoc else start
+    settings = settings_at(start, best.point)
     return {
-        "schema": SCHEMA, "base": base.name, "tuned": tuned.as_dict(),
-        "untuned": untuned.as_dict() if untuned else None, "objective": OBJECTIVE,
-        "value": best.value, "trial": best.number, "run": best.run, "point": dict(best.point),
-        "fresh_seeds": [item.as_dict() for item in fresh], "settings": settings,
+        "schema": registry.SCHEMA, "base": base.name,
+        "tuned": registry.named(base, experiment_at(start, best.point), "tuned").as_dict(),
+        "untuned": registry.named(base, start, "untuned").as_dict() if start.ad_hoc else None,
+        "objective": OBJECTIVE, "value": best.value, "trial": best.number, "run": best.run,
+        "point": dict(best.point), "fresh_seeds": [item.as_dict() for item in outcome.fresh],
+        "settings": {path: vars(value) if is_dataclass(value) else value
+                     for path, value in settings.items()},
         "study": {"identity": study.identity, "name": study.name, **study.about},
-        "trials": count_ends(queue.trials()), "sessions": queue.sessions,
+        "trials": outcome.ends, "sessions": queue.sessions,
     }  # fmt: skip
 
 
@@ -191,7 +188,7 @@ def _page(title: str, study: Study, parts: Sequence[str]) -> str:
     )
 
 
-def grid_faces(grid: GridSpace, faces: FaceSet) -> FaceSet:
+def grid_faces(faces: FaceSet) -> FaceSet:
     """Give as many faces as the study's grids had: a tenth trains, a twentieth validates.
 
     Of the training and validation faces of the split, those of lowest hash, the same everywhere;
@@ -201,7 +198,7 @@ def grid_faces(grid: GridSpace, faces: FaceSet) -> FaceSet:
     part = faces.table["part"].to_numpy(dtype=object)
     files = [hashlib.sha256(f"grid-1\n{file}".encode()).hexdigest() for file in faces.table["file"]]
     order, kept = np.argsort(np.array(files), kind="stable"), part == "test"
-    for name, fraction in (("train", grid.train_fraction), ("val", grid.val_fraction)):
+    for name, fraction in GRID_FRACTIONS.items():
         kept[order[part[order] == name][: round(fraction * len(part))]] = True
     table = faces.table.assign(part=np.where(kept, part, ""))
     manifest = faces.manifest | {"split_digest": split_digest(table)}
@@ -212,35 +209,38 @@ def grid_study(
     grid: GridSpace, changes: Mapping[str, Any], rows: Sequence[str], faces: FaceSet, folder: Path
 ) -> Study:
     """Make the search of all points of a grid, or of some rows; changes: of its experiment."""
-    by_text = {str(row): row for row in grid.rows.values}
-    for text in rows:
-        require(text in by_text, f"--row is {text!r}", allowed=", ".join(by_text))
-    points = tuple(grid.points(tuple(by_text[text] for text in rows)))
+    known = {str(row) for row in grid.rows.values}
+    for row in rows:
+        require(row in known, f"--row is {row!r}", allowed=", ".join(map(str, grid.rows.values)))
+    paths = grid.space.paths
+    points = [dict(zip(paths, point, strict=True)) for point in grid.printed
+              if not rows or str(point[0]) in rows]  # fmt: skip
     experiment = replace(grid.experiment, name=grid.name, ad_hoc=True).adjusted(changes)
-    faces = grid_faces(grid, faces)
-    return Study(experiment, grid.space, faces, folder, "random", 0, "none", points)
+    return Study(
+        experiment, grid.space, grid_faces(faces), folder, "random", pruner="none",
+        points=tuple(points), grid=grid,
+    )  # fmt: skip
 
 
-def write_grid(grid: GridSpace, study: Study, trials: Sequence[TrialView]) -> pd.DataFrame:
+def write_grid(study: Study, grid: GridSpace, trials: Sequence[TrialView]) -> pd.DataFrame:
     """Write and give a row per point: its values, our score if it is complete, the study's.
 
     Of two dimensions grid.html shows both as heat maps side by side.
     """
-    paths = [grid.rows.path, grid.columns.path]
+    paths = grid.space.paths
     ours = {tuple(trial.point[path] for path in paths): trial.value for trial in trials}
-    rows = [(*point, ours.get(point), printed) for point, printed in grid.printed().items()]
+    rows = [(*point, ours.get(point), printed) for point, printed in grid.printed.items()]
     table = pd.DataFrame(rows, columns=[*paths, "ours", "study"]).astype({"ours": float})
     write_text(study.own_folder / "grid.csv", table.to_csv(index=False))
     shape = (2, len(grid.rows.values), len(grid.columns.values))
     if table["ours"].notna().any() and 1 not in shape:
         from plotly import express
 
+        x, y = ([f"{value:g}" for value in of.values] for of in (grid.columns, grid.rows))
+        names = {axis: path.rpartition(".")[2] for axis, path in zip("yx", paths, strict=True)}
         figure = express.imshow(
             100 * table[["ours", "study"]].to_numpy().T.reshape(shape), facet_col=0,
-            text_auto=".1f", x=[f"{value:g}" for value in grid.columns.values],
-            y=[f"{value:g}" for value in grid.rows.values],
-            labels={"x": grid.columns.path.rpartition(".")[2],
-                    "y": grid.rows.path.rpartition(".")[2], "color": "validation<br>accuracy, %"},
+            text_auto=".1f", x=x, y=y, labels=names | {"color": "validation<br>accuracy, %"},
         )  # fmt: skip
         mine, theirs = (item.experiment.backbone.architecture for item in (study, grid))
         titles = (f"ours: {mine}, {study.faces.name}", f"the study: {theirs}")

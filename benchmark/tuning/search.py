@@ -9,7 +9,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any, Final, Literal
 
@@ -19,6 +19,7 @@ from benchmark.files import write_json
 from benchmark.record import SCHEMA, TRIAL_FILE
 from benchmark.runs.plan import Plan, Settings, plan_run
 from benchmark.runs.run import (
+    ASK_AGAIN_SECONDS,
     Advanced,
     Event,
     Finished,
@@ -26,13 +27,20 @@ from benchmark.runs.run import (
     Skipped,
     Started,
     in_this_process,
+    interleaved,
 )
 from benchmark.tracking import TrialView
 from benchmark.training.trainer import EpochResult, Progress
-from benchmark.tuning import study as studies
-from benchmark.tuning.study import FRESH_SEEDS, OBJECTIVE, TRIAL_SEED, EndState, Study, TrialQueue
+from benchmark.tuning.study import (
+    FRESH_SEEDS,
+    OBJECTIVE,
+    TRIAL_SEED,
+    EndState,
+    Study,
+    TrialHandle,
+    TrialQueue,
+)
 
-POLL_SECONDS: Final = 0.5
 FEWEST_FAILURES: Final = 5
 """A search without a single good trial ends after so many failed, or after as many as wanted."""
 
@@ -42,22 +50,20 @@ class TrialEvent:
     """What happened in a trial, or, where the number is None, in the search.
 
     epoch: of `score`, counted from 0; of `progress`, epochs done, the current one in part.
-    value: of `score` and `complete`, the weighted validation accuracy in [0, 1].
-    text: of `run`, the run's identity; of `failed`, why; of `note`, a sentence.
-    A trial that is computed elsewhere says `wait` while nothing happens.
+    value: of `score`, the weighted validation accuracy in [0, 1].
+    text: of `run`, the run's identity; of `note`, a sentence.
     """
 
-    kind: Literal["began", "run", "note", "wait", "progress", "score"] | EndState
+    kind: Literal["began", "run", "note", "progress", "score"] | EndState
     number: int | None = None
-    point: Mapping[str, Any] = field(default_factory=dict)
     epoch: float = 0
-    value: float | None = None
-    seconds: float = 0.0
+    value: float = 0.0
     text: str = ""
 
 
-Objective = Callable[..., Generator[TrialEvent]]
-"""Of a point, a trial's number and, if given, a seed: yields what happens; closed, it stops."""
+Objective = Callable[..., Generator[TrialEvent | None]]
+"""Of a point, a trial's number and, if given, a seed: yields what happens, None while nothing does
+where it is computed elsewhere; closed, it stops."""
 RunPlan = Callable[[Plan, Settings], Generator[Event | None]]
 """Brings a run to its end somewhere; yields None while nothing happens there."""
 
@@ -76,7 +82,7 @@ def training_objective(
 
     def objective(
         point: Mapping[str, Any], number: int, seed: int = TRIAL_SEED
-    ) -> Generator[TrialEvent]:
+    ) -> Generator[TrialEvent | None]:
         plan = plan_run(experiment_at(study.experiment, point), seed, study.faces, settings)
         if plan.record.state == "absent":
             about = {"schema": SCHEMA, "study": study.identity, "trial": number}
@@ -87,11 +93,11 @@ def training_objective(
             is_waiting = False
             for event in run_plan(plan, settings):
                 if event is None:
-                    yield TrialEvent("wait")
+                    yield None
                     continue
                 if isinstance(event, Skipped) and event.why != "done":
                     is_waiting = True  # Another process trains this very recipe: wait for scores.
-                    time.sleep(POLL_SECONDS)
+                    time.sleep(ASK_AGAIN_SECONDS)
                 yield from _events_of(event, plan)
 
     return objective
@@ -125,57 +131,38 @@ def search(
     seconds: of this process; no trial begins after them.
     n_at_once: how many trials may be under way, where they are trained elsewhere.
     """
-    began, asked_at, n_failed, is_over = time.monotonic(), -math.inf, 0, False
-    under_way: list[Generator[TrialEvent]] = []
-    try:
-        while under_way or not is_over:
-            while not is_over and len(under_way) < n_at_once():
-                if seconds is not None and time.monotonic() - began >= seconds:
-                    text = f"the time of {seconds:g} s is over: no trial begins"
-                    yield TrialEvent("note", text=text)
-                    is_over = True
-                elif time.monotonic() - asked_at < POLL_SECONDS:
-                    break
-                elif (taken := queue.take(n_trials)) == "wait":
-                    asked_at = time.monotonic()
-                elif taken == "enough":
-                    is_over = True
-                else:
-                    under_way.append(_tried(queue, objective, taken))
-            if not under_way and not is_over:
-                time.sleep(POLL_SECONDS)
-            for trial in list(under_way):
-                event = next(trial)
-                if event.kind in ("complete", "pruned", "failed"):
-                    under_way.remove(trial)
-                    asked_at = -math.inf
-                    n_failed += event.kind == "failed"
-                if event.kind != "wait":
-                    yield event
-            if not is_over and _is_hopeless(queue, n_failed, n_trials):
-                text = f"{n_failed} trials failed and none was good: the search ends here"
-                yield TrialEvent("note", text=text)
-                is_over = True
-    finally:
-        for trial in under_way:
-            trial.close()
+    began, n_failed = time.monotonic(), 0
 
+    def trials() -> Iterator[Generator[TrialEvent | None] | None]:
+        while True:
+            is_one_good = n_failed > 0 and any(trial.counts for trial in queue.trials())
+            if seconds is not None and time.monotonic() - began >= seconds:
+                end = f"the time of {seconds:g} s is over: no trial begins"
+            elif n_failed >= (max if is_one_good else min)(n_trials, FEWEST_FAILURES):
+                good = "" if is_one_good else " and none was good"
+                end = f"{n_failed} trials failed{good}: the search ends here"
+            elif (taken := queue.take(n_trials)) == "enough":
+                return
+            else:
+                yield None if taken == "wait" else _tried(queue, objective, taken)
+                continue
+            yield (event for event in [TrialEvent("note", text=end)])
+            return
 
-def _is_hopeless(queue: TrialQueue, n_failed: int, n_trials: int) -> bool:
-    if n_failed < min(n_trials, FEWEST_FAILURES):
-        return False
-    none_is_good = not any(trial.counts for trial in queue.trials())
-    return none_is_good or n_failed >= max(n_trials, FEWEST_FAILURES)
+    with contextlib.closing(interleaved(trials(), n_at_once)) as events:
+        for event in events:
+            n_failed += event.kind == "failed"
+            yield event
 
 
 def _tried(
-    queue: TrialQueue, objective: Objective, handle: studies.TrialHandle
-) -> Generator[TrialEvent]:
+    queue: TrialQueue, objective: Objective, handle: TrialHandle
+) -> Generator[TrialEvent | None]:
     """Run one trial to its end, whatever that is: the last event."""
-    value, reason = None, ""
+    number, value, reason = handle.trial.number, None, ""
     try:
-        yield TrialEvent("began", handle.number, handle.point)
-        with contextlib.closing(objective(handle.point, handle.number)) as events:
+        yield TrialEvent("began", number)
+        with contextlib.closing(objective(handle.point, number)) as events:
             value = yield from _followed(queue, handle, events)
         state: EndState = "pruned" if value is None else "complete"
     except (KeyboardInterrupt, GeneratorExit, ClusterLost, StorageLost):
@@ -185,24 +172,24 @@ def _tried(
     except BenchmarkError as error:
         state, reason = "failed", str(error)
     queue.end(handle, state, value, reason)
-    seconds = time.monotonic() - handle.began
-    yield TrialEvent(state, handle.number, value=value, seconds=seconds, text=reason)
+    yield TrialEvent(state, number)
 
 
 def _followed(
-    queue: TrialQueue, handle: studies.TrialHandle, events: Iterator[TrialEvent]
-) -> Generator[TrialEvent, None, float | None]:
+    queue: TrialQueue, handle: TrialHandle, events: Iterator[TrialEvent | None]
+) -> Generator[TrialEvent | None, None, float | None]:
     """Read a trial's scores and return the best; None where it is pruned."""
     best, known = -math.inf, set[float]()
     for event in events:
+        if event is None or event.kind in ("note", "progress"):
+            yield event and replace(event, number=handle.trial.number)
+            continue
         if event.kind == "run":
             queue.note_run(handle, event.text)
             continue
-        if event.kind == "score" and event.epoch in known:
+        if event.epoch in known:
             continue  # Of a run that went on elsewhere, or from the end of its history.
-        yield replace(event, number=handle.number)
-        if event.kind != "score" or event.value is None:
-            continue
+        yield replace(event, number=handle.trial.number)
         if not math.isfinite(event.value):
             found = f"the score of epoch {event.epoch + 1} is {event.value}"
             raise RunError(found, allowed="a finite number")
@@ -219,21 +206,17 @@ def _followed(
 
 @dataclass(frozen=True)
 class FreshScores:
-    """A trial's recipe trained anew: what it scores with seeds that it was not chosen by.
-
-    runs: the identities of these trainings, where they are runs.
-    """
+    """What a trial's recipe scores with seeds that it was not chosen by; runs: their identities."""
 
     trial: TrialView
     by_seed: Mapping[int, float]
-    runs: tuple[str, ...] = ()
+    runs: tuple[str, ...]
 
     @property
     def mean(self) -> float:
         return fmean(self.by_seed.values())
 
     def as_dict(self) -> dict[str, Any]:
-        """Give it as plain values, for JSON."""
         return {"trial": self.trial.number, "by_seed": dict(self.by_seed), "mean": self.mean}
 
 
@@ -250,9 +233,9 @@ def fresh_scores(
         scores, runs = dict[int, float](), list[str]()
         try:
             for seed in FRESH_SEEDS:
-                events = list(objective(trial.point, trial.number, seed))
+                events = list(filter(None, objective(trial.point, trial.number, seed)))
                 runs += [event.text for event in events if event.kind == "run"]
-                scores[seed] = max(event.value or 0.0 for event in events if event.kind == "score")
+                scores[seed] = max(event.value for event in events if event.kind == "score")
                 say(f"trial {trial.number}, fresh seed {seed}: {scores[seed]:.2%}")
         except BenchmarkError as error:
             say(f"trial {trial.number} cannot be trained anew: {error}")

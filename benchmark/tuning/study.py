@@ -15,27 +15,23 @@ import hashlib
 import socket
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.exc import (
-    InterfaceError,
-    OperationalError,
-    PendingRollbackError,
-    SQLAlchemyError,
-)
+from sqlalchemy.exc import InterfaceError, OperationalError, PendingRollbackError, SQLAlchemyError
 
 from benchmark.data.dataset import FaceSet
 from benchmark.errors import RunError, StorageLost, require_choice
 from benchmark.experiment.definition import Experiment
-from benchmark.experiment.space import Choices, Integers, Range, SearchSpace
+from benchmark.experiment.space import Choices, Floats, GridSpace, Integers, SearchSpace
 from benchmark.files import canonical_json, file_lock
 from benchmark.identity import steering_content
 from benchmark.record import versions
+from benchmark.runs.plan import about_faces
 from benchmark.tracking import TrialView
 from benchmark.training.trainer import TRAINER_VERSION
 
@@ -56,8 +52,6 @@ LOCK_SECONDS: Final = 60
 AWAY_SECONDS: Final = 120.0
 """How long a database server that has answered before is waited for; a restart takes seconds."""
 ASK_AGAIN_SECONDS: Final = 0.5
-MOST_DEATHS: Final = 12
-"""A point whose process died so often is not tried again: it may be what kills it."""
 STATES: Final = {
     TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed",
     TrialState.RUNNING: "running", TrialState.WAITING: "waiting",
@@ -75,7 +69,7 @@ class Study:
 
     experiment: where it starts; with the changes of `--set`, marked ad hoc.
     folder: of all studies; this one's is beneath it.
-    points: every point to be tried, where the search is a grid; empty where a sampler chooses.
+    points: tried before those that the sampler chooses; of a grid, there are no others.
     """
 
     experiment: Experiment
@@ -86,6 +80,7 @@ class Study:
     sampler_seed: int = 0
     pruner: str = "median"
     points: tuple[Mapping[str, Any], ...] = ()
+    grid: GridSpace | None = None
 
     def __post_init__(self) -> None:
         require_choice("--sampler", self.sampler, SAMPLERS)
@@ -119,12 +114,9 @@ class Study:
     @property
     def dataset(self) -> dict[str, Any]:
         """The faces, as a run's `experiment.json` describes them."""
-        faces, parts = self.faces, self.faces.table["part"].value_counts()
-        return {
-            "name": faces.name, "drawn": faces.drawn, "pixel_digest": faces.pixel_digest,
-            "split_version": self.experiment.protocol.split, "split_digest": faces.split_digest,
-            "counts": {part: int(parts.get(part, 0)) for part in ("train", "val", "test")},
-        }  # fmt: skip
+        parts = self.faces.table["part"].value_counts()
+        counts = {part: int(parts.get(part, 0)) for part in ("train", "val", "test")}
+        return about_faces(self.faces, self.experiment.protocol.split, counts)
 
     def new_sampler(self, number: int) -> optuna.samplers.BaseSampler:
         """Make the sampler that proposes trial `number`, seeded by the study's seed and the number.
@@ -155,47 +147,40 @@ class Study:
         )
 
 
-@contextlib.contextmanager
-def storage_errors(address: str) -> Iterator[None]:
-    """Turn what a broken storage raises into a RunError, StorageLost where it is a server that does
-    not answer; a password is not shown."""
-    try:
-        yield
-    except (
-        SQLAlchemyError, optuna.exceptions.StorageInternalError, RuntimeError, ImportError,
-    ) as error:  # fmt: skip
-        inner = error.__cause__ or error
-        text = str(getattr(inner, "orig", None) or inner).strip() or repr(inner)
-        fix = "Wait until no other program holds it, make it writable, or name another"
-        # The last is raised where a connection broke within a transaction, when it is ended.
-        of_connection = (OperationalError, InterfaceError, PendingRollbackError)
-        is_away = any(isinstance(one, of_connection) for one in (error, inner))
-        is_away = is_away and not address.startswith("sqlite")
-        if is_away:
-            fix = "Start it, or check its address; the same command resumes, and no trial is lost"
-        elif "version" in text:
-            fix = "`optuna storage upgrade --storage URL` brings it to this version of Optuna"
-        found = f"the study's storage cannot be used: {text.splitlines()[0]}"
-        allowed = "--storage sqlite:///FILE, or the URL of a database whose driver is installed"
-        lost = StorageLost if is_away else RunError
-        raise lost(found, allowed=allowed, source=address.split("@")[-1], fix=fix) from error
+STORAGE_ERRORS: Final = (
+    SQLAlchemyError, optuna.exceptions.StorageInternalError, RuntimeError, ImportError,
+)  # fmt: skip
+# The last is raised where a connection broke within a transaction, when it is ended.
+CONNECTION_ERRORS: Final = (OperationalError, InterfaceError, PendingRollbackError)
 
 
-@dataclass
+def storage_trouble(error: Exception, address: str) -> RunError:
+    """Say what a broken storage raised, by a StorageLost where it is a server that does not answer;
+    a password is not shown."""
+    inner = error.__cause__ or error
+    text = str(getattr(inner, "orig", None) or inner).strip() or repr(inner)
+    is_of_connection = any(isinstance(one, CONNECTION_ERRORS) for one in (error, inner))
+    is_away = is_of_connection and not address.startswith("sqlite")
+    fix = "Wait until no other program holds it, make it writable, or name another"
+    if is_away:
+        fix = "Start it, or check its address; the same command resumes, and no trial is lost"
+    elif "version" in text:
+        fix = "`optuna storage upgrade --storage URL` brings it to this version of Optuna"
+    return (StorageLost if is_away else RunError)(
+        f"the study's storage cannot be used: {text.splitlines()[0]}",
+        allowed="--storage sqlite:///FILE, or the URL of a database whose driver is installed",
+        source=address.split("@")[-1],
+        fix=fix,
+    )
+
+
+@dataclass(frozen=True)
 class TrialHandle:
     """A trial that this process has taken and must end; point: the values to try, by path."""
 
     trial: optuna.Trial
+    point: Mapping[str, Any]
     lock: contextlib.ExitStack
-    began: float = field(default_factory=time.monotonic)
-
-    @property
-    def number(self) -> int:
-        return self.trial.number
-
-    @property
-    def point(self) -> Mapping[str, Any]:
-        return dict(self.trial.params)
 
 
 class TrialQueue:
@@ -210,11 +195,8 @@ class TrialQueue:
     ) -> None:
         self.study, self._say = study, say
         self.address = address or f"sqlite:///{(study.folder / 'optuna.db').resolve()}"
-        self._distributions = {item.path: _distribution(item) for item in study.space.ranges}
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-        if self.address.startswith("sqlite:///"):
-            Path(self.address.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
         with self._locked():
             self._stored(self._open)
 
@@ -223,17 +205,17 @@ class TrialQueue:
 
     def _stored(self, operation: Callable[[], Found]) -> Found:
         """Do something in the storage, which may be done twice; wait for a server that is away."""
-        end = time.monotonic() + AWAY_SECONDS
-        is_awaited = False
+        end, is_awaited = time.monotonic() + AWAY_SECONDS, False
         while True:
             try:
-                with storage_errors(self.address):
-                    found = operation()
-            except StorageLost as error:
-                if time.monotonic() > end or not (is_awaited or self.address in _answering):
-                    raise
+                found = operation()
+            except STORAGE_ERRORS as error:
+                trouble = storage_trouble(error, self.address)
+                is_known = is_awaited or self.address in _answering
+                if not isinstance(trouble, StorageLost) or not is_known or time.monotonic() > end:
+                    raise trouble from error
                 if not is_awaited:
-                    self._say(f"{error.found}; it is waited for, {AWAY_SECONDS:g} s at most")
+                    self._say(f"{trouble.found}; it is waited for, {AWAY_SECONDS:g} s at most")
                 is_awaited = True
                 _answering.discard(self.address)  # Given up or stopped, nobody waits again.
                 time.sleep(ASK_AGAIN_SECONDS)
@@ -242,36 +224,37 @@ class TrialQueue:
                 return found
 
     def _open(self) -> None:
+        """Open the storage, note by which sampler and pruner trials are made, queue first points.
+
+        Of a study that is resumed, the points are among its trials already.
+        """
         # A server that was restarted is connected to anew.
         engine: dict[str, Any] = {"pool_pre_ping": True}
         if self.address.startswith("sqlite:///"):
+            Path(self.address.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
             engine["connect_args"] = {"timeout": LOCK_SECONDS}
-        self._storage, of = optuna.storages.RDBStorage(self.address, engine), self.study
+        of = self.study
+        self._storage = optuna.storages.RDBStorage(self.address, engine)
         self.optuna_study = optuna.create_study(
             storage=self._storage, study_name=of.name, direction="maximize", load_if_exists=True,
             pruner=of.new_pruner(), sampler=of.new_sampler(0),
         )  # fmt: skip
-        self._begin()
-
-    def _lock_of(self, number: int) -> contextlib.AbstractContextManager[bool]:
-        return file_lock(self.study.own_folder / "claims" / f"{number:05d}")
-
-    def _begin(self) -> None:
-        """Write down which sampler and pruner are used from now on; queue the points of a grid."""
         if "facebench" not in self.optuna_study.user_attrs:
-            self.optuna_study.set_user_attr("facebench", self.study.about)
+            self.optuna_study.set_user_attr("facebench", of.about)
             self.optuna_study.set_metric_names([OBJECTIVE])  # as Optuna Dashboard shows it
         session = {
-            "sampler": self.study.sampler, "sampler_seed": self.study.sampler_seed,
-            "pruner": self.study.pruner, "optuna": optuna.__version__,
-            "facebench": versions().get("facebench", ""),
+            "sampler": of.sampler, "sampler_seed": of.sampler_seed, "pruner": of.pruner,
+            "optuna": optuna.__version__, "facebench": versions()["facebench"],
         }  # fmt: skip
         if self.sessions[-1:] != [session]:
             self.optuna_study.set_user_attr("sessions", [*self.sessions, session])
-        known = [view.point for view in self.trials()] if self.study.points else []
-        for point in self.study.points:
+        known = [view.point for view in self.trials()] if of.points else []
+        for point in of.points:
             if dict(point) not in known:
                 self.optuna_study.enqueue_trial(dict(point))
+
+    def _lock_of(self, number: int) -> contextlib.AbstractContextManager[bool]:
+        return file_lock(self.study.own_folder / "claims" / f"{number:05d}")
 
     @property
     def sessions(self) -> list[dict[str, Any]]:
@@ -291,16 +274,6 @@ class TrialQueue:
         copied.add_trials(self._all_trials())
         return copied
 
-    def queue_first(self, point: Mapping[str, Any]) -> None:
-        """Let a new study begin at a point; where it has trials already, nothing is done."""
-
-        def queue() -> None:
-            if not self.optuna_study.get_trials(deepcopy=False):
-                self.optuna_study.enqueue_trial(dict(point))
-
-        with self._locked():
-            self._stored(queue)
-
     def take(self, n_wanted: int) -> TrialHandle | Literal["enough", "wait"]:
         """Take the next trial; `wait` while other processes run as many as are still wanted."""
         with self._locked():
@@ -313,15 +286,16 @@ class TrialQueue:
         n_running = states.count("running")
         if n_done >= n_wanted:
             return "enough"
-        is_grid_over = bool(self.study.points) and "waiting" not in states
+        is_grid_over = self.study.grid is not None and "waiting" not in states
         if n_done + n_running >= n_wanted or is_grid_over:
             return "wait" if n_running else "enough"
         self.optuna_study.sampler = self.study.new_sampler(len(states))
-        trial = self.optuna_study.ask(self._distributions)
+        ranges = {item.path: _distribution(item) for item in self.study.space.ranges}
+        trial = self.optuna_study.ask(ranges)
         trial.set_user_attr("host", socket.gethostname())
         lock = contextlib.ExitStack()
         lock.enter_context(self._lock_of(trial.number))
-        return TrialHandle(trial, lock)
+        return TrialHandle(trial, dict(trial.params), lock)
 
     def _fail_abandoned(self) -> None:
         """Fail the trials that dead processes left running, and queue their points again."""
@@ -334,19 +308,17 @@ class TrialQueue:
                     continue
             # Queued first: if this process dies between the two, the next one finds it queued.
             point = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-            deaths = int(trial.user_attrs.get("deaths", 0)) + 1
-            if again := deaths < MOST_DEATHS:
-                self._queue_again(point, trial.number, deaths=deaths)
-            reason = "its process died" + (", queued again" if again else "")
+            self._queue_again(point, trial.number)
+            reason = "its process died, queued again"
             self._storage.set_trial_user_attr(trial._trial_id, "reason", reason)
             self.optuna_study.tell(trial.number, state=TrialState.FAIL)
             self._say(f"trial {trial.number} was left running by a process that died")
 
-    def _queue_again(self, point: Mapping[str, Any], number: int, **more: int) -> None:
+    def _queue_again(self, point: Mapping[str, Any], number: int) -> None:
         """Queue the point of trial `number` once more."""
         trials = self.optuna_study.get_trials(deepcopy=False)
         if number not in [trial.user_attrs.get("retry_of") for trial in trials]:
-            self.optuna_study.enqueue_trial(dict(point), user_attrs={"retry_of": number, **more})
+            self.optuna_study.enqueue_trial(dict(point), user_attrs={"retry_of": number})
 
     def note_run(self, handle: TrialHandle, identity: str) -> None:
         """Write down which run a trial is."""
@@ -370,17 +342,16 @@ class TrialQueue:
             if self._storage.get_trial(handle.trial._trial_id).state.is_finished():
                 return  # It was told, and the answer was lost.
             if again:
-                self._queue_again(handle.point, handle.number)
+                self._queue_again(handle.point, handle.trial.number)
             if reason:
                 handle.trial.set_user_attr("reason", reason)
-            handle.trial.set_user_attr("seconds", round(time.monotonic() - handle.began, 3))
             self.optuna_study.tell(handle.trial, value, STATE_NAMED[state])
 
         with self._locked(), handle.lock:
             self._stored(end)
 
 
-def _distribution(of: Range) -> optuna.distributions.BaseDistribution:
+def _distribution(of: Floats | Choices) -> optuna.distributions.BaseDistribution:
     if isinstance(of, Choices):
         return optuna.distributions.CategoricalDistribution(of.values)
     if isinstance(of, Integers):
@@ -389,12 +360,12 @@ def _distribution(of: Range) -> optuna.distributions.BaseDistribution:
 
 
 def _view(trial: FrozenTrial) -> TrialView:
-    attributes = trial.user_attrs
+    attributes, duration = trial.user_attrs, trial.duration
     return TrialView(
         trial.number, STATES[trial.state],
         point=dict(trial.params or trial.system_attrs.get("fixed_params", {})),
         value=trial.value if trial.state == TrialState.COMPLETE else None,
-        scores=dict(trial.intermediate_values), run=str(attributes.get("run", "")),
-        reason=str(attributes.get("reason", "")), seconds=attributes.get("seconds"),
-        retry_of=attributes.get("retry_of"),
+        scores=dict(trial.intermediate_values), run=attributes.get("run", ""),
+        reason=attributes.get("reason", ""), retry_of=attributes.get("retry_of"),
+        seconds=None if duration is None else round(duration.total_seconds(), 3),
     )  # fmt: skip

@@ -80,13 +80,14 @@ def test_a_best_recipe_and_a_grid_are_printed_beside_what_they_are_compared_with
     study, grid = a_study(tmp_path, drawn_faces), registry.grid("grid-mtl-vgg16-block5")
     points = (start := point_of(EXPERIMENT, SPACE), start | {RATE: 2e-3})
     trials = tuple(TrialView(n, "complete", point, 0.5 + n / 8) for n, point in enumerate(points))
-    print_best(study, Outcome(trials, trials[1], (), None))
+    print_best(study, trials[1], Outcome(trials, trials[1]))
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["learning_rate", "0.001", "0.002"] in lines
     assert ["validation", "50.00%", "62.50%"] in lines
     study = Study(grid.experiment, grid.space, drawn_faces, tmp_path)
-    tried = (TrialView(0, "complete", next(grid.points()), 0.42),)
-    print_grid(grid, study, Outcome(tried, tried[0], (), None))
+    point = dict(zip(grid.space.paths, next(iter(grid.printed)), strict=True))
+    tried = TrialView(0, "complete", point, 0.42)
+    print_grid(study, grid, Outcome((tried,), tried))
     assert "42.0 | " in capsys.readouterr().out
 
 

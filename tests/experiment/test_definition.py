@@ -234,7 +234,7 @@ def test_every_architecture_has_a_space_that_fits_and_holds_its_definition() -> 
 def test_an_empty_or_contradictory_range_is_refused() -> None:
     for make, arguments, said in (
         (Floats, (RATE, 1e-2, 1e-4), "is 0.01 to 0.0001"),
-        (Floats, (RATE, 0.0, 1e-2), "by factors and begins at 0.0"),
+        (Floats, (RATE, 0.0, 1e-2), "0.0 to 0.01, by factors"),
         (Floats, (RATE, float("nan"), 1e-2), "is nan to 0.01"),
         (Integers, (DEPTH, 3, 3), "is 3 to 3"),
         (Integers, (DEPTH, 0, True), "is 0 to True"),
@@ -254,7 +254,7 @@ def test_a_range_that_does_not_fit_its_experiment_is_refused() -> None:
         (FULL, (Choices(BATCH, (0, 32)),), "recipe.batch_size is 0"),
         (FULL, (Choices(BATCH, ("many",)),), "is 'many'"),
         (FROZEN, (Floats(RATIO, 1e-2, 1.0),), "and trains 0 stages"),
-        (ALONE, (Floats("recipe.loss_weights.race", 0.1, 1.0),), "of a single task"),
+        (ALONE, (Floats("recipe.loss_weights.race", 0.1, 1.0),), "has a single task"),
         (STEPS, (Choices(BATCH, (32, 64)),), "the same number of faces"),
     ):
         assert said in refused(check_space, SearchSpace(ranges), experiment), said
@@ -286,8 +286,8 @@ def test_a_definition_outside_of_its_space_says_where_and_only_some_ranges_can_b
 
 def test_the_studys_grids_are_whole() -> None:
     grids = registry.grids()
-    assert sum(len(grid.printed()) for grid in grids.values()) == 4 + 25 + 25 + 16 + 25 + 6
-    printed = grids["grid-mtl-vgg16-block5"].printed()
+    assert sum(len(grid.printed) for grid in grids.values()) == 4 + 25 + 25 + 16 + 25 + 6
+    printed = grids["grid-mtl-vgg16-block5"].printed
     assert max(printed.items(), key=lambda item: item[1]) == ((32, 1e-4), 0.684550)
     without = {name for name, g in grids.items() if g.experiment.recipe.clipping == "none"}
     assert without == {"grid-gender-vgg16-width", "grid-gender-vgg16-block5"}

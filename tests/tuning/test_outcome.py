@@ -28,15 +28,15 @@ def complete(number: int, value: float, rate: float) -> TrialView:
 
 
 def test_a_study_leaves_a_table_a_page_and_its_recipe(tmp_path: Path, drawn_faces: FaceSet) -> None:
-    study = a_study(tmp_path, drawn_faces, sampler="random")
+    points = (point_of(EXPERIMENT, SPACE),)
+    study = a_study(tmp_path, drawn_faces, sampler="random", points=points)
     queue = TrialQueue(study)
-    queue.queue_first(point_of(EXPERIMENT, SPACE))
     list(search(queue, scored(), 1))
-    outcome = write_outcome(study, EXPERIMENT, queue)
+    outcome = write_outcome(study, queue)
     assert outcome.recipe is None
     assert "no trial beat the definition itself" in outcome.remark
     list(search(queue, scored(), 9))
-    best = write_outcome(study, EXPERIMENT, queue).best
+    best = write_outcome(study, queue).best
     assert best is not None
     table = pd.read_csv(study.own_folder / "trials.csv")
     before = ["trial", "state", "value", "best_score", "epochs", "seconds"]
@@ -81,19 +81,19 @@ def test_fresh_seeds_decide_between_the_two_best(tmp_path: Path, drawn_faces: Fa
     assert chosen is not None
     assert best is not None
     assert chosen.number != best.number
-    recipe = write_outcome(study, EXPERIMENT, queue, fresh).recipe
+    recipe = write_outcome(study, queue, fresh).recipe
     assert recipe is not None
     assert (recipe["trial"], recipe["value"]) == (chosen.number, chosen.value)
     assert [len(item["by_seed"]) for item in recipe["fresh_seeds"]] == [3, 3]
 
 
 def test_a_tenth_trains_and_a_twentieth_validates(drawn_faces: FaceSet) -> None:
-    faces = grid_faces(GRID, drawn_faces)
+    faces = grid_faces(drawn_faces)
     counts = faces.table["part"].value_counts()
     assert (counts["train"], counts["val"]) == (24, 12)
     assert faces.split_digest != drawn_faces.split_digest
     assert (drawn_faces.table["part"][faces.table["part"] == "train"] == "train").all()
-    assert grid_faces(GRID, drawn_faces).table.equals(faces.table)
+    assert grid_faces(drawn_faces).table.equals(faces.table)
 
 
 def test_rows_of_a_grid_add_up_and_ours_stand_beside_the_studys(
@@ -106,7 +106,7 @@ def test_rows_of_a_grid_add_up_and_ours_stand_beside_the_studys(
     trials = queue.trials()
     assert [trial.state for trial in trials] == ["complete"] * 8
     assert len({tuple(trial.point.values()) for trial in trials}) == 8
-    outcomes.write_grid(GRID, study, trials)
+    outcomes.write_grid(study, GRID, trials)
     table = pd.read_csv(study.own_folder / "grid.csv")
     assert list(table) == ["recipe.batch_size", RATE, "ours", "study"]
     row = table[(table["recipe.batch_size"] == 32) & (table[RATE] == 1e-4)].iloc[0]

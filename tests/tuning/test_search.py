@@ -26,7 +26,7 @@ from benchmark.files import canonical_json
 from benchmark.tracking import best_trial
 from benchmark.tuning import study as studies
 from benchmark.tuning.search import TrialEvent, search
-from benchmark.tuning.study import MOST_DEATHS, Study, TrialHandle, TrialQueue
+from benchmark.tuning.study import Study, TrialHandle, TrialQueue
 from tests.tuning.planted import BEST, EXPERIMENT, SPACE, a_study, quality, scored
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
@@ -113,17 +113,6 @@ def test_what_a_dead_process_left_running_is_failed_and_queued_once(study: Study
     assert states(queue) == ["failed", "failed", "complete", "complete"]
     assert first.point == second.point == again.point
     assert first.reason == second.reason == "its process died, queued again"
-
-
-def test_a_point_that_kills_whoever_tries_it_is_given_up(study: Study) -> None:
-    queue, points = TrialQueue(study), []
-    for _ in range(MOST_DEATHS + 1):
-        dead = queue.take(99)
-        assert isinstance(dead, TrialHandle)
-        points.append(dead.point)
-        dead.lock.close()
-    assert points[:MOST_DEATHS] == points[:1] * MOST_DEATHS
-    assert points[MOST_DEATHS] != points[0]
 
 
 def test_another_space_is_another_study_and_a_new_sampler_proposes_others(study: Study) -> None:
