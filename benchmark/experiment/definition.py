@@ -23,8 +23,7 @@ from benchmark.experiment.parts import Recipe as Recipe
 from benchmark.experiment.parts import StudyRow as StudyRow
 from benchmark.experiment.parts import Subset as Subset
 from benchmark.experiment.parts import with_values
-from benchmark.experiment.space import SearchSpace as SearchSpace
-from benchmark.experiment.space import check_space
+from benchmark.experiment.space import SearchSpace, check_space
 from benchmark.tasks import TaskName
 
 ADJUSTABLE: Final = ("backbone", "head", "recipe", "protocol")

@@ -13,16 +13,17 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from types import UnionType
-from typing import Any, Final, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from inspect import get_annotations
+from types import NoneType, UnionType
+from typing import Annotated, Any, Final, Literal, TypeVar, Union, get_args, get_origin
 
 from benchmark.errors import require, require_choice
 from benchmark.experiment.architectures import NOT_OFFERED, architecture_named
 from benchmark.tasks import TASKS, TaskName
 
 Definition = TypeVar("Definition")
-UNIONS: Final = (Union, UnionType)
-_hints_of: Final = functools.cache(get_type_hints)
+UNIONS: Final[tuple[Any, ...]] = (Union, UnionType)
+_hints_of: Final = functools.cache(functools.partial(get_annotations, eval_str=True))
 Conditioning = Literal["none", "embedding", "gate", "attention"]
 CONDITIONINGS: Final = get_args(Conditioning)
 OWN_WEIGHTS: Final = re.compile(r"local:[a-z0-9_]+|run:[0-9a-f]{8,64}")
@@ -35,38 +36,39 @@ SPLITS: Final = (
 """Versions of the split; what each of those that leak does is in benchmark.data.replays."""
 
 
-def _check(part: Any, where: str, **intervals: str) -> None:
-    """Raise ExperimentError unless numbers are in their intervals, and choices among theirs.
+Positive = Annotated[float, "(0, inf)"]
+NotNegative = Annotated[float, "[0, inf)"]
+Part = Annotated[float, "[0, 1)"]
+Count = Annotated[int, "[1, inf)"]
 
-    intervals: by field, as in `(0, inf)`, `[0, 1)`; one that ends with `or None` allows None too.
-    Choices are the fields that are a Literal, or None, or a bool.
-    """
+
+def _check(part: Any, where: str) -> None:
+    """Raise ExperimentError unless numbers are in the intervals of their fields' types, and fields
+    that are a bool or a Literal have one of the values of that."""
     of: Any = type(part)
-    hints = _hints_of(of)
-    for name, interval in intervals.items():
-        value, whole = getattr(part, name), float not in (hints[name], *get_args(hints[name]))
-        span, _, optional = interval.partition(" or ")
-        low, high = map(float, span[1:-1].split(","))
-        fits = (value is None and bool(optional)) or (
-            isinstance(value, int if whole else (int, float))
-            and not isinstance(value, bool)
-            and math.isfinite(value)
-            and (value > low or (span[0] == "[" and value == low))
-            and (value < high or (span[-1] == "]" and value == high))
-        )
-        allowed = f"{'a whole number' if whole else 'a number'} in {interval}"
-        require(fits, f"{where}{name} is {value!r}", allowed=allowed)
-    for name, hint in hints.items():
-        is_optional = type(None) in get_args(hint)
-        kinds = set(get_args(hint)) - {type(None)} if is_optional else {hint}
-        kind = kinds.pop()
-        if name in intervals or kinds or not (kind is bool or get_origin(kind) is Literal):
+    for name, hint in _hints_of(of).items():
+        value, origin = getattr(part, name), get_origin(hint)
+        kinds: tuple[Any, ...] = get_args(hint) if origin in UNIONS else (hint,)
+        kind, is_optional = kinds[0], NoneType in kinds
+        if get_origin(kind) is Annotated:
+            interval, whole = kind.__metadata__[0], kind.__origin__ is int
+            low, high = map(float, interval[1:-1].split(","))
+            fits = (
+                isinstance(value, int if whole else (int, float))
+                and not isinstance(value, bool)
+                and math.isfinite(value)
+                and (value > low or (interval[0] == "[" and value == low))
+                and (value < high or (interval[-1] == "]" and value == high))
+            )
+            allowed = f"{'a whole number' if whole else 'a number'} in {interval}"
+        elif kind is bool or get_origin(kind) is Literal:
+            choices = (True, False) if kind is bool else get_args(kind)
+            fits = any(value == choice and type(value) is type(choice) for choice in choices)
+            allowed = ", ".join(map(str, choices))
+        else:
             continue
-        choices = (True, False) if kind is bool else get_args(kind)
-        choices += (None,) if is_optional else ()
-        value = getattr(part, name)
-        fits = any(value == choice and type(value) is type(choice) for choice in choices)
-        require(fits, f"{where}{name} is {value!r}", allowed=", ".join(map(str, choices)))
+        fits, allowed = fits or (is_optional and value is None), allowed + " or None" * is_optional
+        require(fits, f"{where}{name} is {value!r}", allowed=allowed)
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ class Backbone:
     added under that label, `run:ID` the backbone of an earlier run."""
     trainable_stages: int | Literal["all"] = "all"
     """Unfreezing depth: how many of the deepest stages are trained; 0 is a frozen backbone."""
-    input_px: int = 100
+    input_px: Annotated[int, "[32, 1024]"] = 100
     """Side of the square input in pixels; faces of another size are resized on the device."""
 
     def __post_init__(self) -> None:
@@ -99,7 +101,7 @@ class Backbone:
             f"trainable_stages of {self.architecture} is {depth!r}",
             allowed=f"0 to {n - 1}, or 'all' for its {n} stages {', '.join(stages)}",
         )
-        _check(self, "", input_px="[32, 1024]")
+        _check(self, "")
         multiple, found = architecture.input_multiple, f"input_px of {self.architecture} is "
         allowed = f"a multiple of {multiple}, the side of its patches"
         require(self.input_px % multiple == 0, f"{found}{self.input_px}", allowed=allowed)
@@ -115,7 +117,6 @@ class Backbone:
 
     @property
     def trained_stages(self) -> tuple[str, ...]:
-        """Names of the stages that are trained, shallow to deep."""
         stages, depth = architecture_named(self.architecture).stages, self.trainable_stages
         return stages if depth == "all" else stages[len(stages) - depth :]
 
@@ -126,7 +127,7 @@ class Head:
 
     tasks: tuple[TaskName, ...] = TASKS
     """One task (STL) or all three in the order age_group, gender, race (MTL)."""
-    hidden_units: int = 128
+    hidden_units: Annotated[int, "[1, 65536]"] = 128
     conditioning: Conditioning = "none"
     """How the age-group and race branches see the gender branch's hidden layer."""
     features: Literal["pooled", "flattened"] = "pooled"
@@ -138,7 +139,7 @@ class Head:
         allowed = "one of age_group, gender, race, or all three in this order"
         require(fits, f"head.tasks is {list(tasks)}", allowed=allowed)
         object.__setattr__(self, "tasks", tasks)
-        _check(self, "head.", hidden_units="[1, 65536]")
+        _check(self, "head.")
         found = f"conditioning {self.conditioning!r} on the single task {tasks[0]!r}"
         allowed = "'none' for a single task, which has no gender branch to look at"
         require(self.conditioning == "none" or len(tasks) > 1, found, allowed=allowed)
@@ -148,13 +149,12 @@ class Head:
 class LossWeights:
     """Weight of each task's cross-entropy in the sum; a single task always counts 1."""
 
-    age_group: float = 0.4
-    gender: float = 0.2
-    race: float = 0.4
+    age_group: Positive = 0.4
+    gender: Positive = 0.2
+    race: Positive = 0.4
 
     def __post_init__(self) -> None:
-        positive = dict.fromkeys(TASKS, "(0, inf)")
-        _check(self, "recipe.loss_weights.", **positive)
+        _check(self, "recipe.loss_weights.")
 
 
 @dataclass(frozen=True)
@@ -163,52 +163,51 @@ class Augmentation:
 
     flip: bool = False
     """Mirror half of the faces."""
-    rotation_degrees: float = 0.0
+    rotation_degrees: Annotated[float, "[0, 180]"] = 0.0
     """Rotate by an angle drawn uniformly from +- this many degrees."""
-    brightness: float = 0.0
+    brightness: Part = 0.0
     """Add a value drawn uniformly from +- this fraction of the full range."""
-    contrast: float = 0.0
+    contrast: Part = 0.0
     """Scale about the face's mean by a factor drawn uniformly from 1 +- this fraction."""
 
     def __post_init__(self) -> None:
-        part = "[0, 1)"
-        _check(self, "augmentation.", rotation_degrees="[0, 180]", brightness=part, contrast=part)
+        _check(self, "augmentation.")
 
 
 @dataclass(frozen=True)
 class Recipe:
     """How the network is trained. Defaults are the study's (notebooks, §2)."""
 
-    learning_rate: float
+    learning_rate: Positive
     """Adam's rate at the first epoch."""
-    batch_size: int = 32
-    max_epochs: int = 30
-    early_stopping_epochs: int | None = None
+    batch_size: Count = 32
+    max_epochs: Count = 30
+    early_stopping_epochs: Count | None = None
     """Stop after this many epochs without a better validation score; None trains them all."""
-    steps_per_epoch: int | None = None
+    steps_per_epoch: Count | None = None
     """Optimiser steps that count as one epoch, whatever the number of faces; None: one pass."""
-    until_train_accuracy: float | None = None
+    until_train_accuracy: Annotated[float, "(0, 1]"] | None = None
     """Stop once every task reaches this on the training faces, in eval mode; None: never."""
     schedule: Literal["study", "constant", "cosine"] = "study"
     """`study`: constant, then times exp(-decay) each epoch; `cosine`: to zero over max_epochs."""
-    constant_epochs: int = 20
+    constant_epochs: Annotated[int, "[0, inf)"] = 20
     """Epochs at the full rate before `study` decays."""
-    decay: float = 0.01
+    decay: NotNegative = 0.01
     """Exponent of the `study` decay, per epoch."""
-    weight_decay: float = 0.0
-    adam_epsilon: float = 1e-7
+    weight_decay: NotNegative = 0.0
+    adam_epsilon: Positive = 1e-7
     """Keras's default; torch's is 1e-8."""
     clipping: Literal["per_variable", "global", "none"] = "per_variable"
     """`per_variable` is Keras's `clipnorm`: each tensor's gradient by itself."""
-    clip_norm: float = 1.0
+    clip_norm: Positive = 1.0
     """Largest L2 norm of a gradient under `per_variable` or `global` clipping."""
     head_initialisation: Literal["glorot", "torch"] = "glorot"
     """`glorot` is Keras's Dense default: Glorot uniform, zero bias."""
     loss_weights: LossWeights = field(default_factory=LossWeights)
     augmentation: Augmentation = field(default_factory=Augmentation)
-    trunk_rate_ratio: float | None = None
+    trunk_rate_ratio: Positive | None = None
     """The deepest trained stage's rate as a fraction of learning_rate, the head's; None: 1."""
-    stage_rate_decay: float | None = None
+    stage_rate_decay: Positive | None = None
     """Each shallower stage's rate as a fraction of the one behind it; None: 1."""
     standardise_features: bool = False
     """Whether the head gets a frozen backbone's features minus their mean over the training faces,
@@ -216,14 +215,7 @@ class Recipe:
     otherwise, and a learning rate suits one scale."""
 
     def __post_init__(self) -> None:
-        _check(
-            self, "recipe.", learning_rate="(0, inf)", adam_epsilon="(0, inf)",
-            clip_norm="(0, inf)", decay="[0, inf)", weight_decay="[0, inf)",
-            until_train_accuracy="(0, 1] or None", trunk_rate_ratio="(0, inf) or None",
-            stage_rate_decay="(0, inf) or None", batch_size="[1, inf)", max_epochs="[1, inf)",
-            constant_epochs="[0, inf)", early_stopping_epochs="[1, inf) or None",
-            steps_per_epoch="[1, inf) or None",
-        )  # fmt: skip
+        _check(self, "recipe.")
 
     def rate_at(self, epoch: int) -> float:
         """Give the learning rate of `epoch`, counted from 0."""
@@ -242,7 +234,7 @@ class Protocol:
     split: str = "leak-free-2"
     """Version of the split; its seed is part of the version. All others than LEAK_FREE_SPLITS leak,
     on purpose: they replay the study's split, or a step from it to ours."""
-    fold: int | None = None
+    fold: Annotated[int, "[0, 4]"] | None = None
     """0 to 4: a fold of the five-fold version of the split, in tables of its own."""
     input_scaling: Literal["weights", "unit", "weights_swapped", "unit_minus_mean"] = "weights"
     """`weights`: as the weights were trained; `unit`: RGB / 255 whatever the weights, as the
@@ -253,7 +245,7 @@ class Protocol:
 
     def __post_init__(self) -> None:
         require_choice("protocol.split", self.split, SPLITS)
-        _check(self, "protocol.", fold="[0, 4] or None")
+        _check(self, "protocol.")
         found = f"protocol.fold is {self.fold!r} with the split {self.split!r}"
         require(self.fold is None or not self.leaky, found, allowed="folds of leak-free-2 only")
 
@@ -264,7 +256,6 @@ class Protocol:
 
     @property
     def name(self) -> str:
-        """The protocol's name on every table."""
         family = self.split.rpartition("-")[0]
         return family if self.fold is None else f"{family} fold {self.fold}"
 
@@ -375,4 +366,6 @@ def _kinds_of(hint: Any) -> set[type]:
     origin = get_origin(hint) or hint
     if origin is Literal:
         return {type(choice) for choice in get_args(hint)}
+    if origin is Annotated:
+        return {hint.__origin__}
     return set().union(*map(_kinds_of, get_args(hint))) if origin in UNIONS else {origin}
