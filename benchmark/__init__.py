@@ -13,7 +13,7 @@ benchmark.models, mlflow with benchmark.tracking, pandas with the names above.
 """
 
 import importlib
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from benchmark.inference.predict import predict as predict
@@ -25,17 +25,12 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["Board", "FinishedRun", "__version__", "leaderboard", "load_run", "predict"]
 
-_NOTEBOOK: Final = ("Board", "FinishedRun", "leaderboard", "load_run")
-_LAZY: Final = dict.fromkeys(_NOTEBOOK, "benchmark.reporting.notebook") | {
-    "predict": "benchmark.inference.predict"
-}
-"""By name, the module that is imported when it is asked for."""
-
 
 def __getattr__(name: str) -> Any:
     """Load what notebooks use when it is first asked for."""
-    if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
+    if name in __all__:
+        module = "inference.predict" if name == "predict" else "reporting.notebook"
+        return getattr(importlib.import_module(f"benchmark.{module}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -91,7 +91,6 @@ def _plain(value: Any) -> Any:
 
 
 def sha256_of(path: Path) -> str:
-    """Hash a file in pieces."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

@@ -178,7 +178,6 @@ def _installed(point: EntryPoint) -> ModuleType:
 
 
 def tuned_folder(runs_dir: Path) -> Path:
-    """Where tuned definitions are kept."""
     return runs_dir / "tuned"
 
 
@@ -224,12 +223,10 @@ def named(base: Experiment, changed: Experiment, word: str) -> Experiment:
 
 @functools.cache
 def grids() -> dict[str, GridSpace]:
-    """Give every grid of the study by name."""
     return _named_items(_ours(), "GRIDS", GridSpace)
 
 
 def grid(name: str) -> GridSpace:
-    """Look a grid up; an unknown name is answered with the nearest known ones."""
     return _looked_up("grid", name, grids())
 
 
@@ -247,13 +244,11 @@ def refused() -> tuple[ExperimentError, ...]:
 
 
 def experiment(name: str) -> Experiment:
-    """Look an experiment up; an unknown name is answered with the nearest known ones."""
     known = _registered().experiments
     return known.get(name) or folds_of([name]).get(name) or _looked_up("experiment", name, known)
 
 
 def suite(name: str) -> Suite:
-    """Look a suite up; an unknown name is answered with the nearest known ones."""
     known = _registered().suites
     if name == TUNED and name not in known:
         fix = "`facebench tune NAME` fills it"
@@ -303,6 +298,7 @@ def counterparts_of(mtl: Experiment) -> dict[str, Experiment | None]:
 
 
 def _looked_up(kind: str, name: str, known: dict[str, Definition]) -> Definition:
+    """Find a definition by name; an unknown one is answered with the nearest known ones."""
     if name in known:
         return known[name]
     allowed = ", ".join(sorted(known)) if len(known) <= MOST_NAMES else ""

@@ -27,13 +27,11 @@ RUN_BYTES = 2 * 2**20
 def not_run_lines(missing: Iterable[tuple[Experiment, WeightsMissing]]) -> list[str]:
     """Say in one line for each missing weight source how many experiments need it."""
     names: dict[str, set[str]] = {}
-    fixes: dict[str, str] = {}
     for experiment, error in missing:
-        fixes.setdefault(error.found, error.fix)
-        names.setdefault(error.found, set()).add(experiment.name)
+        names.setdefault(f"{error.found}. {error.fix}", set()).add(experiment.name)
     return [
-        f"{f'{len(of)} experiments' if len(of) > 1 else min(of)} not run: {found}. {fixes[found]}"
-        for found, of in names.items()
+        f"{f'{len(of)} experiments' if len(of) > 1 else min(of)} not run: {why}"
+        for why, of in names.items()
     ]
 
 

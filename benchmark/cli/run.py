@@ -206,13 +206,8 @@ def _chosen(
     allowed = f"names of experiments, or --suite with one of {', '.join(sorted(registry.suites()))}"
     is_named, fix = bool(names) or suite is not None, "`facebench list` shows them"
     require(is_named, "nothing to run was named", allowed=allowed, fix=fix)
-    chosen: list[Experiment] = []
-    for item in options.experiments_named(names, suite).values():
-        for changes in combinations:
-            changed = item.adjusted(changes) if changes else item
-            if changed not in chosen:
-                chosen.append(changed)
-    return chosen
+    named = options.experiments_named(names, suite).values()
+    return list(dict.fromkeys(item.adjusted(each) for item in named for each in combinations))
 
 
 @contextlib.contextmanager

@@ -24,7 +24,6 @@ class RunDisplay(Display):
         self._run_bar: TaskID | None = None
 
     def show(self, event: Event) -> None:
-        """Show one event."""
         self.end_stage()
         if isinstance(event, Advanced):
             self._show_step(event)

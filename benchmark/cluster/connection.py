@@ -85,7 +85,6 @@ class Connection:
     needs: Mapping[str, float]
 
     def nodes(self) -> list[Node]:
-        """Give the nodes that live now."""
         return [
             Node(str(it["NodeID"]), f"{it['NodeManagerHostname']} ({it['NodeManagerAddress']})",
                  dict(it["Resources"]))
@@ -94,7 +93,6 @@ class Connection:
 
     @property
     def sentence(self) -> str:
-        """The cluster in words."""
         nodes = self.nodes()
         n_runs = sum(node.slots(self.needs) for node in nodes)
         where = "this machine" if self.options.address == LOCAL else self.options.address
@@ -105,8 +103,7 @@ def ray_module() -> Any:
     """Import Ray without telemetry; raise RunError where it is not installed."""
     os.environ.update(SETTINGS | dict(os.environ))
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             import ray
     except ImportError as error:
         raise RunError(
@@ -128,8 +125,7 @@ def connected(options: ClusterOptions) -> Iterator[Connection]:
     troubles = (ConnectionError, RuntimeError, ValueError, TimeoutError, ray.exceptions.RayError)
     on_stop = signal.getsignal(signal.SIGTERM)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             address = "local" if is_local else options.address
             ray.init(address=address, logging_level="ERROR", log_to_driver=False, **known)
     except troubles as error:  # Ray compares its own version and Python's when it connects.

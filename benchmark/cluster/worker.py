@@ -79,7 +79,6 @@ class Inbox:
         self._files: dict[str, dict[str, Any]] = {}
 
     def tell(self, identity: str, kind: str, content: Any) -> None:
-        """Take a message of a run."""
         self._messages.append((identity, kind, content))
 
     def keep(self, identity: str, files: Files) -> None:
@@ -98,11 +97,9 @@ class Inbox:
         return self._files.get(identity, {})
 
     def forget(self, identity: str) -> None:
-        """Drop the files of a run that has ended."""
         self._files.pop(identity, None)
 
     def take(self) -> list[tuple[str, str, Any]]:
-        """Give the messages that came since the last call."""
         messages, self._messages = self._messages, []
         return messages
 

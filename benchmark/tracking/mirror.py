@@ -99,7 +99,6 @@ class MlflowMirror:
 
     @cached_property
     def client(self) -> Any:
-        """MLflow's client of the store, opened once."""
         return store.open_store(self.runs_dir)
 
     def experiment_id(self, dataset: Mapping[str, Any], *, of_searches: bool) -> str:

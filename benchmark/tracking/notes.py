@@ -9,10 +9,11 @@ from benchmark.record import RunRecord
 from benchmark.tasks import TASK_TITLES, TASKS
 
 NOTHING: Final = "–"
-SPECIAL: Final = "\\`*_{}[]#|~!"
-"""What Markdown, or a table in it, takes for more than a letter unless a \\ is before it."""
-ENTITIES: Final = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
-"""Not every reader of Markdown takes \\< as a letter: MLflow's does not."""
+ESCAPES: Final = str.maketrans(
+    {letter: f"\\{letter}" for letter in "\\`*_{}[]#|~!"} | {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
+)
+"""What Markdown, or a table in it, takes for more than a letter. Entities, since not every reader
+of Markdown takes \\< as a letter: MLflow's does not."""
 
 IDENTITY_TAG: Final = "facebench.identity"
 ATTEMPT_TAG: Final = "facebench.attempt"
@@ -29,10 +30,7 @@ FIGURES: Final = {"confusion.png": "Confusion matrices", "subgroups.png": "Subgr
 
 def plain(text: Any) -> str:
     """Write any text so that Markdown shows it as it is, on one line."""
-    words = " ".join(str(text).split())
-    return "".join(
-        f"\\{letter}" if letter in SPECIAL else ENTITIES.get(letter, letter) for letter in words
-    )
+    return " ".join(str(text).split()).translate(ESCAPES)
 
 
 def code(text: Any) -> str:

@@ -82,14 +82,24 @@ class StudyMirror:
         fresh: numbers of trials and identities of runs that trained their recipes with other seeds.
         files: artifacts of the study. state: how the search ended; a later trial reopens it.
         """
-        if self._mirror is None or not (trials or state):
+        if (mirror := self._mirror) is None or not (trials or state):
             return
         try:
-            with store_errors(self._mirror.uri):
-                self._run_id = self._run_id or self._found_or_made(self._mirror)
-                self._show(self._mirror, [trial for trial in trials if trial.state in ENDS])
+            with store_errors(mirror.uri):
+                client = mirror.client
+                parent = self._run_id = self._run_id or self._found_or_made(mirror)
+                self._show(mirror, [trial for trial in trials if trial.state in ENDS])
+                for number, identity in fresh:
+                    record = RunRecord(work_folder(mirror.runs_dir) / identity)
+                    child = mirror.mirror(record)
+                    title = f"Trial {number:03d}, seed {record.seed} · {self._name}"
+                    client.set_tag(child, PARENT_TAG, parent)
+                    client.set_tag(child, "mlflow.runName", title)
+                for path in files:
+                    send_file(client, client.get_run(parent), path, "study")
                 if state:
-                    self._end(self._mirror, fresh, files, state)
+                    client.set_tag(parent, "state", state)
+                    client.set_terminated(parent, STATUS_OF_STATE[state])
         except TrackingError as error:
             if not self._has_said:  # A server that comes back is told the rest at the next trial.
                 goes_on = "The search continues; what is missing then, the same command logs."
@@ -116,22 +126,6 @@ class StudyMirror:
                 client.log_metric(parent, "best/value", best.value, step=trial.number)
             self._shown[trial.number] = trial.state
         client.set_tag(parent, NOTE_TAG, self._note(ended))
-
-    def _end(
-        self, mirror: MlflowMirror, fresh: Iterable[tuple[int, str]], files: Iterable[Path],
-        state: str,
-    ) -> None:  # fmt: skip
-        client, parent = mirror.client, self._run_id
-        for number, identity in fresh:
-            record = RunRecord(work_folder(mirror.runs_dir) / identity)
-            child = mirror.mirror(record)
-            client.set_tag(child, PARENT_TAG, parent)
-            title = f"Trial {number:03d}, seed {record.seed} · {self._name}"
-            client.set_tag(child, "mlflow.runName", title)
-        for path in files:
-            send_file(client, client.get_run(parent), path, "study")
-        client.set_tag(parent, "state", state)
-        client.set_terminated(parent, STATUS_OF_STATE[state])
 
     def _found_or_made(self, mirror: MlflowMirror) -> str:
         """Find the parent run, and what MLflow shows beneath it; or make it."""
@@ -162,9 +156,11 @@ class StudyMirror:
         if run.data.tags.get(PARENT_TAG, self._run_id) != self._run_id:
             return
         number = f"{trial.number:03d}"
-        tags = {PARENT_TAG: self._run_id, "trial": number, "trial_state": trial.state}
-        tags["mlflow.runName"] = f"Trial {number} · {self._name}"
-        tags |= {"trial_reason": trial.reason[:500]} if trial.reason else {}
+        tags = {
+            PARENT_TAG: self._run_id, "trial": number, "trial_state": trial.state,
+            "mlflow.runName": f"Trial {number} · {self._name}",
+            **({"trial_reason": trial.reason[:500]} if trial.reason else {}),
+        }  # fmt: skip
         for name, value in tags.items():
             client.set_tag(child, name, value)
         if trial.state != "complete" and run.info.status == "RUNNING":

@@ -53,7 +53,7 @@ def mlflow_module() -> ModuleType:
     """Import mlflow without telemetry and chatter; raise TrackingError if it is not installed."""
     for name, value in QUIET_SETTINGS.items():
         os.environ.setdefault(name, value)
-    with quiet_warnings():
+    with warnings.catch_warnings(action="ignore"):  # Its own dependencies deprecate each other.
         try:
             import mlflow
         except ImportError as error:
@@ -62,14 +62,6 @@ def mlflow_module() -> ModuleType:
     for name in CHATTY:
         logging.getLogger(name).setLevel(logging.WARNING)
     return mlflow
-
-
-@contextlib.contextmanager
-def quiet_warnings() -> Iterator[None]:
-    """Hide the deprecation warnings that MLflow's own dependencies raise at each other."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 def store_uri(runs_dir: Path) -> str:
@@ -102,7 +94,7 @@ def open_store(runs_dir: Path) -> Any:
     so it is made beside its place and put there whole.
     """
     mlflow, database = mlflow_module(), database_of(runs_dir)
-    with quiet_warnings(), _store_lock(runs_dir):
+    with warnings.catch_warnings(action="ignore"), _store_lock(runs_dir):
         if database is not None:
             _follow_moved_artifacts(database)
             if not database.exists():
@@ -147,7 +139,7 @@ def store_errors(uri: str) -> Iterator[None]:
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
-        with quiet_warnings():
+        with warnings.catch_warnings(action="ignore"):
             yield
     except (mlflow.exceptions.MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
         uri, text = (without_password(said) for said in (uri, str(error).strip()))
