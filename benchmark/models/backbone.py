@@ -208,9 +208,8 @@ def densenet121() -> StageChain:
     stages = {
         "conv1": sequence(conv=parts.conv0, norm=parts.norm0, relu=parts.relu0, pool=parts.pool0)
     }
-    for number in (1, 2, 3):
-        block, transition = parts[2 + 2 * number], parts[3 + 2 * number]
-        stages[f"denseblock{number}"] = sequence(block=block, transition=transition)
+    for n in (1, 2, 3):
+        stages[f"denseblock{n}"] = sequence(block=parts[2 + 2 * n], transition=parts[3 + 2 * n])
     relu = nn.ReLU(inplace=True)
     stages["denseblock4"] = sequence(block=parts.denseblock4, norm=parts.norm5, relu=relu)
     return StageChain("densenet121", stages, layers.classifier.in_features)

@@ -8,7 +8,6 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
@@ -145,6 +144,8 @@ class SpeedSession:
 
     def __post_init__(self) -> None:
         self.n_workers = min(4, joblib.cpu_count()) if self.workers is None else self.workers
+        pixels, table = self.faces.pixels(), self.faces.table
+        self._on_device = FaceBatches.on_device(pixels, table, self.device.torch_device)
         self.loops: dict[str, str] = {}
         """Versions of the packages whose loops are measured too."""
         for name in self.against:
@@ -161,11 +162,6 @@ class SpeedSession:
             "drawn": faces.drawn, "image_px": faces.image_px, "workers": self.n_workers,
             "compiled": self.compile,
         }  # fmt: skip
-
-    @cached_property
-    def _on_device(self) -> FaceBatches:
-        pixels, table = self.faces.pixels(), self.faces.table
-        return FaceBatches.on_device(pixels, table, self.device.torch_device)
 
     def measured(self, row: SpeedRow) -> dict[str, Any]:
         """Measure one row; files are written in a temporary folder, which is removed."""

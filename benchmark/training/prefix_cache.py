@@ -15,7 +15,7 @@ import os
 import shutil
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tokenize import TokenError
@@ -246,11 +246,32 @@ class _View:
             raise ValueError(f"the frozen part does not repeat itself: its features {why}")
         if why:
             self.cache.say(f"The cached features {key[:12]} {why}: they are built again")
-        one, cap_bytes = self.live(self.rows[:1]), int(self.cache.cap_gib * 2**30)
-        write_rows(
-            folder, key, (len(self.rows), *one.shape[1:]), one.dtype, self.pieces(), cap_bytes
-        )
+        self._write()
         return self.opened("built")
+
+    def _write(self) -> None:
+        """Compute all rows and write them, piece by piece; older files are evicted first.
+
+        Raises OSError where they cannot be kept. Not synchronised to the disk: after a crash the
+        checksum tells.
+        """
+        path, one, crc32 = self.cache.folder / f"{self.key}.npy", self.live(self.rows[:1]), 0
+        shape, name = (len(self.rows), *one.shape[1:]), str(one.dtype).removeprefix("torch.")
+        _evict(self.cache, math.prod(shape) * one.itemsize)
+        header = {"descr": STORED_AS[name], "fortran_order": False, "shape": shape}
+        partial = path.with_suffix(".partial")
+        try:
+            with partial.open("wb") as stream:
+                np.lib.format.write_array_header_1_0(stream, header)
+                for piece in self.pieces():
+                    data = _bytes(piece)
+                    crc32 = zlib.crc32(data, crc32)
+                    stream.write(data)
+            about = {"schema": 1, "key": self.key, "shape": shape, "dtype": name, "crc32": crc32}
+            write_json(path.with_suffix(".json"), about)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
 
     def live(self, indices: Tensor) -> Tensor:
         """Compute the activations of some faces as they are stored: maps with channels last."""
@@ -317,35 +338,9 @@ def open_rows(folder: Path, key: str) -> Tensor:
     return torch.from_numpy(mapped).view(getattr(torch, about["dtype"]))
 
 
-def write_rows(
-    folder: Path, key: str, shape: tuple[int, ...], dtype: torch.dtype, pieces: Iterable[Tensor],
-    cap_bytes: int,
-) -> None:  # fmt: skip
-    """Write the pieces, in order, as the rows of a key.
-
-    Raises OSError where they cannot be kept; older files are evicted first. Not synchronised to the
-    disk: after a crash the checksum tells.
-    """
-    partial, crc32, n_bytes = folder / f"{key}.partial", 0, math.prod(shape) * dtype.itemsize
-    _evict(folder, n_bytes, cap_bytes)
-    name = str(dtype).removeprefix("torch.")
-    header = {"descr": STORED_AS[name], "fortran_order": False, "shape": shape}
-    try:
-        with partial.open("wb") as stream:
-            np.lib.format.write_array_header_1_0(stream, header)
-            for piece in pieces:
-                data = _bytes(piece)
-                crc32 = zlib.crc32(data, crc32)
-                stream.write(data)
-        about = {"schema": 1, "key": key, "shape": shape, "dtype": name, "crc32": crc32}
-        write_json(folder / f"{key}.json", about)
-        partial.replace(folder / f"{key}.npy")
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _evict(folder: Path, n_bytes: int, cap_bytes: int) -> None:
+def _evict(cache: CacheSettings, n_bytes: int) -> None:
     """Evict least recently used files until `n_bytes` more fit; else raise OSError."""
+    folder, cap_bytes = cache.folder, int(cache.cap_gib * 2**30)
     files = [(path.stat(), path.stem) for path in folder.glob("*.npy")]
     in_use = sum(stat.st_size for stat, _ in files)
     if n_bytes > cap_bytes:
