@@ -8,7 +8,7 @@ import copy
 import gc
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -96,41 +96,6 @@ def clip_gradients(parameters: Iterable[Tensor], recipe: Recipe) -> None:
     torch._foreach_mul_(gradients, list(factors.expand(len(gradients)).unbind()))
 
 
-class Totals:
-    """Loss and correct predictions of an epoch, added up on the device.
-
-    Reading a number makes the host wait, so that no step does it. Everything is added in place, so
-    that a CUDA graph can go on adding to the same tensors.
-    """
-
-    def __init__(self, tasks: Sequence[TaskName], device: torch.device) -> None:
-        self.tasks = tuple(tasks)
-        self.n_images = 0
-        self._loss = torch.zeros((), device=device)
-        self._hits = torch.zeros(len(tasks), dtype=torch.int64, device=device)
-
-    def reset(self) -> None:
-        self.n_images = 0
-        self._loss.zero_()
-        self._hits.zero_()
-
-    def add(self, loss: Tensor, hits: Tensor, n_faces: int) -> None:
-        """Add a batch, on the device; the images are counted apart."""
-        self._hits += hits
-        self._loss.add_(loss, alpha=n_faces)
-
-    def mean_loss(self) -> float:
-        return float(self._loss) / max(1, self.n_images)
-
-    def accuracies(self, counts: Mapping[TaskName, int]) -> dict[TaskName, float]:
-        """Read the accuracy per task, in [0, 1]; counts: of the images that have its label.
-
-        NaN where none has.
-        """
-        hits = zip(self.tasks, self._hits.tolist(), strict=True)
-        return {task: n / counts[task] if counts[task] else math.nan for task, n in hits}
-
-
 Capture = Callable[[Callable[[], None], Callable[[], None]], Callable[[], None]]
 """Given work and what undoes it: warms up, undoes, records, and gives what does the work."""
 
@@ -173,8 +138,8 @@ class SpeedSettings:
 class Steps:
     """Trains on one batch after another, each step the fastest way that works here.
 
-    Forward, backward, clipping, Adam and the totals: the host waits for nothing. `report` says how
-    the steps were made.
+    Forward, backward, clipping, Adam, and the epoch's loss and correct predictions: these are added
+    up on the device, since reading a number makes the host wait. `report` says how steps were made.
     """
 
     def __init__(
@@ -183,10 +148,13 @@ class Steps:
     ) -> None:  # fmt: skip
         """Prepare; train: the rows of all training faces, (n,), by which TaskLoss weighs tasks."""
         self._forward, self._optimiser, self._speed = forward, optimiser, speed
-        self._recipe, tasks = experiment.recipe, experiment.head.tasks
+        self._recipe, self.tasks = experiment.recipe, experiment.head.tasks
         self._trained = [item for group in optimiser.param_groups for item in group["params"]]
-        self._loss = TaskLoss(tasks, forward.faces.labels, self._recipe.loss_weights, train)
-        self.totals = Totals(tasks, forward.device.torch_device)
+        self._loss = TaskLoss(self.tasks, forward.faces.labels, self._recipe.loss_weights, train)
+        # Added to in place, so that a CUDA graph can go on adding to the same tensors.
+        self.n_images, device = 0, forward.device.torch_device
+        self._loss_sum = torch.zeros((), device=device)
+        self._hits = torch.zeros(len(self.tasks), dtype=torch.int64, device=device)
         self.report: dict[str, Any] = {"graph": False, "compiled": False}
         self._apply: Apply | None = None
         self._recorded: tuple[Batch, Callable[[], None]] | None = None
@@ -204,7 +172,19 @@ class Steps:
             replay()
         else:
             self._step(batch, self._apply if is_whole else None)
-        self.totals.n_images += len(batch)
+        self.n_images += len(batch)
+
+    def mean_loss(self) -> float:
+        """Read the mean loss of the epoch's images so far."""
+        return float(self._loss_sum) / max(1, self.n_images)
+
+    def accuracies(self, counts: Mapping[TaskName, int]) -> dict[TaskName, float]:
+        """Read the accuracy per task, in [0, 1]; counts: of the images that have its label.
+
+        NaN where none has.
+        """
+        hits = zip(self.tasks, self._hits.tolist(), strict=True)
+        return {task: n / counts[task] if counts[task] else math.nan for task, n in hits}
 
     def _step(self, batch: Batch, apply: Apply | None) -> None:
         """Make a step; `apply` stands in for the network where it is compiled."""
@@ -216,13 +196,20 @@ class Steps:
         loss.backward()  # type: ignore[no-untyped-call]
         clip_gradients(self._trained, self._recipe)
         self._optimiser.step()
-        self.totals.add(loss.detach(), hits, len(batch))
+        self._hits += hits
+        self._loss_sum.add_(loss.detach(), alpha=len(batch))
 
-    def prepare(self, batch: Batch) -> None:
-        """Compile and record on a first batch, once; nothing is learnt from it."""
-        if self._is_prepared or len(batch) != self._recipe.batch_size:
-            return
-        self._is_prepared, prefix = True, self._forward.prefix
+    def start_epoch(self, batch: Batch) -> None:
+        """Compile and record on a first batch, once; nothing is learnt from it, nothing counted."""
+        if not self._is_prepared and len(batch) == self._recipe.batch_size:
+            self._is_prepared = True
+            self._prepare(batch)
+        self.n_images = 0
+        self._loss_sum.zero_()
+        self._hits.zero_()
+
+    def _prepare(self, batch: Batch) -> None:
+        prefix = self._forward.prefix
         # Faces that stay in main memory are gathered by the host, which no graph can hold.
         source = self._forward.faces.pixels if prefix is None else prefix.views[0]
         capture = self._speed.capture or (cuda_graph if source.device.type == "cuda" else None)
@@ -232,7 +219,6 @@ class Steps:
         if capture is not None and self._speed.graph:
             what, instead = "The step cannot be recorded as a CUDA graph", "operation by operation"
             self._attempt("graph", lambda undo: self._record(batch, capture, undo), what, instead)
-        self.totals.reset()
 
     def _attempt(
         self, name: str, work: Callable[[Callable[[], None]], None], failure: str, instead: str

@@ -155,7 +155,7 @@ def fit(
     recipe, protocol, network = experiment.recipe, experiment.protocol, state.network
     forward = ForwardPass(network, data.faces, device, data.prefix)
     steps = Steps(forward, state.optimiser, experiment, data.train, speed or SpeedSettings())
-    totals, state.speed_report = steps.totals, steps.report
+    state.speed_report = steps.report
     if isinstance(network.head, StandardisedHead) and state.epochs_done == 0:
         batches = torch.split(data.train, evaluation_batch(data.faces.device))
         network.head.measure(forward.features(rows) for rows in batches)
@@ -167,13 +167,12 @@ def fit(
         n_train, n_steps = len(data.train), recipe.steps_per_epoch
         n_images = n_train if n_steps is None else n_steps * recipe.batch_size
         places = random_passes(n_train, n_images, seed=seed, epoch=order_epoch)
-        totals.reset()
         started = time.perf_counter()
         rows = data.train.cpu()[places].to(device.torch_device)
         changes = generator_for(seed, epoch, purpose=1)
         in_epoch = list(epoch_batches(rows, recipe.augmentation, recipe.batch_size, changes))
         network.train()
-        steps.prepare(in_epoch[0])
+        steps.start_epoch(in_epoch[0])
         # Dropout and the like draw from the global stream; seeding it by epoch lets a resumed run
         # draw what an undisturbed one would have drawn.
         torch.manual_seed(int(generator_for(seed, epoch, purpose=2).initial_seed()))
@@ -184,12 +183,12 @@ def fit(
             steps(batch)
             if time.perf_counter() - last_report >= PROGRESS_SECONDS:
                 last_report = time.perf_counter()
-                loss = totals.mean_loss()
-                _check_loss(loss, epoch, rate, totals.n_images)
-                yield Progress(epoch, totals.n_images, n_images, loss)
+                loss = steps.mean_loss()
+                _check_loss(loss, epoch, rate, steps.n_images)
+                yield Progress(epoch, steps.n_images, n_images, loss)
         device.synchronise()
         train_seconds = time.perf_counter() - train_started
-        _check_loss(totals.mean_loss(), epoch, rate, n_images)
+        _check_loss(steps.mean_loss(), epoch, rate, n_images)
         check_weights(network, epoch, rate)
         val_accuracy = accuracies(network, data.faces, data.val, data.exact)
         score = combined(val_accuracy)
@@ -198,14 +197,14 @@ def fit(
         fitted: dict[TaskName, float] = {}
         if recipe.until_train_accuracy is not None:
             counts = forward.correct_counts(data.train)
-            labelled = label_counts(totals.tasks, data.faces.labels, data.train)
+            labelled = label_counts(steps.tasks, data.faces.labels, data.train)
             fitted = {task: n / labelled[task] for task, n in counts.items()}
             state.has_learnt_all = min(fitted.values()) >= recipe.until_train_accuracy
         state.epochs_done = epoch + 1
-        in_batches = label_counts(totals.tasks, data.faces.labels, rows)
+        in_batches = label_counts(steps.tasks, data.faces.labels, rows)
         yield EpochResult(
-            epoch=epoch, learning_rate=rate, train_loss=totals.mean_loss(),
-            train_accuracy=totals.accuracies(in_batches), val_accuracy=val_accuracy,
+            epoch=epoch, learning_rate=rate, train_loss=steps.mean_loss(),
+            train_accuracy=steps.accuracies(in_batches), val_accuracy=val_accuracy,
             val_combined=score, is_best=is_best, epoch_seconds=time.perf_counter() - started,
             images_per_second=n_images / train_seconds, fitted_accuracy=fitted,
         )  # fmt: skip

@@ -117,7 +117,7 @@ if __name__ == "__main__":
     with here.arithmetic():
         for _ in range(2 if asked.compile else 1):
             made = steps_for(experiment, random_faces, here, wanted)
-            made.prepare(drawn[0])
+            made.start_epoch(drawn[0])
             print(made.report)
         print(f"{1e3 * seconds_a_step(made, drawn, here):.3f} ms a step")
         if here.kind == "cuda":

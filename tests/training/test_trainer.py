@@ -21,7 +21,7 @@ from benchmark.experiment.definition import Augmentation, Experiment, LossWeight
 from benchmark.tasks import TASKS, TaskName, n_classes
 from benchmark.training import steps, trainer
 from benchmark.training.device import Device, Precision, choose_device, device_trouble
-from benchmark.training.predict import epoch_batches
+from benchmark.training.predict import Batch, ForwardPass, epoch_batches
 from benchmark.training.prefix_cache import CacheSettings, PrefixRequest, open_prefix
 from benchmark.training.steps import SpeedSettings, TaskLoss, resolve_precision
 from benchmark.training.trainer import EpochResult, TrainingFaces, TrainingState, fit, start
@@ -323,16 +323,20 @@ def test_all_tasks_at_once_give_loss_and_hits_of_one_after_another(
 
 
 def test_batches_count_by_their_faces_and_each_epoch_begins_anew() -> None:
-    totals = steps.Totals(("gender", "race"), torch.device("cpu"))
+    # Frozen but for the head, which hardly learns: batches of 8 and 3 make the mean of 11 faces.
+    experiment, rows = an_experiment(trained=0, learning_rate=1e-12), torch.arange(11)
+    state, weights = start(a_network(experiment), experiment.recipe, CPU), LossWeights()
+    forward = ForwardPass(state.network, small.FACES, CPU)
+    made = steps.Steps(forward, state.optimiser, experiment, rows, SpeedSettings())
+    with torch.no_grad():
+        wanted = TaskLoss(TASKS, small.FACES.labels, weights, rows)(forward.logits(rows), rows)
     for _ in range(2):
-        totals.reset()
-        totals.add(torch.tensor(2.0), torch.tensor([3, 1]), 4)
-        totals.add(torch.tensor(0.5), torch.tensor([2, 0]), 2)
-        totals.n_images += 6
-        # (2 x 4 + 0.5 x 2) / 6, and 5 and 1 of 6.
-        assert totals.mean_loss() == pytest.approx(1.5)
-        found = totals.accuracies(dict.fromkeys(totals.tasks, 6))
-        assert found == pytest.approx({"gender": 5 / 6, "race": 1 / 6})
+        made.start_epoch(Batch(rows[:8]))
+        for part in torch.split(rows, 8):
+            made(Batch(part))
+        assert made.mean_loss() == pytest.approx(wanted[0].item(), rel=1e-5)
+        found = made.accuracies(dict.fromkeys(TASKS, 11))
+        assert list(found.values()) == pytest.approx((wanted[1] / 11).tolist())
 
 
 def test_an_epoch_is_cut_into_batches_with_their_own_draws() -> None:
