@@ -52,7 +52,7 @@ def show_plan(
     seconds, n_bytes = sum(item.seconds for item in ahead), sum(item.n_bytes for item in ahead)
     wall = max((item.end for item in ahead), default=0.0)
     hours = sum(item.end - item.start for item in ahead) / 3600
-    caches = sum({b.key: b.n_bytes for item in ahead for b in item.builds}.values())
+    caches = sum({i.build.key: i.build.n_bytes for i in ahead if i.build}.values())
     if settings.cache is not None:
         caches = min(caches, int(settings.cache.cap_gib * 2**30))
     disk = n_bytes + len(ahead) * RUN_BYTES + caches

@@ -2,27 +2,27 @@
 
 Written when a run ends, and again by `facebench runs rescore`, from the predictions alone: no
 network and no faces are needed. done.json lists the checksums of what training left, and
-metrics.json carries one of its own; both keep it under the key `seal`. What is computed from the
-predictions may be computed again, and is in no list: benchmark.inference.evaluate computes it.
+metrics.json carries one of its own; both keep it under the key `seal`. What follows from the
+predictions is in no list: `facebench verify` computes it again.
 """
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import pandas as pd
 
-from benchmark.data.dataset import with_empty_cells
+from benchmark.data.dataset import FaceSet, with_empty_cells
 from benchmark.data.replays import replayed_parts
 from benchmark.data.splits import PartName, Rows, labelled_parts, parts_of, subset_parts
 from benchmark.errors import RunError
 from benchmark.evaluation import metrics
-from benchmark.evaluation import predictions as stored_predictions
+from benchmark.evaluation import predictions as stored
 from benchmark.evaluation.calibration import subgroup_errors
 from benchmark.evaluation.metrics import SCORING_VERSION, Scores, score
 from benchmark.evaluation.predictions import predicted_tasks, probability_columns
@@ -31,9 +31,6 @@ from benchmark.experiment.definition import Experiment, Protocol, Subset
 from benchmark.files import canonical_json, file_lock, lock_owner, sha256_of, write_json, write_text
 from benchmark.record import SCHEMA, RunRecord
 from benchmark.tasks import CLASS_NAMES, MISSING, TaskName
-
-if TYPE_CHECKING:
-    from benchmark.data.dataset import FaceSet
 
 LEFT_BY_TRAINING: Final = (
     *("experiment.json", "environment.txt", "history.csv", "predictions.csv"),
@@ -47,8 +44,8 @@ COST: Final = "cost/"
 SUSPECTS_SHEET: Final = "label_suspects.png"
 """Shows people: it stays in the run's folder and in MLflow, and is on no page of ours."""
 MISTAKE_COLUMNS: Final = (
-    *("task", "file", "truth", "predicted", "probability", "probability_of_label"),
-)
+    "task", "file", "truth", "predicted", "probability", "probability_of_label",
+)  # fmt: skip
 MISTAKES_PER_TASK: Final = 50
 SUSPECT_COLUMNS: Final = (
     *("task", "rank", "file", "cluster", "age", "label", "contradicted_by"),
@@ -60,9 +57,8 @@ SUSPECTS_PER_TASK: Final = 100
 def with_checksums(folder: Path, done: Mapping[str, Any]) -> dict[str, Any]:
     """Give what done.json says, with the digests of the run's files and one of it all."""
     paths = [folder / name for name in LEFT_BY_TRAINING]
-    return with_digest(
-        {**done, DIGESTS: {path.name: sha256_of(path) for path in paths if path.is_file()}}
-    )
+    digests = {path.name: sha256_of(path) for path in paths if path.is_file()}
+    return with_digest({**done, DIGESTS: digests})
 
 
 def with_digest(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -76,10 +72,7 @@ def _is_unchanged(content: Mapping[str, Any]) -> bool:
 
 
 def scores_unchanged(record: RunRecord) -> bool:
-    """Tell whether metrics.json is as it was written, to the last digit.
-
-    Its costs, and digits beyond what another library computes alike, are covered by this alone.
-    """
+    """Tell whether metrics.json is as it was written, costs and last digits included."""
     return _is_unchanged(json.loads((record.folder / "metrics.json").read_text(encoding="utf-8")))
 
 
@@ -98,19 +91,20 @@ def changed_files(record: RunRecord) -> list[str]:
     return changed
 
 
-def kept_scores(
-    path: Path, predictions: pd.DataFrame, scores: Scores, costs: Mapping[str, float]
+def _kept_scores(
+    record: RunRecord, predictions: pd.DataFrame, scores: Scores, costs: Mapping[str, float]
 ) -> dict[str, Any]:
-    """Give the content of metrics.json; path: where the predictions are."""
+    """Give the content of metrics.json."""
     test = predictions[predictions["part"] == "test"]
     tasks = predicted_tasks(predictions)
     right = {task: (test[f"{task}_pred"] == test[task]).to_numpy() for task in tasks}
     # JSON has no NaN: what does not exist is null.
     subgroups = scores.subgroups.astype(object).where(scores.subgroups.notna(), None)
     content = {
-        "schema": SCHEMA, "scoring_version": SCORING_VERSION, "predictions_sha256": sha256_of(path),
+        "schema": SCHEMA, "scoring_version": SCORING_VERSION,
+        "predictions_sha256": sha256_of(record.predictions_path),
         "metrics": {**scores.metrics, **costs}, "subgroups": subgroups.to_dict("list"),
-        "answers": stored_predictions.packed_correctness(test, right) if len(test) else {},
+        "answers": stored.packed_correctness(test, right) if len(test) else {},
     }  # fmt: skip
     return with_digest(content)
 
@@ -121,49 +115,43 @@ class RebuiltRecord(RunRecord):
 
     @cached_property
     def _scored(self) -> dict[str, Any]:
+        if _has_scores(self):
+            stored.check_unchanged(RunRecord(self.folder))
         predictions = _read(self)
-        _check_scored(self)
-        return kept_scores(self.predictions_path, predictions, score(predictions), {})
+        return _kept_scores(self, predictions, score(predictions), {})
+
+
+def _has_scores(record: RunRecord) -> bool:
+    return (record.folder / "metrics.json").is_file()
 
 
 def _read(record: RunRecord) -> pd.DataFrame:
-    """Read a run's predictions, which must be about all its faces."""
-    predictions = stored_predictions.read_predictions(record.predictions_path)
-    counts, source = record.about["dataset"]["counts"], str(record.predictions_path)
-    stored_predictions.check_faces(predictions, counts, source)
+    """Read a run's predictions; RunError unless they are about every face of its parts.
+
+    The test part as a whole may be absent: ad-hoc runs do not read it.
+    """
+    path, counts = record.predictions_path, record.about["dataset"]["counts"]
+    predictions = stored.read_predictions(path)
+    for part in stored.PARTS:
+        found = int((predictions["part"] == part).sum())
+        if found != counts[part] and (found > 0 or part == "val"):
+            held = f"the predictions hold {found} faces of part {part!r}"
+            allowed = f"the {counts[part]} that the run was given"
+            raise RunError(held, allowed=allowed, source=str(path), fix=stored.RERUN)
     return predictions
-
-
-def _check_scored(record: RunRecord) -> None:
-    """Refuse predictions that changed since; without metrics.json there is nothing to compare."""
-    if (record.folder / "metrics.json").is_file():
-        scored = RunRecord(record.folder).predictions_sha256
-        stored_predictions.check_unchanged(record.predictions_path, scored, record.identity[:12])
-
-
-def faces_of(record: RunRecord, prepared: Iterable["FaceSet"]) -> "FaceSet | None":
-    """Find the faces of a run among the available data sets: same pixels, split and labels."""
-    names = ("pixel_digest", "split_digest", "labels_digest")
-    digests = [record.about["dataset"].get(name) for name in names]
-    alike = (one for one in prepared if [getattr(one, name) for name in names] == digests)
-    return next(alike, None)
 
 
 PartRows = dict[PartName, Rows]
 
 
-def parts_of_run(experiment: Experiment, seed: int, faces: "FaceSet") -> tuple[PartRows, PartRows]:
+def parts_of_run(experiment: Experiment, seed: int, faces: FaceSet) -> tuple[PartRows, PartRows]:
     """Give the rows of a run's faces by part, as rows_by_part does."""
     tasks, subset = experiment.head.tasks, experiment.subset
     return rows_by_part(faces, experiment.protocol, tasks, subset, seed)
 
 
 def rows_by_part(
-    faces: "FaceSet",
-    protocol: Protocol,
-    tasks: Sequence[TaskName],
-    subset: Subset | None,
-    seed: int,
+    faces: FaceSet, protocol: Protocol, tasks: Sequence[TaskName], subset: Subset | None, seed: int
 ) -> tuple[PartRows, PartRows]:
     """Give the rows of faces by part: of the whole split, and those that a run trains, is selected
     and tested on, which a subset makes fewer; DataError where a part has no face of a task."""
@@ -182,7 +170,7 @@ def _costs(about: Mapping[str, Any], done: Mapping[str, Any]) -> dict[str, float
 
 def write_artifacts(
     record: RunRecord, done: Mapping[str, Any], *, draw: bool = True,
-    faces: "FaceSet | None" = None, training: Rows | None = None,
+    faces: FaceSet | None = None, training: Rows | None = None,
 ) -> Scores:  # fmt: skip
     """Score a run's stored predictions and write numbers, tables and figures into its folder.
 
@@ -197,9 +185,7 @@ def write_artifacts(
         task: {name: value for name, value in vars(found).items() if name != "reliability"}
         for task, found in scores.calibration.items()
     }
-    applied = "nowhere: stored for whoever asks for it"
-    calibration = {"schema": SCHEMA, "fitted_on": "val", "applied": applied, "tasks": tasks}
-    write_json(folder / "calibration.json", calibration)
+    write_json(folder / "calibration.json", {"schema": SCHEMA, "fitted_on": "val", "tasks": tasks})
     if len(scores.subgroups):
         means = None
         if faces is not None and training is not None:
@@ -220,7 +206,7 @@ def write_artifacts(
             if faces is not None:
                 sheet = figures.contact_sheet(label_suspects(predictions), faces, caption)
                 figures.write_png(folder / SUSPECTS_SHEET, sheet)
-    kept = kept_scores(record.predictions_path, predictions, scores, _costs(about, done))
+    kept = _kept_scores(record, predictions, scores, _costs(about, done))
     write_json(folder / "metrics.json", kept)
     return scores
 
@@ -265,11 +251,9 @@ def mistakes(predictions: pd.DataFrame) -> pd.DataFrame:
     Returns MISTAKE_COLUMNS: class names, and the probabilities of the predicted class and of the
     label, in [0, 1].
     """
-    tables = []
-    for task in predicted_tasks(predictions):
-        wrong = _named(predictions, task).query("truth != predicted")
-        surest = wrong.sort_values(["probability", "file"], ascending=[False, True])
-        tables.append(surest.head(MISTAKES_PER_TASK))
+    wrong = (_named(predictions, task).query("truth != predicted")
+             for task in predicted_tasks(predictions))  # fmt: skip
+    tables = [_first(faces, "probability", MISTAKES_PER_TASK) for faces in wrong]
     return pd.concat(tables, ignore_index=True)[list(MISTAKE_COLUMNS)]
 
 
@@ -297,8 +281,7 @@ def label_suspects(predictions: pd.DataFrame) -> pd.DataFrame:
         sure = faces["probability"] >= faces["predicted"].map(usual).astype(float)
         found = faces[sure & (faces["truth"] != faces["predicted"])]
         found = found.assign(margin=found["probability"] - found["probability_of_label"])
-        found = found.sort_values(["margin", "file"], ascending=[False, True])
-        found = found.head(SUSPECTS_PER_TASK)
+        found = _first(found, "margin", SUSPECTS_PER_TASK)
         tables.append(found.assign(rank=np.arange(1, len(found) + 1)))
     names = {"truth": "label", "predicted": "contradicted_by"}
     joined = with_empty_cells(pd.concat(tables, ignore_index=True)).rename(columns=names)
@@ -307,7 +290,7 @@ def label_suspects(predictions: pd.DataFrame) -> pd.DataFrame:
 
 def _named(predictions: pd.DataFrame, task: TaskName) -> pd.DataFrame:
     """Give each labelled test face's class names and probabilities of prediction and label."""
-    test = stored_predictions.labelled(predictions[predictions["part"] == "test"], task)
+    test = stored.labelled(predictions[predictions["part"] == "test"], task)
     names, rows = np.array(CLASS_NAMES[task]), np.arange(len(test))
     probabilities = test[probability_columns(task)].to_numpy()
     truth, predicted = test[task].to_numpy(), test[f"{task}_pred"].to_numpy()
@@ -316,6 +299,10 @@ def _named(predictions: pd.DataFrame, task: TaskName) -> pd.DataFrame:
         probability=probabilities[rows, predicted],
         probability_of_label=probabilities[rows, truth],
     )  # fmt: skip
+
+
+def _first(faces: pd.DataFrame, by: str, n_faces: int) -> pd.DataFrame:
+    return faces.sort_values([by, "file"], ascending=[False, True]).head(n_faces)
 
 
 def rescore(record: RunRecord, *, again: bool = False) -> Literal["rescored", "current"]:
@@ -330,22 +317,13 @@ def rescore(record: RunRecord, *, again: bool = False) -> Literal["rescored", "c
         found = f"run {name} of {record.experiment_name} is not done"
         fix, source = record.how_to_finish, str(folder)
         raise RunError(found, allowed="a finished run", source=source, fix=fix)
-    if not again and is_scored(record):
-        return "current"
+    if _has_scores(record):
+        stored.check_unchanged(record)
+        if not again and record.scoring_version == SCORING_VERSION:
+            return "current"
     with file_lock(folder / "claim") as mine:
         if not mine:
             pid = lock_owner(folder / "claim").get("pid")
             raise RunError(f"process {pid} is at run {name}", fix="Try again when it is done")
-        _check_scored(record)
         write_artifacts(record, record.done)
     return "rescored"
-
-
-def is_scored(record: RunRecord) -> bool:
-    """Tell whether a run's numbers are of its very predictions and of this version's rules."""
-    try:
-        content = json.loads((record.folder / "metrics.json").read_text(encoding="utf-8"))
-        current = content["scoring_version"] == SCORING_VERSION
-        return bool(current and content["predictions_sha256"] == sha256_of(record.predictions_path))
-    except (OSError, ValueError, KeyError, TypeError):
-        return False

@@ -2,7 +2,7 @@
 
 The calibration error is about the predicted class; negative log-likelihood and Brier score are
 about all classes, and reward accuracy too. A temperature is fitted on validation and stored with
-the run; nothing here or elsewhere applies it to a number that is ranked.
+the run; no number that is ranked has it applied.
 """
 
 from collections.abc import Mapping
@@ -33,8 +33,7 @@ SMALLEST_PROBABILITY: Final = float(np.finfo(np.float32).tiny)
 
 SUBGROUP_ECE_COLUMNS: Final = ("task", "by", "group", "n", "ece", "low", "high", "chance")
 SUBGROUP_FACES: Final = 200
-"""Smallest subgroup whose calibration error is given: of 200 faces, a network that is right as
-often as it says shows an error of about 0.05 by chance alone."""
+"""Smallest subgroup whose calibration error is given: about 0.05 by chance alone."""
 RELIABILITY_COLUMNS: Final = ("bin_low", "bin_high", "n", "confidence", "accuracy", "low", "high")
 
 
@@ -76,15 +75,14 @@ def reliability(probabilities: Floats, truth: Labels) -> pd.DataFrame:
 def error_interval(probabilities: Floats, truth: Labels, clusters: Labels) -> tuple[float, float]:
     """Give the ends of a 95 % interval of the calibration error; at least 95 %, never less.
 
-    clusters: (n,), resampled as wholes. The plain percentile interval is of no use here: a sum of
-    absolute gaps is too large by chance, and larger still in a resample, so that the interval
-    around a small error misses it almost always (0 of 300 simulated networks without any error).
+    clusters: (n,), resampled as wholes. A percentile interval is of no use here: a sum of absolute
+    gaps is too large by chance, and larger still in a resample (it held a true error of 0 in none
+    of 300 simulations).
 
     Written as the largest sum of the bins' gaps over all choices of signs, the error has a lower
     end that holds for every choice: the estimate less the 97.5 % quantile of what resampling adds,
-    taken as absolute in bins whose side is not sure and with its sign in the others. The upper end
-    needs no such care: the largest sum overstates, and only the signs that are true must hold.
-    NaN at both ends where resampling changes nothing.
+    taken as absolute in bins whose side is not sure and with its sign in the others. For the upper
+    end only the signs that are true must hold. NaN at both ends where resampling changes nothing.
     """
     confidence, right, bins = _confidences(probabilities, truth)
     gaps = np.zeros((len(clusters), CALIBRATION_BINS))
@@ -105,10 +103,9 @@ def error_interval(probabilities: Floats, truth: Labels, clusters: Labels) -> tu
 
 
 def error_by_chance(probabilities: Floats) -> float:
-    """Give the mean error of a network that is right as often as it says.
+    """Give the mean error of a network that is right as often as it says, in 2,000 draws.
 
-    With few faces in a bin the error is above 0 by chance alone: about 0.017 for 2,315 faces. Each
-    face is right with the probability stated, in 2,000 draws with a fixed seed.
+    It is above 0 by chance alone, the more so the fewer faces: about 0.017 for 2,315.
     """
     random = np.random.default_rng(intervals.RESAMPLING_SEED)
     confidence, _, bins = _confidences(probabilities, np.zeros(len(probabilities), np.int64))
@@ -121,9 +118,8 @@ def error_by_chance(probabilities: Floats) -> float:
 def subgroup_errors(test: pd.DataFrame, task: TaskName) -> pd.DataFrame:
     """Give a task's calibration error in every subgroup of SUBGROUP_FACES labelled faces or more.
 
-    test: n faces of a predictions table. The columns of SUBGROUP_ECE_COLUMNS; low, high: see
-    error_interval; chance: see error_by_chance. A smaller group shows a larger error by chance, so
-    that groups are compared with it, not with each other.
+    test: n faces of a predictions table. low, high: see error_interval; chance: see
+    error_by_chance, with which a group is compared, since a smaller one shows a larger error.
     """
     probabilities, truth = test[probability_columns(task)].to_numpy(), test[task].to_numpy()
     clusters, rows = test["cluster"].to_numpy(), []
@@ -133,9 +129,8 @@ def subgroup_errors(test: pd.DataFrame, task: TaskName) -> pd.DataFrame:
             chosen = (codes == code) & (truth != MISSING)
             if (n := int(chosen.sum())) >= SUBGROUP_FACES:
                 faces = probabilities[chosen], truth[chosen]
-                ends = error_interval(*faces, clusters[chosen])
-                chance = error_by_chance(faces[0])
-                rows.append((task, by, group, n, calibration_error(*faces), *ends, chance))
+                found = calibration_error(*faces), *error_interval(*faces, clusters[chosen])
+                rows.append((task, by, group, n, *found, error_by_chance(faces[0])))
     return pd.DataFrame(rows, columns=list(SUBGROUP_ECE_COLUMNS))
 
 
@@ -150,8 +145,8 @@ def log_losses(probabilities: Floats, truth: Labels) -> Floats:
 def brier_losses(probabilities: Floats, truth: Labels) -> Floats:
     """Give each face's Brier score, (n,): the squared distance from the one-hot label.
 
-    Summed over the classes, 0 to 2; for two classes some define half of it. Source: G. W. Brier,
-    "Verification of Forecasts Expressed in Terms of Probability", Monthly Weather Review 78 (1950).
+    Summed over the classes, 0 to 2. Source: G. W. Brier, "Verification of Forecasts Expressed in
+    Terms of Probability", Monthly Weather Review 78 (1950).
     """
     one_hot = np.eye(probabilities.shape[1])[truth]
     return np.asarray(((probabilities - one_hot) ** 2).sum(axis=1))
@@ -160,16 +155,14 @@ def brier_losses(probabilities: Floats, truth: Labels) -> Floats:
 def fit_temperature(probabilities: Floats, truth: Labels) -> float:
     """Give the temperature that makes these labels likeliest; above 1 softens, below sharpens.
 
-    probabilities: (n, n_classes), n at least 1, of faces that nothing is tested on. The negative
-    log-likelihood is convex in 1/temperature, so that its gradient has one zero. Where it has none
-    in TEMPERATURES (all faces right: the sharper the likelier) the nearer end is given.
-    Source: Guo et al. 2017, section 4.2.
+    probabilities: (n, n_classes), n at least 1. The negative log-likelihood is convex in
+    1/temperature, so that its gradient has one zero. Where it has none in TEMPERATURES (all faces
+    right: the sharper the likelier) the nearer end is given. Source: Guo et al. 2017, section 4.2.
     """
     logits = _logits(probabilities)
     of_label = float(logits[np.arange(len(truth)), truth].mean())
 
     def gradient(log_temperature: float) -> float:
-        """Give the gradient of the negative log-likelihood along 1/temperature."""
         expected = (softmax(logits / np.exp(log_temperature), axis=1) * logits).sum(axis=1)
         return float(expected.mean()) - of_label
 
@@ -188,10 +181,7 @@ def tempered(probabilities: Floats, temperature: float) -> Floats:
 
 @dataclass(frozen=True)
 class Calibration:
-    """How good one task's probabilities are, and the temperature that corrects them best.
-
-    All but `reliability` stands in calibration.json under the same names.
-    """
+    """How good one task's probabilities are; all but `reliability` stands in calibration.json."""
 
     temperature: float | None
     """Fitted on the validation faces; None without any."""
@@ -202,11 +192,10 @@ class Calibration:
     ece_tempered: dict[str, float]
     """The same at the temperature."""
     ece_by_chance: float | None
-    """Error of a network on these test faces that is right as often as it says; None without."""
+    """See error_by_chance; of test, None without."""
     nll: dict[str, float]
     """Negative log-likelihood in nats by part."""
     brier: dict[str, float]
-    """Brier score by part, 0 to 2."""
     reliability: pd.DataFrame
     """On test, the columns of RELIABILITY_COLUMNS."""
 

@@ -3,7 +3,7 @@
 Wilson's interval for rates, a cluster bootstrap for everything else. A bootstrap needs each score
 of 2,000 matrices, where a library's function would be called 2,000 times: the functions on counts
 take (…, k, k), rows true classes, columns predicted ones, and give the leading dimensions; tests
-hold them to scikit-learn's. Differences between networks are in benchmark.comparison.statistics.
+hold them to scikit-learn's.
 """
 
 import functools
@@ -17,6 +17,7 @@ from statsmodels.stats.proportion import proportion_confint
 Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.integer[Any]]
 Counts = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
 
 ALPHA: Final = 0.05
 """A corrected p of this or less is significant."""
@@ -32,21 +33,17 @@ def wilson(n_right: Labels, n_faces: Labels) -> tuple[Floats, Floats]:
     Source: E. B. Wilson, "Probable Inference, the Law of Succession, and Statistical Inference",
     JASA 22 (1927); computed by statsmodels.
     """
-    ends, some = np.full((2, len(n_faces)), np.nan), n_faces > 0
-    if some.any():
-        ends[:, some] = proportion_confint(
-            n_right[some], n_faces[some], alpha=1 - CONFIDENCE, method="wilson"
-        )
-    return ends[0], ends[1]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        low, high = proportion_confint(n_right, n_faces, alpha=1 - CONFIDENCE, method="wilson")
+    return np.asarray(low), np.asarray(high)
 
 
 def cluster_bootstrap(values: Floats, clusters: Labels) -> tuple[Floats, Floats]:
     """Give the low and high ends of the 95 % percentile interval of each column's mean; both (k,).
 
     values: (n_faces, k) in [0, 1], for instance correctness averaged over seeds; NaN where a face
-    does not count for the column. clusters: (n_faces,); a cluster is drawn as a whole, because
-    the faces in it are the same picture. 2,000 resamples with a fixed seed, so that the same
-    predictions give the same interval.
+    does not count for the column. clusters: (n_faces,), drawn as wholes, because the faces of one
+    are the same picture. The seed is fixed, so that equal predictions give equal intervals.
 
     A column whose faces are all wrong or all right has no spread to resample; it gets Wilson's
     interval with its clusters as the sample. A column without a face is NaN.
@@ -78,8 +75,8 @@ def cluster_sums(values: Floats, clusters: Labels) -> Floats:
 def resampled(sums: Floats) -> Floats:
     """Add up cluster sums (n_clusters, k) over each resample of whole clusters; (RESAMPLES, k).
 
-    The draws depend on the number of clusters alone: sums of the same faces that are resampled in
-    several calls are resampled together, as paired differences need.
+    The draws depend on the number of clusters alone: sums of the same faces are resampled together
+    in all calls, as paired differences need.
     """
     return np.asarray(_resampling_weights(len(sums)) @ sums)
 
@@ -91,10 +88,7 @@ def percentiles(values: Floats) -> tuple[float, float]:
 
 
 def spread(values: Floats) -> tuple[float, float]:
-    """Give the percentile interval of resampled values, (RESAMPLES,); NaN where they are equal.
-
-    A bootstrap that only ever finds one value tells nothing of what else could have been found.
-    """
+    """Give the percentile interval of resampled values, (RESAMPLES,); NaN where all are equal."""
     existing = values[~np.isnan(values)]
     if len(existing) == 0 or np.ptp(existing) < 1e-12:
         return float("nan"), float("nan")
@@ -110,8 +104,8 @@ def mean_span(values: Floats, clusters: Labels) -> tuple[float, float]:
 @functools.lru_cache(maxsize=2)
 def _resampling_weights(n_clusters: int) -> Floats:
     """Count how often each resample draws each cluster; (RESAMPLES, n_clusters)."""
-    # Kept: all experiments of a table are resampled over the same test clusters, and the draws are
-    # the costly part (about 37 MB and 0.1 s for 2,315 faces).
+    # Kept: a table's experiments share their test clusters, and the draws are the costly part
+    # (about 37 MB and 0.1 s for 2,315 faces).
     random = np.random.default_rng(RESAMPLING_SEED)
     draws = random.integers(n_clusters, size=(RESAMPLES, n_clusters))
     draws += np.arange(RESAMPLES)[:, None] * n_clusters
@@ -122,12 +116,11 @@ def _resampling_weights(n_clusters: int) -> Floats:
 def holm(p_values: Sequence[float]) -> tuple[list[float], float]:
     """Correct the p-values of one family, and give the level left for those not rejected.
 
-    Holm's procedure holds the smallest of m p-values against 0.05 / m, the next against
-    0.05 / (m - 1), and so on until one fails. After r rejections, any of the others would have
-    been rejected too at 0.05 / (m - r) or less, all else staying as it is.
-    Source: S. Holm, "A simple sequentially rejective multiple test procedure", Scandinavian
-    Journal of Statistics 6 (1979). Not by statsmodels' multipletests, to which a test holds it:
-    that one collects garbage on every call, which a leaderboard of 200 rows waited 2.3 s for.
+    After r of m rejections, any of the others would have been rejected too at 0.05 / (m - r) or
+    less, all else staying as it is. Source: S. Holm, "A simple sequentially rejective multiple test
+    procedure", Scandinavian Journal of Statistics 6 (1979). Not by statsmodels' multipletests, to
+    which a test holds it: that one collects garbage on every call, which a leaderboard of 200 rows
+    waited 2.3 s for.
     """
     if not p_values:
         return [], ALPHA
@@ -166,8 +159,7 @@ def macro_f1_of_counts(counts: Floats | Counts) -> Floats:
     """Average F1 over the classes that occur among the true labels, in [0, 1].
 
     A class nobody has is left out: its F1 would be 0 after a single false alarm, which already
-    counts as a miss of the true class. NaN where fewer than two classes occur: within one class
-    every precision is 1 and F1 says nothing that accuracy does not.
+    counts as a miss of the true class. NaN where fewer than two classes occur.
     """
     several = (counts.sum(axis=-1) > 0).sum(axis=-1) >= 2
     return np.where(several, _mean_of_existing(class_f1(counts)), np.nan)

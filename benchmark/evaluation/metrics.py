@@ -1,12 +1,11 @@
 """Every number of a run, with its 95 % interval, from its predictions table alone.
 
-Runs are scored here once, after selection on validation; leaderboards read what was found. Wilson's
+Runs are scored once, after selection on validation; leaderboards read what was found. Wilson's
 interval for rates, a cluster bootstrap for everything else: what follows from a confusion matrix is
-resampled as counts, all resamples at once. Subgroups and the gaps between them are in
-benchmark.evaluation.subgroups, probabilities in benchmark.evaluation.calibration.
+resampled as counts, all resamples at once.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -36,17 +35,15 @@ SCORING_VERSION: Final = 5
 SELECTED: Final = "selected/val"
 """Prefix of the validation metrics of the selected epoch; `val/…` alone is the history's."""
 
-AGE_EDGE_COLUMNS: Final = ("years_from_edge", "n", "accuracy", "low", "high")
 EDGE_YEARS: Final = (0, 1, 2, 3, 5, 10)
 """Where a row of the table by distance from an edge begins; the last has no end."""
 AGE_YEARS_COLUMNS: Final = ("read_as", "group", "n", "mae_years", "low", "high")
 
-INTERVAL_COLUMNS: Final = ("metric", "value", "low", "high", "method", "n_faces", "n_clusters")
+INTERVAL_COLUMNS: Final = ("metric", "value", "low", "high", "method")
 WILSON: Final = "Wilson"
 BOOTSTRAP: Final = "cluster bootstrap"
 
 Metrics = dict[str, float]
-Span = tuple[float, float]
 Score = Callable[[Floats | Counts], Floats]
 """A function of confusion matrices, (…, k, k) to (…)."""
 
@@ -58,11 +55,11 @@ class Scores:
     metrics: Metrics
     """By MLflow name, rates in [0, 1]; a number that does not exist is absent, never 0 or NaN."""
     subgroups: pd.DataFrame
-    """Columns task, by, group, n, accuracy, low, high, macro_f1; `all` is a group too."""
+    """A row per task and group, `all` too; record.SUBGROUP_COLUMNS."""
     gaps: pd.DataFrame
-    """A row per task and division, with the columns of subgroups.GAP_COLUMNS."""
+    """A row per task and division; subgroups.GAP_COLUMNS."""
     intervals: pd.DataFrame
-    """A row per number that has a 95 % interval: INTERVAL_COLUMNS."""
+    """A row per number that has a 95 % interval; INTERVAL_COLUMNS."""
     confusion: dict[TaskName, Counts]
     """Per task (n_classes, n_classes) counts: rows are true classes, columns predicted ones."""
     reports: dict[TaskName, pd.DataFrame]
@@ -79,38 +76,36 @@ def score(predictions: pd.DataFrame) -> Scores:
     tasks = predicted_tasks(predictions)
     parts = {part: predictions[predictions["part"] == part] for part in PARTS}
     parts = {part: faces.reset_index(drop=True) for part, faces in parts.items() if len(faces)}
-    calibration = {}
-    for task in tasks:
-        known = {str(part): _probabilities(faces, task) for part, faces in parts.items()}
-        calibration[task] = calibrations.calibrate(known)
+    calibration = {
+        task: calibrations.calibrate({str(p): _probabilities(of, task) for p, of in parts.items()})
+        for task in tasks
+    }
     metrics = _calibration_metrics(calibration)
     if "val" in parts:
         metrics |= _validation_metrics(parts["val"], tasks)
     if "test" not in parts:
-        columns = SUBGROUP_COLUMNS, groups.GAP_COLUMNS, INTERVAL_COLUMNS
-        subgroups, gaps, intervals = (pd.DataFrame(columns=list(names)) for names in columns)
-        return Scores(_existing(metrics), subgroups, gaps, intervals, {}, {}, calibration)
+        empty = pd.DataFrame(columns=list(SUBGROUP_COLUMNS))
+        return Scores(_existing(metrics), empty, empty, empty, {}, {}, calibration)
 
     test = parts["test"]
     predicted = {task: test[f"{task}_pred"].to_numpy(dtype=np.int64) for task in tasks}
     right = {task: predicted[task] == test[task].to_numpy() for task in tasks}
-    confusion, again, reports, tables = {}, {}, {}, []
+    confusion, again, reports, rows = {}, {}, {}, list[Row]()
     for task in tasks:
         faces = labelled(test, task)
         truth, said = faces[task].to_numpy(), faces[f"{task}_pred"].to_numpy()
         matrix = confusion[task] = counts.confusion(truth, said, n_classes(task))
         drawn = resampled_confusion(faces, task)
         report = reports[task] = class_report(task, matrix, drawn)
-        tables.append(_interval_table(faces, _scores_of(faces, task, matrix, drawn, report)))
+        rows += _scores_of(faces, task, matrix, drawn, report)
         # Together: over the clusters of all faces, whichever of the tasks they are labelled for.
         again[task] = drawn if faces is test else resampled_confusion(test, task)
-    tables.append(_interval_table(test, [_combined_row(confusion, again)]))
-    intervals = pd.concat(tables, ignore_index=True)
+    rows = [row for row in (*rows, _combined_row(confusion, again)) if not np.isnan(row[1])]
+    intervals = pd.DataFrame(rows, columns=list(INTERVAL_COLUMNS))
     subgroups, gaps = groups.subgroup_table(test, predicted), groups.gap_table(test, right)
     metrics |= {"test/n_faces": len(test), "test/n_clusters": test["cluster"].nunique()}
-    for row in intervals.to_dict("records"):
-        name = row["metric"]
-        metrics |= {name: row["value"], f"{name}/low": row["low"], f"{name}/high": row["high"]}
+    for name, value, low, high, _ in rows:
+        metrics |= {name: value, f"{name}/low": low, f"{name}/high": high}
     metrics |= _subgroup_metrics(subgroups) | _gap_metrics(gaps)
     return Scores(_existing(metrics), subgroups, gaps, intervals, confusion, reports, calibration)
 
@@ -142,7 +137,7 @@ def class_report(task: TaskName, matrix: Counts, again: Floats) -> pd.DataFrame:
 
     Precision is NaN for a class never predicted, recall and F1 for a class that does not occur.
     Precision and recall have Wilson's interval, F1 the bootstrap's. A class that is all right, or
-    never, has no spread to resample: its F1 = 2 J / (1 + J) then has Wilson's ends of the rate
+    never, has no spread to resample: its F1 = 2 J / (1 + J) has Wilson's ends of the rate
     J = TP / (TP + FP + FN).
     """
     right, true, predicted = np.diagonal(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
@@ -161,13 +156,13 @@ def class_report(task: TaskName, matrix: Counts, again: Floats) -> pd.DataFrame:
     return pd.DataFrame(columns | {"support": true})
 
 
-Row = tuple[str, float, str, Span]
-"""Name, value, method and interval of a number."""
+Row = tuple[str, float, float, float, str]
+"""Name, value, ends of the interval and method of a number."""
 
 
 def _scores_of(
     test: pd.DataFrame, task: TaskName, matrix: Counts, again: Floats, report: pd.DataFrame
-) -> list[Row]:
+) -> Iterator[Row]:
     """Score one task on all test faces.
 
     What cannot be resampled because all faces are right has Wilson's ends, averaged over classes
@@ -181,31 +176,26 @@ def _scores_of(
         span = spread(score_of(again))
         if part and np.isnan(span[0]):
             span = float(per_class[f"{part}_low"]), float(per_class[f"{part}_high"])
-        return f"{start}/{name}", float(score_of(matrix)), BOOTSTRAP, span
+        return f"{start}/{name}", float(score_of(matrix)), *span, BOOTSTRAP
 
+    yield _rate(f"{start}/accuracy", np.trace(matrix), matrix.sum())
+    yield resampled_score("macro_f1", counts.macro_f1_of_counts, "f1")
+    yield resampled_score("balanced_accuracy", counts.balanced_accuracy, "recall")
     error = calibrations.calibration_error(*faces)
-    error_span = calibrations.error_interval(*faces, clusters)
-    rows = [
-        _rate(f"{start}/accuracy", np.trace(matrix), matrix.sum()),
-        resampled_score("macro_f1", counts.macro_f1_of_counts, "f1"),
-        resampled_score("balanced_accuracy", counts.balanced_accuracy, "recall"),
-        (f"{start}/ece", error, BOOTSTRAP, error_span),
-    ]
+    yield f"{start}/ece", error, *calibrations.error_interval(*faces, clusters), BOOTSTRAP
     for name, loss in (("nll", calibrations.log_losses), ("brier", calibrations.brier_losses)):
         losses = loss(*faces)
-        span = mean_span(losses, clusters)
-        rows.append((f"{start}/{name}", float(losses.mean()), BOOTSTRAP, span))
+        yield f"{start}/{name}", float(losses.mean()), *mean_span(losses, clusters), BOOTSTRAP
     if task == "age_group":
         near = sum(int(np.trace(matrix, offset)) for offset in (-1, 0, 1))
-        rows.append(_rate(f"{start}/within_one", near, matrix.sum()))
-        rows.append(resampled_score("mae_groups", counts.mean_group_error))
-        rows.append(resampled_score("qwk", counts.quadratic_kappa))
-    return rows
+        yield _rate(f"{start}/within_one", near, matrix.sum())
+        yield resampled_score("mae_groups", counts.mean_group_error)
+        yield resampled_score("qwk", counts.quadratic_kappa)
 
 
 def _rate(name: str, n_right: int, n_faces: int) -> Row:
-    low, high = wilson(np.array([n_right]), np.array([n_faces]))
-    return name, float(n_right / n_faces), WILSON, (float(low[0]), float(high[0]))
+    (low,), (high,) = wilson(np.array([n_right]), np.array([n_faces]))
+    return name, float(n_right / n_faces), float(low), float(high), WILSON
 
 
 def _combined_row(confusion: Mapping[TaskName, Counts], again: Mapping[TaskName, Floats]) -> Row:
@@ -214,24 +204,13 @@ def _combined_row(confusion: Mapping[TaskName, Counts], again: Mapping[TaskName,
     accuracies = [counts.accuracy(again[task]) for task in confusion]
     span = spread(np.average(accuracies, axis=0, weights=weights))
     rates = {task: _rate("", np.trace(matrix), matrix.sum()) for task, matrix in confusion.items()}
-    if np.isnan(span[0]):
-        low, high = ({task: rate[3][end] for task, rate in rates.items()} for end in (0, 1))
-        span = combined(low), combined(high)
-    value = combined({task: rate[1] for task, rate in rates.items()})
-    return "test/combined", value, BOOTSTRAP, span
-
-
-def _interval_table(test: pd.DataFrame, rows: Sequence[Row]) -> pd.DataFrame:
-    """Give a row per number that exists; the columns of INTERVAL_COLUMNS."""
-    size = len(test), int(test["cluster"].nunique())
-    found = [(name, value, *span, method, *size)
-             for name, value, method, span in rows if not np.isnan(value)]  # fmt: skip
-    return pd.DataFrame(found, columns=list(INTERVAL_COLUMNS))
+    value, *ends = (combined({t: float(of[at]) for t, of in rates.items()}) for at in (1, 2, 3))
+    low, high = ends if np.isnan(span[0]) else span
+    return "test/combined", value, low, high, BOOTSTRAP
 
 
 def _validation_metrics(validation: pd.DataFrame, tasks: Sequence[TaskName]) -> Metrics:
-    metrics: Metrics = {}
-    accuracies: dict[TaskName, float] = {}
+    metrics, accuracies = Metrics(), dict[TaskName, float]()
     for task in tasks:
         faces = labelled(validation, task)
         truth, predicted = faces[task].to_numpy(), faces[f"{task}_pred"].to_numpy()
@@ -241,7 +220,6 @@ def _validation_metrics(validation: pd.DataFrame, tasks: Sequence[TaskName]) -> 
 
 
 def _calibration_metrics(calibration: Mapping[TaskName, Calibration]) -> Metrics:
-    """Name the temperature, the calibration error with it, and what chance alone gives."""
     metrics: Metrics = {}
     for task, found in calibration.items():
         if found.temperature is not None and not found.temperature_is_at_an_end:
@@ -254,7 +232,6 @@ def _calibration_metrics(calibration: Mapping[TaskName, Calibration]) -> Metrics
 
 
 def _gap_metrics(gaps: pd.DataFrame) -> Metrics:
-    """Name worst, best, gap and ratio per task and division, with intervals and chance's gap."""
     metrics: Metrics = {}
     for row in gaps[gaps["n_ranked"] >= 2].to_dict("records"):
         start, by = f"test/{row['task']}", row["by"]
@@ -268,7 +245,6 @@ def _gap_metrics(gaps: pd.DataFrame) -> Metrics:
 
 
 def _subgroup_metrics(subgroups: pd.DataFrame) -> Metrics:
-    """Name accuracy and macro-F1 per task and group, and faces per group; small groups left out."""
     metrics: Metrics = {}
     chosen = subgroups[(subgroups["by"] != "all") & (subgroups["n"] >= groups.SMALL_GROUP)]
     for row in chosen.to_dict("records"):
@@ -283,8 +259,8 @@ def accuracy_by_edge(test: pd.DataFrame) -> pd.DataFrame:
     """Score the age group by the true age's distance in years from the nearest edge of a group.
 
     Edges are 14, 25, 40 and 60 years, each the last year of its group: a face of distance 0 is on
-    an edge, and the next group is one year away. The columns of AGE_EDGE_COLUMNS, with Wilson's
-    95 % interval. test: faces whose age in years and age group are known.
+    an edge, and the next group is one year away. With Wilson's 95 % interval. test: faces whose age
+    in years and age group are known.
     """
     edges = np.array(AGE_GROUP_UPPER_YEARS[:-1])
     distance = np.abs(test["age"].to_numpy()[:, None] - edges).min(axis=1)
@@ -292,21 +268,20 @@ def accuracy_by_edge(test: pd.DataFrame) -> pd.DataFrame:
     names = [f"{a}" if a == b else f"{a}-{b}" for a, b in zip(EDGE_YEARS, ends, strict=False)]
     bins = pd.cut(distance, [-1, *ends, np.inf], labels=[*names, f"{EDGE_YEARS[-1]} or more"])
     right = test["age_group_pred"] == test["age_group"]
-    grouped = right.groupby(bins, observed=False)
-    n_faces, n_right = grouped.size(), grouped.sum()
-    span = wilson(n_right.to_numpy(), n_faces.to_numpy())
-    values = (list(n_faces.index), n_faces, grouped.mean(), *span)
-    return pd.DataFrame(dict(zip(AGE_EDGE_COLUMNS, map(np.asarray, values), strict=True)))
+    table = right.groupby(bins, observed=False).agg(["size", "sum", "mean"])
+    low, high = wilson(table["sum"].to_numpy(), table["size"].to_numpy())
+    table = table.rename_axis("years_from_edge").rename(columns={"size": "n", "mean": "accuracy"})
+    return table.drop(columns="sum").assign(low=low, high=high).reset_index()
 
 
 def errors_in_years(test: pd.DataFrame, mean_ages: pd.Series) -> pd.DataFrame:
     """Give the mean absolute error in years of age groups that stand for their mean ages.
 
-    mean_ages: of the training faces of each group, as mean_ages_of gives them; one without faces
-    lies on the line between its neighbours' means. read_as: `predicted group`; `expected age`, the
-    means weighted by the probabilities; `true group`, as if every prediction were right. group:
-    `all`, or the true age group. The columns of AGE_YEARS_COLUMNS, with the cluster bootstrap's
-    95 % interval. test: faces whose age in years and age group are known.
+    mean_ages: as mean_ages_of gives them; a group without faces lies on the line between its
+    neighbours' means. read_as: `predicted group`; `expected age`, the means weighted by the
+    probabilities; `true group`, as if every prediction were right. group: `all`, or the true age
+    group. The columns of AGE_YEARS_COLUMNS, with the cluster bootstrap's 95 % interval. test: faces
+    whose age in years and age group are known.
     """
     truth, ages = test["age_group"].to_numpy(), test["age"].to_numpy()
     means = mean_ages.interpolate(limit_direction="both").to_numpy()

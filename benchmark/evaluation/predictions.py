@@ -1,6 +1,6 @@
 """The predictions table: what a run predicts of every validation and test face, and all labels.
 
-Every number on a leaderboard is computed from this file alone, by benchmark.evaluation.metrics.
+Every number on a leaderboard follows from this file alone (benchmark.evaluation.metrics).
 
     schema      1, in each row
     file        name of the face in its source; once per part
@@ -13,8 +13,8 @@ Every number on a leaderboard is computed from this file alone, by benchmark.eva
     <task>_pred                 the predicted class, the most probable one
     <task>_p0, <task>_p1, …     fp32 softmax, uncalibrated; 9 significant digits give fp32 back
 
-Which test faces several runs predict right, for comparisons, is here too: metrics.json keeps it
-packed, so that a table of hundreds of runs reads one small file of each and no predictions.
+Which test faces several runs predict right is here too: metrics.json keeps it packed, so that a
+table of hundreds of runs reads one small file of each and no predictions.
 """
 
 import base64
@@ -33,7 +33,7 @@ import pandas as pd
 from benchmark.data.dataset import with_empty_cells
 from benchmark.data.splits import PartName
 from benchmark.errors import RunError
-from benchmark.evaluation.intervals import Floats, Labels
+from benchmark.evaluation.intervals import Flags, Floats, Labels
 from benchmark.files import replacing, sha256_of
 from benchmark.record import RunRecord
 from benchmark.tasks import AGE_GROUP_UPPER_YEARS, MISSING, TASKS, TaskName, n_classes
@@ -79,7 +79,7 @@ SUM_TOLERANCE: Final = 1e-4
 PRED_TOLERANCE: Final = 1e-6
 """How far the predicted class may be below the most probable one: a tie, rounded."""
 
-_RERUN: Final = "Remove the run's folder and run the experiment again"
+RERUN: Final = "Remove the run's folder and run the experiment again"
 
 
 def probability_columns(task: TaskName) -> list[str]:
@@ -103,8 +103,8 @@ def predictions_table(
 ) -> pd.DataFrame:
     """Put labels and predictions of one part side by side, checked.
 
-    faces: the part's rows of the face table, with file, cluster, age, age_group, gender, race.
-    probabilities: per predicted task (n_faces, n_classes), each row summing to 1.
+    faces: the part's rows of the face table. probabilities: per predicted task (n_faces,
+    n_classes), each row summing to 1.
     """
     table = faces[["file", "cluster", "age", *TASKS]].reset_index(drop=True)
     table.insert(0, "schema", SCHEMA)
@@ -130,34 +130,34 @@ def read_predictions(path: Path) -> pd.DataFrame:
         table = pd.read_csv(path, dtype={"file": str, "part": str})
     except (OSError, ValueError) as error:
         found = f"the predictions cannot be read: {' '.join(str(error).split())}"
-        raise RunError(found, source=str(path), fix=_RERUN) from error
+        raise RunError(found, source=str(path), fix=RERUN) from error
     return _checked(table, source=str(path))
 
 
-def check_unchanged(path: Path, scored_sha256: str, run: str) -> None:
-    """Raise RunError where the predictions changed after they were scored: new numbers would make
-    them look sound."""
+def check_unchanged(record: RunRecord) -> None:
+    """Raise RunError where a run's predictions changed after they were scored: new numbers would
+    make them look sound."""
+    path, scored = record.predictions_path, record.predictions_sha256
     try:
-        what = "" if sha256_of(path) == scored_sha256 else "changed after they were scored"
+        what = "" if sha256_of(path) == scored else "changed after they were scored"
     except OSError as error:
         what = f"cannot be read: {error.strerror}"
     if what:
-        found, allowed = f"the predictions of run {run} {what}", f"sha256 {scored_sha256[:12]}…"
-        raise RunError(found, allowed=allowed, source=str(path), fix=_RERUN)
+        found = f"the predictions of run {record.identity[:12]} {what}"
+        raise RunError(found, allowed=f"sha256 {scored[:12]}…", source=str(path), fix=RERUN)
 
 
-def check_faces(table: pd.DataFrame, counts: Mapping[str, int], source: str) -> None:
-    """Raise RunError unless every face of the run's parts was predicted.
+KNOWN_BY: Final = ["file", "age", "gender", "race"]
+"""A face of the same name and labels is the same face, whatever its bytes: re-encoded, resized."""
+SHARED_FRACTION: Final = 0.1
+"""Of the faces that a run was evaluated on: a table that holds more is of the same data set."""
 
-    counts: faces per part, as `experiment.json` has them. The test part as a whole may be absent:
-    ad-hoc runs do not read it.
-    """
-    for part in PARTS:
-        found = int((table["part"] == part).sum())
-        if found != counts[part] and (found > 0 or part == "val"):
-            held = f"the predictions hold {found} faces of part {part!r}"
-            allowed = f"the {counts[part]} that the run was given"
-            raise RunError(held, allowed=allowed, source=source, fix=_RERUN)
+
+def n_shared(path: Path, table: pd.DataFrame) -> int:
+    """Count the faces of a predictions file that a table of faces holds; 0 where they are few."""
+    evaluated = read_predictions(path)[KNOWN_BY].drop_duplicates()
+    n_faces = len(evaluated.merge(table[KNOWN_BY].drop_duplicates(), on=KNOWN_BY))
+    return n_faces if n_faces > SHARED_FRACTION * len(evaluated) else 0
 
 
 def _checked(table: pd.DataFrame, source: str) -> pd.DataFrame:
@@ -174,7 +174,7 @@ def _checked(table: pd.DataFrame, source: str) -> pd.DataFrame:
         found = f"the predictions {' and '.join(wrong) or 'hold no predicted task'}"
         allowed = (f"schema {SCHEMA}, with the columns {', '.join(expected)}, and `<task>_pred` "
                    "with its probabilities of one task or more")  # fmt: skip
-        raise RunError(found, allowed=allowed, source=source, fix=_RERUN)
+        raise RunError(found, allowed=allowed, source=source, fix=RERUN)
 
     def check(what: str, values: Any, is_wrong: Any, allowed: str) -> None:
         """Refuse the table where a row's value is wrong, and describe the first one."""
@@ -183,7 +183,7 @@ def _checked(table: pd.DataFrame, source: str) -> pd.DataFrame:
             row = int(is_wrong.argmax())
             found = f"{what} of face {table['file'].iloc[row]!r} is {np.asarray(values)[row]}"
             found += f" ({int(is_wrong.sum())} such rows)"
-            raise RunError(found, allowed=allowed, source=source, fix=_RERUN)
+            raise RunError(found, allowed=allowed, source=source, fix=RERUN)
 
     optional = ["age", *TASKS]
     table = table.assign(**{name: table[name].fillna(MISSING) for name in optional})
@@ -192,8 +192,8 @@ def _checked(table: pd.DataFrame, source: str) -> pd.DataFrame:
     twice = table.duplicated(["part", "file"])
     check("the part", table["part"] + ", twice", twice, "each face once per part")
     unlabelled = (table[list(tasks)] == MISSING).all(axis=1)
-    none = np.full(len(table), "missing")
-    check(" and ".join(tasks), none, unlabelled, "a label of at least one predicted task")
+    missing, some = np.full(len(table), "missing"), "a label of at least one predicted task"
+    check(" and ".join(tasks), missing, unlabelled, some)
     highest = {"age": AGE_GROUP_UPPER_YEARS[-1], "cluster": np.iinfo(np.int32).max}
     highest |= {task: n_classes(task) - 1 for task in TASKS}
     highest |= {f"{task}_pred": n_classes(task) - 1 for task in tasks}
@@ -239,19 +239,11 @@ class RunPredictions:
     def labelled(self, task: TaskName) -> "RunPredictions":
         """Keep a task, and the faces that have its label."""
         known = (self.faces[task] != MISSING).to_numpy()
-        if known.all():
-            return self
-        faces = self.faces[known].reset_index(drop=True)
-        return RunPredictions(faces, {task: self.predicted[task][:, known]})
+        return RunPredictions(labelled(self.faces, task), {task: self.predicted[task][:, known]})
 
-    def right(self, task: TaskName) -> npt.NDArray[np.bool_]:
+    def right(self, task: TaskName) -> Flags:
         """Tell which predictions are right; (n_runs, n_faces)."""
         return np.asarray(self.predicted[task] == self.faces[task].to_numpy())
-
-    def of_run(self, index: int) -> "RunPredictions":
-        """Keep the predictions of one run, by its place among them."""
-        one = {task: values[[index]] for task, values in self.predicted.items()}
-        return RunPredictions(self.faces, one)
 
 
 @dataclass(frozen=True)
@@ -260,7 +252,7 @@ class Correctness:
 
     faces: pd.DataFrame
     """Columns cluster, age_group, gender, race, ordered by file name."""
-    right: Mapping[TaskName, npt.NDArray[np.bool_]]
+    right: Mapping[TaskName, Flags]
     """Per task (n_runs, n_faces)."""
     keys: Mapping[TaskName | None, str] = field(default_factory=dict)
     """Equal for runs that were tested on the same faces, with the same clusters and labels: of all
@@ -270,7 +262,7 @@ class Correctness:
         """Give what two runs share whose faces with a label of the task are the same."""
         return self.keys.get(task, self.keys[None])
 
-    def known(self, task: TaskName) -> npt.NDArray[np.bool_]:
+    def known(self, task: TaskName) -> Flags:
         """Tell which faces have the task's label, (n_faces,)."""
         return np.asarray(self.faces[task] != MISSING)
 
@@ -295,21 +287,21 @@ def read_run_predictions(records: Sequence[RunRecord], tasks: Sequence[TaskName]
     """
     tables = []
     for record in records:
-        path, name = record.predictions_path, record.identity[:12]
-        check_unchanged(path, record.predictions_sha256, name)
-        test = read_predictions(path).query("part == 'test'")
+        test = _tested(record)
         if test.empty:
-            found = f"run {name} has no predictions of test faces"
+            found = f"run {record.identity[:12]} has no predictions of test faces"
             fix = "Ad-hoc runs are evaluated on the test set with --read-test"
-            raise RunError(found, source=str(path), fix=fix)
+            raise RunError(found, source=str(record.predictions_path), fix=fix)
         tables.append(test.sort_values("file", ignore_index=True))
         if why := difference_in_faces(tables[0], tables[-1]):
             raise _other_faces(records[0], record, f": {why}")
-    predicted = {
-        task: np.stack([table[f"{task}_pred"].to_numpy(dtype=np.int64) for table in tables])
-        for task in tasks
-    }
+    predicted = {task: np.stack([table[f"{task}_pred"] for table in tables]) for task in tasks}
     return RunPredictions(tables[0][list(TESTED_COLUMNS)], predicted)
+
+
+def _tested(record: RunRecord) -> pd.DataFrame:
+    check_unchanged(record)
+    return read_predictions(record.predictions_path).query("part == 'test'")
 
 
 def predictions_on(record: RunRecord, files: pd.Index) -> pd.DataFrame:
@@ -317,15 +309,14 @@ def predictions_on(record: RunRecord, files: pd.Index) -> pd.DataFrame:
 
     Raises RunError where it has none on one of them.
     """
-    check_unchanged(record.predictions_path, record.predictions_sha256, record.identity[:12])
-    table = read_predictions(record.predictions_path).query("part == 'test'")
+    table = _tested(record)
     if record.outside_path.is_file():
         table = pd.concat([table, read_predictions(record.outside_path)])
     table = table.drop_duplicates("file").set_index("file")
     if n_missing := int((~files.isin(table.index)).sum()):
         which = f"{n_missing} of the {len(files)} test faces that it is compared on"
         found = f"run {record.identity[:12]} has no predictions on {which}"
-        raise RunError(found, source=str(record.outside_path), fix=_RERUN)
+        raise RunError(found, source=str(record.outside_path), fix=RERUN)
     return table.loc[files]
 
 
@@ -336,11 +327,8 @@ def _other_faces(one: RunRecord, other: RunRecord, why: str = "") -> RunError:
     return RunError(found, allowed="the same test faces", fix=fix)
 
 
-def difference_in_faces(one: pd.DataFrame, other: pd.DataFrame) -> str | None:
-    """Say how two tables of faces differ in files, clusters or labels; None where they agree.
-
-    Both ordered by file name, as in RunPredictions.
-    """
+def difference_in_faces(one: pd.DataFrame, other: pd.DataFrame) -> str:
+    """Say how two tables of faces, ordered by file, differ in TESTED_COLUMNS; else empty."""
     if not one["file"].equals(other["file"]):
         missing = sorted(set(one["file"]) ^ set(other["file"]))
         n_faces = f"{len(one)} and {len(other)} of them"
@@ -350,12 +338,10 @@ def difference_in_faces(one: pd.DataFrame, other: pd.DataFrame) -> str | None:
         if unequal.any():
             file = one["file"].iloc[int(unequal.argmax())]
             return f"{column} of face {file!r} is not the same ({int(unequal.sum())} such faces)"
-    return None
+    return ""
 
 
-def packed_correctness(
-    test: pd.DataFrame, right: Mapping[TaskName, npt.NDArray[np.bool_]]
-) -> dict[str, Any]:
+def packed_correctness(test: pd.DataFrame, right: Mapping[TaskName, Flags]) -> dict[str, Any]:
     """Pack which of n test faces are right, as values for JSON; about 9 KB for 2,315 faces.
 
     test: file, cluster and true labels. right: (n,) per task, in the same order.
@@ -372,7 +358,7 @@ def packed_correctness(
         return {KEPT_COLUMNS[0]: digest} | {k: text(zlib.compress(v, 9)) for k, v in raw.items()}
 
     partly = [task for task in TASKS if task in right and (faces[task] == MISSING).any()]
-    keys = {task: _faces_key(described(faces[faces[task] != MISSING])) for task in partly}
+    keys = {task: _faces_key(described(labelled(faces, task))) for task in partly}
     bits = {task: text(np.packbits(values[order]).tobytes()) for task, values in right.items()}
     return described(faces) | {"right": bits} | ({LABELLED: keys} if keys else {})
 
@@ -387,8 +373,10 @@ def correctness_of(records: Sequence[RunRecord], tasks: Sequence[TaskName]) -> C
     if not all(stored):
         read = read_run_predictions(records, tasks)
         right = {task: read.right(task) for task in tasks}
-        packed = packed_correctness(read.faces, {task: of[0] for task, of in right.items()})
-        return Correctness(read.faces, right, _keys(packed))
+        stored = [
+            packed_correctness(read.faces, {task: of[place] for task, of in right.items()})
+            for place in range(len(records))
+        ]
     first = stored[0]
     for record, one in zip(records, stored, strict=True):
         if any(one[name] != first[name] for name in KEPT_COLUMNS):
@@ -400,11 +388,7 @@ def correctness_of(records: Sequence[RunRecord], tasks: Sequence[TaskName]) -> C
         return np.unpackbits(packed, count=len(faces))
 
     right = {task: np.array([bits(one["right"][task]) for one in stored], bool) for task in tasks}
-    return Correctness(faces, right, _keys(first))
-
-
-def _keys(stored: Mapping[str, Any]) -> dict[TaskName | None, str]:
-    return {None: _faces_key(stored), **stored.get(LABELLED, {})}
+    return Correctness(faces, right, {None: _faces_key(first), **first.get(LABELLED, {})})
 
 
 def _faces_key(stored: Mapping[str, Any]) -> str:

@@ -1,8 +1,7 @@
 """Results too good to be true on UTKFace: not ranked until somebody has looked for a leak.
 
 A red flag is no proof of a leak: before every training the split is checked for pictures that two
-parts share. It says that better was not seen anywhere without one: the row stays and is not ranked.
-Once a person acknowledges it, with a reason, it is ranked and says so.
+parts share. The row stays; once a person acknowledges it, with a reason, it is ranked and says so.
 """
 
 import json
@@ -17,8 +16,7 @@ from benchmark.tasks import TASK_TITLES, TaskName
 
 RED_FLAG_ABOVE: Final[Mapping[TaskName, float]] = {"age_group": 0.83, "gender": 0.98, "race": 0.93}
 """Test accuracy that no leak-free result on UTKFace is known to reach: above the best plausible by
-1.5 to 2 points. The same picture's labels disagree as often as to make 96.6 % (gender) and 93.3 %
-(race) soft ceilings."""
+1.5 to 2 points."""
 
 UTKFACE_NAME: Final = "utkface"
 """A data set with this in its name is UTKFace, at whatever size."""
@@ -78,18 +76,18 @@ def red_flags(about: Mapping[str, Any], metrics: Mapping[str, float]) -> tuple[R
     """Find the tasks of a run that are predicted better than can be believed.
 
     about: `experiment.json`. Only runs that were tested on the whole leak-free UTKFace, or a fold
-    of it, can raise a flag: synthetic faces and other data sets have no such limits, a subset may
-    be easier, and a run on a split that leaks on purpose is marked LEAKY already. UTKFace is known
-    by its name or by the digest of its split.
+    of it, can raise a flag. It is known by its name or by the digest of its split.
     """
     dataset = about["dataset"]
     named = UTKFACE_NAME in str(dataset["name"]).lower()
     is_utkface = named or dataset["split_digest"] in UTKFACE_SPLIT_DIGESTS
     if not is_utkface or dataset["drawn"] or about["leaky"] or about["experiment"].get("subset"):
         return ()
-    found = [(task, metrics.get(f"test/{task}/accuracy", 0.0)) for task in RED_FLAG_ABOVE]
-    limits = RED_FLAG_ABOVE
-    return tuple(RedFlag(task, rate, limits[task]) for task, rate in found if rate > limits[task])
+    return tuple(
+        RedFlag(task, rate, limit)
+        for task, limit in RED_FLAG_ABOVE.items()
+        if (rate := metrics.get(f"test/{task}/accuracy", 0.0)) > limit
+    )
 
 
 def acknowledge(record: RunRecord, why: str, when: str) -> None:
@@ -117,16 +115,13 @@ def warning(states: Mapping[str, FlagState], name: str) -> str:
     states: by the first digits of a run's identity, the runs that the result is made of. name: what
     `--acknowledge` takes for all of them.
     """
-    flagged = {run: state for run, state in states.items() if state.flags}
-    if not flagged:
-        return ""
-    flags = "; ".join(f"{', '.join(map(str, state.flags))} (run {run})"
-                      for run, state in flagged.items())  # fmt: skip
-    if any(state.stopped for state in flagged.values()):
+    flagged = [(run, state) for run, state in states.items() if state.flags]
+    flags = "; ".join(f"{', '.join(map(str, state.flags))} (run {run})" for run, state in flagged)
+    if any(state.stopped for _, state in flagged):
         return (
             f"LEAK WARNING, not ranked: {flags}; no leak-free result is known to be. {CHECKED}. "
             f"`facebench leaderboard --acknowledge {name} --why REASON` ranks it"
         )
-    seen = [state.acknowledged for state in flagged.values() if state.acknowledged]
+    seen = [state.acknowledged for _, state in flagged if state.acknowledged]
     reasons = dict.fromkeys(f"acknowledged on {when[:10]}: {why}" for when, why in seen)
-    return f"RED FLAG, {'; '.join(reasons)}. {flags}. {CHECKED}"
+    return f"RED FLAG, {'; '.join(reasons)}. {flags}. {CHECKED}" if flagged else ""

@@ -5,7 +5,7 @@ Subgroups are by true labels. Every difference stands beside its interval and wh
 answers are permuted; only subgroups of 30 faces or more are compared with each other.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Literal, get_args
 
 import numpy as np
@@ -14,7 +14,7 @@ import pandas as pd
 from scipy.stats import norm
 
 from benchmark.evaluation import intervals
-from benchmark.evaluation.intervals import CONFIDENCE, RESAMPLES, Floats, Labels
+from benchmark.evaluation.intervals import CONFIDENCE, RESAMPLES, Flags, Floats, Labels
 from benchmark.record import SUBGROUP_COLUMNS
 from benchmark.tasks import CLASS_NAMES, MISSING, TASKS, TaskName, n_classes
 
@@ -30,39 +30,33 @@ SMALL_GROUP: Final = 30
 GAP_BY: Final[Mapping[TaskName, By]] = {
     "age_group": "gender_race", "gender": "race", "race": "gender",
 }  # fmt: skip
-"""The division whose gap stands for a task. The task's own classes are no division of people: how
-well a class is predicted is its recall."""
+"""The division whose gap stands for a task; how well its own classes are predicted is recall."""
 
 GAP_COLUMNS: Final = (
-    *("task", "by", "n_ranked", "n_small", "n_empty"),
+    *("task", "by", "n_ranked", "n_small"),
     *("worst_group", "worst_n", "worst", "worst_low", "worst_high"),
     *("best_group", "best_n", "best"),
     *("gap", "gap_low", "gap_high", "ratio", "ratio_low", "ratio_high"),
-    *("chance_gap", "chance_gap_high", "p", "p_holm"),
+    *("chance_gap", "p", "p_holm"),
 )
 
 RATE_COLUMNS: Final = (
-    *("task", "by", "class", "rate", "n_ranked", "n_left_out"),
+    *("task", "by", "class", "rate", "n_left_out"),
     *("lowest_group", "lowest", "highest_group", "highest"),
-    *("difference", "low", "high", "permuted", "permuted_high", "p", "p_holm"),
+    *("difference", "low", "high", "permuted", "p", "p_holm"),
 )
 TRUE_POSITIVE: Final = "true positive"
 FALSE_POSITIVE: Final = "false positive"
 EQUALIZED_ODDS: Final = "equalized odds"
 GENDER_GAP_COLUMNS: Final = (
     *("task", "within", "n_female", "n_male", "female", "male"),
-    *("difference", "low", "high", "permuted", "permuted_high", "p", "p_holm"),
+    *("difference", "low", "high", "permuted", "p", "p_holm"),
 )
 ADULTS: Final = "15 and older"
 ADJUSTED: Final = "adjusted for age group"
 
-STEPS: Final = 20
-"""More than the search for candidates ever takes: each step drops one or is the last."""
 ROUNDING: Final = 1e-9
 """Two gaps as near as this are the same gap."""
-
-Flags = npt.NDArray[np.bool_]
-Draws = npt.NDArray[np.float32]
 
 
 def group_names(by: By) -> tuple[str, ...]:
@@ -97,8 +91,8 @@ def group_codes(truths: pd.DataFrame, by: By) -> Labels:
 def subgroup_table(truths: pd.DataFrame, predicted: Mapping[TaskName, Labels]) -> pd.DataFrame:
     """Score every predicted task in every group; the columns of record.SUBGROUP_COLUMNS.
 
-    truths: n faces with age_group, gender, race. predicted: (n,) classes per task. Rates in [0, 1]
-    with Wilson's 95 % interval. A group without faces has n = 0 and no rate: missing, never 0.
+    truths: n faces with the true labels. predicted: (n,) classes per task. Rates in [0, 1] with
+    Wilson's 95 % interval; a group without faces has n = 0 and no rate.
     """
     tables = []
     for task in (task for task in TASKS if task in predicted):
@@ -148,21 +142,19 @@ def differences(values: Floats, errors: Floats, again: Floats) -> tuple[Floats, 
 def largest(estimates: Floats, errors: Floats, again: Floats) -> tuple[float, float]:
     """Give a 95 % interval of the largest of m quantities, whichever it truly is.
 
-    estimates, errors: (m,). again: (RESAMPLES, m). The largest estimate is too large by chance,
-    the more so the more quantities there are; its percentile interval misses a gap of 0 always,
-    and a mild one among ten groups in nine of ten simulated runs. Here the lower end holds for all
-    quantities at once that may be the largest (those whose simultaneous upper end reaches the
-    lower end of the largest; dropping the others makes the rest narrower, and is repeated until
-    none is dropped), and the upper end for each by itself, because the largest need only be below
-    its own. Together at least 95 %, and more where several are about as large. After
-    V. Chernozhukov, S. Lee, A. Rosen, "Intersection Bounds", Econometrica 81 (2013).
+    estimates, errors: (m,). again: (RESAMPLES, m). The largest estimate is too large by chance: its
+    percentile interval always misses a gap of 0, and a mild one among ten groups in nine of ten
+    simulated runs. Here the lower end holds at once for all quantities that may be the largest
+    (those whose simultaneous upper end reaches the lower end of the largest; dropping the others
+    narrows the rest, and is repeated until none is dropped), the upper end for each by itself.
+    Together at least 95 %, and more where several are about as large. After V. Chernozhukov,
+    S. Lee, A. Rosen, "Intersection Bounds", Econometrica 81 (2013).
     """
     tail = (1 - CONFIDENCE) / 2
     of_one = float(norm.ppf(1 - tail))
     deviations = (again - estimates) / errors
     candidates = np.ones(len(estimates), dtype=bool)
-    low = float("-inf")
-    for _ in range(STEPS):
+    while True:
         # Never below that of a single quantity: a handful of clusters resamples too evenly.
         critical = np.quantile(deviations[:, candidates].max(axis=1), 1 - tail)
         critical = max(float(critical), of_one)
@@ -178,9 +170,8 @@ def largest(estimates: Floats, errors: Floats, again: Floats) -> tuple[float, fl
 def shuffled_faces(clusters: Labels, strata: Labels | None = None) -> npt.NDArray[np.intp]:
     """Give (RESAMPLES, n_faces) indices: whose answer each face gets in each permutation.
 
-    A cluster changes places with one of its size as a whole: predictions of two copies of a picture
-    are not independent. strata: (n_faces,); faces change places within theirs, so that clusters do
-    whose faces are of the same strata. Fixed seed, so that equal faces give equal shuffles.
+    A cluster changes places as a whole with one of its size, since copies of a picture are not
+    independent, and whose faces are of the same strata, (n_faces,). The seed is fixed.
     """
     random = np.random.default_rng(intervals.RESAMPLING_SEED)
     strata = np.zeros(len(clusters), dtype=np.int64) if strata is None else strata
@@ -199,35 +190,37 @@ def shuffled_faces(clusters: Labels, strata: Labels | None = None) -> npt.NDArra
     return shuffles
 
 
+def _labelled(
+    test: pd.DataFrame, answers: Mapping[TaskName, Any]
+) -> Iterator[tuple[TaskName, pd.DataFrame, Any]]:
+    """Yield each task with the faces that have its label, and the answers for them."""
+    for task, of_all in answers.items():
+        known = (test.get(task, test["cluster"]) != MISSING).to_numpy()
+        yield task, test[known], of_all[known]
+
+
 def gap_table(
     test: pd.DataFrame, right: Mapping[TaskName, Flags], divisions: Sequence[By] = DIVISIONS
 ) -> pd.DataFrame:
     """Set each task's groups against each other, a row per task and division; see GAP_COLUMNS.
 
-    test: n faces with cluster and the true labels. right: (n,) per task; of faces that have the
-    task's label.
+    test: n faces with cluster and the true labels. right: (n,) per task.
 
     worst, best: accuracies in [0, 1]; gap is best - worst, ratio worst / best; missing where fewer
-    than two groups can be ranked. low, high: 95 % intervals of the lowest accuracy, the gap and
-    the ratio, whichever groups they truly belong to (see largest). chance_gap, chance_gap_high:
-    mean and 95 % quantile of the gap when group membership is shuffled, clusters kept whole; p:
-    the share of such gaps that are as wide; p_holm: Holm's correction over all rows.
+    than two groups can be ranked. low, high: 95 % intervals, whichever groups they truly belong to
+    (see largest). chance_gap: mean of the gap when group membership is shuffled, clusters kept
+    whole; p: the share of such gaps that are as wide; p_holm: Holm's correction over all rows.
     """
-    rows, shuffles = list[dict[str, Any]](), {}
-    for task, of_all in right.items():
-        known = (test.get(task, test["cluster"]) != MISSING).to_numpy()
-        faces, hits = test[known], of_all[known]
-        clusters, key = faces["cluster"].to_numpy(), known.tobytes()
-        if key not in shuffles:
+    rows, shuffles = list[dict[str, Any]](), dict[bytes, npt.NDArray[np.intp]]()
+    for task, faces, hits in _labelled(test, right):
+        clusters = faces["cluster"].to_numpy()
+        if (key := clusters.tobytes()) not in shuffles:
             shuffles[key] = shuffled_faces(clusters)
         permuted = hits.astype(np.float32)[shuffles[key]]
         for by in divisions:
-            names = np.array(group_names(by))
             rates = Rates(members(faces, by), hits, clusters, permuted)
-            n_empty = len(names) - rates.n_ranked - rates.n_small
-            row = task, by, rates.n_ranked, rates.n_small, n_empty
-            more = _gap(names[rates.ranked], rates) if rates.n_ranked > 1 else ()
-            rows.append(dict(zip(GAP_COLUMNS, (*row, *more), strict=False)))
+            found = (task, by, rates.n_ranked, rates.n_small, *_gap(by, rates))
+            rows.append(dict(zip(GAP_COLUMNS, found, strict=False)))
     return with_holm(pd.DataFrame(rows, columns=list(GAP_COLUMNS)))
 
 
@@ -244,11 +237,11 @@ def members(faces: pd.DataFrame, by: By) -> Floats:
     return np.eye(len(group_names(by)) + 1)[group_codes(faces, by), :-1]
 
 
-def permuted_levels(drawn: Floats, ours: float) -> tuple[float, float, float]:
-    """Give mean and 95 % quantile of permuted differences, and how often one is as wide as ours."""
+def permuted_level(drawn: Floats, ours: float) -> tuple[float, float]:
+    """Give the mean of permuted differences, and how often one is as wide as ours."""
     # The observed arrangement is one of the permutations, so that p is never 0.
     p = (int((drawn >= ours - ROUNDING).sum()) + 1) / (RESAMPLES + 1)
-    return float(drawn.mean()), float(np.quantile(drawn, CONFIDENCE)), p
+    return float(drawn.mean()), p
 
 
 class Rates:
@@ -257,7 +250,9 @@ class Rates:
     values: observed, (k,). smoothed: see there; resampled by clusters. permuted: (RESAMPLES, k).
     """
 
-    def __init__(self, member: Floats, hits: Flags, clusters: Labels, permuted: Draws) -> None:
+    def __init__(
+        self, member: Floats, hits: Flags, clusters: Labels, permuted: npt.NDArray[np.float32]
+    ) -> None:
         """Count; member: (n_faces, n_groups), 1 where a face is in a group. hits: (n_faces,).
 
         permuted: hits after each permutation, (RESAMPLES, n_faces).
@@ -275,9 +270,11 @@ class Rates:
         self.permuted = (permuted @ member.astype(np.float32)).astype(np.float64) / self.n_faces
 
 
-def _gap(names: Any, rates: Rates) -> tuple[Any, ...]:
-    """Give the columns of GAP_COLUMNS from worst_group to p, of two groups or more."""
-    values, (rate, error, again) = rates.values, rates.smoothed
+def _gap(by: By, rates: Rates) -> tuple[Any, ...]:
+    """Give the columns of GAP_COLUMNS from worst_group to p; none of fewer than two groups."""
+    if rates.n_ranked < 2:
+        return ()
+    (rate, error, again), values = rates.smoothed, rates.values
     worst, best = int(values.argmin()), int(values.argmax())
     worst_high, worst_low = (-end for end in largest(-rate, error, -again))
     gap_low, gap_high = largest(*differences(rate, error, again))
@@ -285,39 +282,33 @@ def _gap(names: Any, rates: Rates) -> tuple[Any, ...]:
     ratio_high, ratio_low = (float(np.exp(-max(end, 0.0))) for end in ratio_ends)
     gap = float(values[best] - values[worst])
     ratio = float(values[worst] / values[best]) if values[best] > 0 else float("nan")
-    of_worst, of_best = ((str(names[place]), int(rates.n_faces[place]), float(values[place]))
-                         for place in (worst, best))  # fmt: skip
+    names = np.array(group_names(by))[rates.ranked]
+    of_worst, of_best = ((names[it], int(rates.n_faces[it]), values[it]) for it in (worst, best))
     return (
         *(*of_worst, max(worst_low, 0.0), min(worst_high, 1.0), *of_best),
         *(gap, max(gap_low, 0.0), min(gap_high, 1.0), ratio, ratio_low, ratio_high),
-        *permuted_levels(np.ptp(rates.permuted, axis=1), gap),
+        *permuted_level(np.ptp(rates.permuted, axis=1), gap),
     )
 
 
 def rate_table(test: pd.DataFrame, predicted: Mapping[TaskName, Labels]) -> pd.DataFrame:
     """Compare true- and false-positive rates of subgroups, class against rest; see RATE_COLUMNS.
 
-    test: n faces with cluster and true labels. predicted: (n,) classes per task; of faces that have
-    the task's label. Subgroups are those of GAP_BY: gender × race for age group, race for gender,
-    gender for race, because a subgroup of a single true class has but one of the two rates. Gender
-    has one row per rate, of `female`: the other class is its mirror image.
+    test: n faces with cluster and true labels. predicted: (n,) classes per task. Subgroups are
+    those of GAP_BY, because a subgroup of a single true class has but one of the two rates. Gender
+    has the rows of `female` alone: `male` is its mirror image.
 
     difference: highest rate minus lowest, as fairlearn.metrics defines
     true_positive_rate_difference and false_positive_rate_difference; `equalized odds` is the
-    larger of the two (equalized_odds_difference). Of several classes, each is one against the
-    rest. A rate over fewer than 30 faces is left out and counted, unlike in fairlearn. low, high:
-    95 % interval of the largest difference, whichever subgroups it is between (see
-    largest). permuted, permuted_high: mean and 95 % quantile of the difference when
-    answers change places among faces of the same true label, which is equalized odds' hypothesis;
-    p: how often such a difference is as wide; p_holm: Holm's correction over the rows of equalized
-    odds alone.
+    larger of the two (equalized_odds_difference). A rate over fewer than 30 faces is left out and
+    counted, unlike in fairlearn. low, high: 95 % interval of the largest difference (see largest).
+    permuted: mean of the difference when answers change places among faces of the same true label,
+    which is equalized odds' hypothesis; p: how often such a difference is as wide; p_holm: Holm's
+    correction over the rows of equalized odds alone.
     """
     rows: list[dict[str, Any]] = []
-    for task, of_all in predicted.items():
-        known = (test[task] != MISSING).to_numpy()
-        faces, answers = test[known], of_all[known]
-        clusters, truth = faces["cluster"].to_numpy(), faces[task].to_numpy()
-        by = GAP_BY[task]
+    for task, faces, answers in _labelled(test, predicted):
+        clusters, truth, by = faces["cluster"].to_numpy(), faces[task].to_numpy(), GAP_BY[task]
         member, names = members(faces, by), np.array(group_names(by))
         shuffles = shuffled_faces(clusters, truth)
         for label in range(n_classes(task)) if n_classes(task) > 2 else (1,):
@@ -327,12 +318,11 @@ def rate_table(test: pd.DataFrame, predicted: Mapping[TaskName, Labels]) -> pd.D
             of_class = []
             for name, counted in ((TRUE_POSITIVE, positive), (FALSE_POSITIVE, ~positive)):
                 rates = Rates(member * counted[:, None], hits, clusters, permuted)
-                found = row | {"rate": name, "n_ranked": rates.n_ranked}
-                found["n_left_out"] = rates.n_small
+                found = row | {"rate": name, "n_left_out": rates.n_small}
                 if rates.n_ranked > 1:
                     ranked, values = names[rates.ranked], rates.values
                     for which, place in (("lowest", values.argmin()), ("highest", values.argmax())):
-                        found |= {f"{which}_group": str(ranked[place]), which: values[place]}
+                        found |= {f"{which}_group": ranked[place], which: values[place]}
                     found |= _largest_difference([rates])
                     of_class.append(rates)
                 rows.append(found)
@@ -348,28 +338,25 @@ def _largest_difference(several: Sequence[Rates]) -> dict[str, float]:
     pairs = zip(*(differences(*rates.smoothed) for rates in several), strict=True)
     low, high = largest(*(np.concatenate(part, axis=-1) for part in pairs))
     drawn = np.max([np.ptp(rates.permuted, axis=1) for rates in several], axis=0)
-    found = ours, max(low, 0.0), min(high, 1.0), *permuted_levels(drawn, ours)
-    return dict(zip(RATE_COLUMNS[10:-1], found, strict=True))
+    found = ours, max(low, 0.0), min(high, 1.0), *permuted_level(drawn, ours)
+    return dict(zip(RATE_COLUMNS[9:-1], found, strict=True))
 
 
 def gender_gap_table(test: pd.DataFrame, right: Mapping[TaskName, Flags]) -> pd.DataFrame:
     """Compare the accuracy for women and men, within age groups too; see GENDER_GAP_COLUMNS.
 
-    test: n faces with cluster and true labels. right: (n,) per task; of faces that have the task's
-    label. within: `all`, an age group, ADULTS, or ADJUSTED: the age groups' differences weighted by
-    their numbers of faces, so that women and men of one age are compared. Rows with fewer than 30
-    women or men are absent, and such age groups are not in ADJUSTED.
+    test: n faces with cluster and true labels. right: (n,) per task. within: `all`, an age group,
+    ADULTS, or ADJUSTED: the age groups' differences weighted by their numbers of faces, so that
+    women and men of one age are compared. Age groups with fewer than 30 women or men are left out.
 
-    difference: women minus men; female, male: rates in [0, 1] (of ADJUSTED weighted likewise);
-    low, high: 95 % interval, Agresti and Caffo's with errors widened by clusters. permuted,
-    permuted_high: mean and 95 % quantile of the absolute difference when answers change places
-    among the row's faces, for ADJUSTED among those of one age group; p: how often it is as wide;
-    p_holm: Holm's correction over all rows.
+    difference: women minus men; female, male: rates in [0, 1]; low, high: 95 % interval, Agresti
+    and Caffo's with errors widened by clusters. permuted: mean of the absolute difference when
+    answers change places among the row's faces, for ADJUSTED among those of one age group; p: how
+    often it is as wide; p_holm: Holm's correction over all rows.
     """
     rows: list[tuple[Any, ...]] = []
-    for task, of_all in right.items():
-        known = (test[task] != MISSING).to_numpy()
-        rows += [(task, *row) for row in _gender_gaps(test[known], of_all[known])]
+    for task, faces, hits in _labelled(test, right):
+        rows += [(task, *row) for row in _gender_gaps(faces, hits)]
     return with_holm(pd.DataFrame(rows, columns=list(GENDER_GAP_COLUMNS[:-1])))
 
 
@@ -411,7 +398,7 @@ def _gender_gaps(test: pd.DataFrame, hits: Flags) -> list[tuple[Any, ...]]:
         female, male = values[index]
         permuted = drawn[{"all": 0, ADULTS: 1}.get(name, 2)].permuted
         apart = np.abs((permuted[:, ::2] - permuted[:, 1::2]) @ weights[index])
-        levels = permuted_levels(apart, abs(female - male))
+        levels = permuted_level(apart, abs(female - male))
         low, high = centre[index] - half[index], centre[index] + half[index]
         said = female, male, female - male, max(low, -1.0), min(high, 1.0), *levels
         rows.append((name, *n_faces[index].astype(int), *said))

@@ -1,12 +1,13 @@
 """A trained run on faces of another data set, and whether its own numbers still hold.
 
 On others only faces that the run was neither trained nor selected on are evaluated, as far as that
-is known, and each task on the faces that are labelled with it. Which words of other data sets mean
-which class is for benchmark.data.labelled, and is said beside every number. The run's own folder is
-left as it is: an evaluation has one of its own, `evaluations/<run>/<dataset>/`.
+is known, and each task on the faces that are labelled with it. Which words of other data sets are
+read as which class is said beside every number. An evaluation has a folder of its own,
+`evaluations/<run>/<dataset>/`.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -36,20 +37,15 @@ from benchmark.training.device import Device
 from benchmark.training.predict import OnFaces, probabilities
 
 SCHEMA: Final = 1
-SHARED_FRACTION: Final = 0.1
-"""Of a run's own evaluated faces found in another data set: above it, the two share faces."""
 BY_WORD: Final = ["column", "word", "task", "n", "accuracy", "low", "high"]
 SHOWN_WORDS: Final = 9
 """Words without a class that a note lists."""
 MOST_WORDS: Final = 20
 """Of a column, above which they are no groups: years, say."""
-KNOWN_BY: Final = ["file", "age", "gender", "race"]
-"""A face of the same name and labels is the same face, whatever its bytes."""
 Verdict = Literal["holds", "differs", "not checked"]
 SAME_NUMBER: Final = 1e-9
-"""Of a metric computed twice from the same table; libraries may add in another order."""
 SAME_PROBABILITY: Final = 1e-4
-"""Of a probability computed on another machine: convolutions add in another order there."""
+"""Two that differ by less are equal: other libraries and machines add in another order."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +54,7 @@ class TasksScored:
 
     tasks: tuple[TaskName, ...]
     predictions: pd.DataFrame
-    """As benchmark.evaluation.predictions has it; every face in the part `test`."""
+    """Every face in the part `test`."""
     scores: Scores
 
 
@@ -74,8 +70,8 @@ class Evaluation:
     notes: tuple[str, ...]
     """What must be known beside the numbers."""
     by_word: pd.DataFrame
-    """Accuracy by the data set's own words, where they are other groups than our classes: columns
-    column, word, task, n, accuracy, low, high (Wilson, 95 %)."""
+    """Accuracy by the data set's own words, where they are other groups than our classes: BY_WORD,
+    with Wilson's 95 % interval."""
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -97,20 +93,13 @@ class Evaluation:
         about, faces = self.record.about, self.faces
         names = ("name", "drawn", "image_px", "pixel_digest", "split_digest", "labels_digest")
         return {
-            "schema": SCHEMA,
-            "run": self.record.identity,
-            "experiment": self.record.experiment_name,
-            "seed": self.record.seed,
-            "trained_on": about["dataset"]["name"],
-            "leaky": bool(about["leaky"]),
-            "dataset": {name: getattr(faces, name) for name in names},
-            "faces": self.sentence,
-            "n_faces": {t: len(g.predictions) for g in self.groups for t in g.tasks},
-            "notes": list(self.notes),
-            "labels": faces.manifest.get("labels"),
-            "metrics": self.metrics,
-            "by_word": self.by_word.to_dict("records"),
-        }
+            "schema": SCHEMA, "run": self.record.identity,
+            "experiment": self.record.experiment_name, "seed": self.record.seed,
+            "trained_on": about["dataset"]["name"], "leaky": bool(about["leaky"]),
+            "dataset": {name: getattr(faces, name) for name in names}, "faces": self.sentence,
+            "notes": list(self.notes), "labels": faces.manifest.get("labels"),
+            "metrics": self.metrics, "by_word": self.by_word.to_dict("records"),
+        }  # fmt: skip
 
 
 def evaluate(
@@ -164,10 +153,12 @@ def _by_word(faces: FaceSet, groups: Sequence[TasksScored]) -> pd.DataFrame:
     Only of columns whose words are not our classes one by one, or not all of them, and are few.
     """
     words, tables = faces.words(), [pd.DataFrame(columns=BY_WORD)]
-    for column, entries in faces.manifest["labels"]["mapping"].items() if words is not None else ():
+    if words is None:
+        return tables[0]
+    for column, entries in faces.manifest["labels"]["mapping"].items():
         classes, in_order = ([entry[key] for entry in entries] for key in ("class", "word"))
         are_ours = None not in classes and len(set(classes)) == len(classes)
-        if words is None or column not in words or are_ours or not 1 < len(classes) <= MOST_WORDS:
+        if column not in words or are_ours or not 1 < len(classes) <= MOST_WORDS:
             continue
         word_of = words.set_index("file")[column]
         rights = {}
@@ -192,38 +183,33 @@ def unseen_rows(
     are its training or validation faces too, by bytes or by name and labels; where its own data set
     is not prepared here, that is not known: DataError is raised where it seems to be the same.
     """
-    about, table = record.about, faces.table
-    digest, name = about["dataset"]["split_digest"], about["dataset"]["name"]
-    experiment = Experiment.from_dict(about["experiment"])
-    if faces.split_digest == digest:
-        _, parts = artifacts.parts_of_run(experiment, record.seed, faces)
-        rows = parts["test"]
+    own, table = record.about["dataset"], faces.table
+    experiment = Experiment.from_dict(record.about["experiment"])
+    if faces.split_digest == own["split_digest"]:
+        rows = artifacts.parts_of_run(experiment, record.seed, faces)[1]["test"]
         return rows, f"the {len(rows):,} test faces of the run's own split"
     placed = np.flatnonzero(table["part"].to_numpy() != "")
-    own = next((known for known in prepared() if known.split_digest == digest), None)
-    if own is None:
-        there = predictions.read_predictions(record.predictions_path)[KNOWN_BY].drop_duplicates()
-        shared = there.merge(table[KNOWN_BY].drop_duplicates(), on=KNOWN_BY)
-        if len(shared) > SHARED_FRACTION * len(there):
+    there = next((it for it in prepared() if it.split_digest == own["split_digest"]), None)
+    if there is None:
+        if n_shared := predictions.n_shared(record.predictions_path, table):
             raise DataError(
-                f"{faces.name} holds {len(shared):,} of the {len(there):,} faces that the run was "
-                "evaluated on, so that it must hold faces of its training, and which is not known",
-                source=f"run {record.identity[:12]}, trained on {name}",
-                fix=f"Prepare {name} here too; its training faces are left out",
+                f"{faces.name} holds {n_shared:,} of the faces that the run was evaluated on, so "
+                "that it must hold faces of its training, and which is not known",
+                source=f"run {record.identity[:12]}, trained on {own['name']}",
+                fix=f"Prepare {own['name']} here too; its training faces are left out",
             )
         return placed, (
-            f"all {len(placed):,} faces with a place; the run's own data set {name} is not "
+            f"all {len(placed):,} faces with a place; the run's own data set {own['name']} is not "
             "prepared here, so that no face could be looked up in it"
         )
-    _, parts = artifacts.parts_of_run(experiment, record.seed, own)
+    _, parts = artifacts.parts_of_run(experiment, record.seed, there)
     candidates = table.iloc[placed]
-    trained = own.table.iloc[np.concatenate([parts["train"], parts["val"]])]
-    by_bytes = candidates["sha256"].isin(set(trained["sha256"])).to_numpy()
-    known = pd.MultiIndex.from_frame(trained[KNOWN_BY])
-    by_name = pd.MultiIndex.from_frame(candidates[KNOWN_BY]).isin(known)
+    met = there.table.iloc[np.concatenate([parts["train"], parts["val"]])]
+    by_bytes = candidates["sha256"].isin(set(met["sha256"])).to_numpy()
+    known, these = (pd.MultiIndex.from_frame(of[predictions.KNOWN_BY]) for of in (met, candidates))
     # What is the same picture as a face that was seen has been seen, too.
     clusters = candidates["cluster"].to_numpy()
-    seen = np.isin(clusters, clusters[by_bytes | by_name])
+    seen = np.isin(clusters, clusters[by_bytes | these.isin(known)])
     rows = placed[~seen]
     left_out = f", without {int(seen.sum()):,} that the run was trained or selected on"
     return rows, f"{len(rows):,} faces with a place{left_out if seen.any() else ''}"
@@ -291,7 +277,7 @@ class Finding:
     detail: str
 
 
-def verify(record: RunRecord, prepared: Iterable[FaceSet] = ()) -> list[Finding]:
+def verify(record: RunRecord, prepared: Sequence[FaceSet] = ()) -> list[Finding]:
     """Make every check that can be made of a finished run here.
 
     prepared: available data sets; without the run's own its predictions cannot be made again. Raise
@@ -304,16 +290,14 @@ def verify(record: RunRecord, prepared: Iterable[FaceSet] = ()) -> list[Finding]
             source=str(record.folder),
             fix="Run its experiment again: it resumes from where it stopped",
         )
-    checks: dict[str, Callable[[], tuple[Verdict, str]]] = {
-        "files": lambda: _files(record),
-        "definition": lambda: _definition(record),
-        "metrics": lambda: _metrics(record),
-        "predictions": lambda: _predictions(record, tuple(prepared)),
-    }
+    checks: dict[str, Callable[[RunRecord], tuple[Verdict, str]]] = {
+        "files": _files, "definition": _definition, "metrics": _metrics,
+        "predictions": functools.partial(_predictions, prepared=prepared),
+    }  # fmt: skip
     found = []
     for what, check in checks.items():
         try:
-            found.append(Finding(what, *check()))
+            found.append(Finding(what, *check(record)))
         except BenchmarkError as error:
             found.append(Finding(what, "differs", str(error)))
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
@@ -331,14 +315,11 @@ def _files(record: RunRecord) -> tuple[Verdict, str]:
 def _definition(record: RunRecord) -> tuple[Verdict, str]:
     """Compute the run's identity again from all that experiment.json says it is made of."""
     about, dataset = record.about, record.about["dataset"]
+    digests = ("pixel_digest", "split_digest", "labels_digest", "missing_labels")
     ingredients = Ingredients(
-        weights_sha256=about["weights"]["sha256"],
-        pixel_digest=dataset["pixel_digest"],
-        split_digest=dataset["split_digest"],
-        trainer_version=about["trainer_version"],
-        labels_digest=dataset.get("labels_digest"),
-        missing_labels=dataset.get("missing_labels"),
-    )
+        weights_sha256=about["weights"]["sha256"], trainer_version=about["trainer_version"],
+        **{name: dataset.get(name) for name in digests},
+    )  # fmt: skip
     experiment = Experiment.from_dict(about["experiment"])
     identity = identity_of(experiment, ingredients, about["seed"])
     if identity == record.identity == about["identity"]:
@@ -348,10 +329,8 @@ def _definition(record: RunRecord) -> tuple[Verdict, str]:
 
 
 def _metrics(record: RunRecord) -> tuple[Verdict, str]:
-    path = record.predictions_path
-    if record.predictions_sha256 != files.sha256_of(path):
-        return "differs", f"they are of other predictions than {path.name} holds now"
-    scores = score(predictions.read_predictions(path))
+    predictions.check_unchanged(record)
+    scores = score(predictions.read_predictions(record.predictions_path))
     older = record.scoring_version < SCORING_VERSION
     table = pd.DataFrame({"stored": record.metrics, "computed": scores.metrics}, dtype=float)
     table = table[~table.index.str.startswith(artifacts.COST)]
@@ -362,35 +341,33 @@ def _metrics(record: RunRecord) -> tuple[Verdict, str]:
         first = wrong.head(3).itertuples()
         shown = (f"{it.Index} (stored {it.stored}, computed {it.computed})" for it in first)
         return "differs", f"{len(wrong)} of {len(table)}: {', '.join(shown)}"
-    subgroups = scores.subgroups.reset_index(drop=True)
-    try:
-        pd.testing.assert_frame_equal(
-            record.subgroups().reset_index(drop=True), subgroups, check_dtype=False, rtol=0,
-            atol=SAME_NUMBER,
-        )  # fmt: skip
-    except AssertionError:
-        return "differs", f"the accuracy of {len(subgroups)} subgroups"
+    stored, again = (of.select_dtypes("number") for of in (record.subgroups(), scores.subgroups))
+    if stored.shape != again.shape or not np.allclose(
+        stored, again, rtol=0, atol=SAME_NUMBER, equal_nan=True
+    ):
+        return "differs", f"the accuracy of {len(again)} subgroups"
     if not artifacts.scores_unchanged(record):
         return "differs", (
             "metrics.json was changed since it was written: a cost, a prediction or a last digit; "
             "`facebench runs rescore --again` makes it anew"
         )
-    said = f"{len(table)} numbers and {len(subgroups)} subgroups are reproduced"
+    said = f"{len(table)} numbers and {len(again)} subgroups are reproduced"
     more = "; `facebench runs rescore` adds those of a newer facebench" if older else ""
     return "holds", said + more
 
 
-def _predictions(record: RunRecord, prepared: tuple[FaceSet, ...]) -> tuple[Verdict, str]:
+def _predictions(record: RunRecord, prepared: Sequence[FaceSet]) -> tuple[Verdict, str]:
     """Predict again with the stored weights, on the CPU in fp32, and compare face by face.
 
     A class may change only where two probabilities were as good as equal.
     """
-    path, faces = record.folder / MODEL_FILE, artifacts.faces_of(record, prepared)
+    path, own = record.folder / MODEL_FILE, record.about["dataset"]
     if not path.is_file():
         return "not checked", f"the run kept no {path.name}"
-    if faces is None:
-        name = record.about["dataset"]["name"]
-        return "not checked", f"the faces of data set {name!r} are not prepared here"
+    names = ("pixel_digest", "split_digest", "labels_digest")
+    alike = (it for it in prepared if all(getattr(it, name) == own.get(name) for name in names))
+    if (faces := next(alike, None)) is None:
+        return "not checked", f"the faces of data set {own['name']!r} are not prepared here"
     trained = load_trained(path)
     stored = predictions.read_predictions(record.predictions_path)
     _, parts = artifacts.parts_of_run(trained.experiment, record.seed, faces)
@@ -399,22 +376,19 @@ def _predictions(record: RunRecord, prepared: tuple[FaceSet, ...]) -> tuple[Verd
     on_cpu = FaceBatches.on_device(faces.pixels(), faces.table, cpu.torch_device)
     tables = []
     for part in dict.fromkeys(stored["part"]):
-        rows = parts[part]
-        predicted = probabilities(trained.network, on_cpu, torch.from_numpy(rows))
-        table = faces.table.iloc[rows]
-        tables.append(predictions.predictions_table(table, part, predicted))
+        found = probabilities(trained.network, on_cpu, torch.from_numpy(parts[part]))
+        tables.append(predictions.predictions_table(faces.table.iloc[parts[part]], part, found))
     again = pd.concat(tables, ignore_index=True)
-    tasks = predictions.predicted_tasks(again)
     both = stored.merge(again, on=["part", "file"], suffixes=("", "_again"))
     is_whole = len(both) == len(stored) == len(again)
-    if not is_whole or tasks != predictions.predicted_tasks(stored):
+    if not is_whole or set(again.columns) != set(stored.columns):
         return "differs", "they are of other faces or other tasks"
-    columns = [name for task in tasks for name in predictions.probability_columns(task)]
+    columns = [it for task in trained.tasks for it in predictions.probability_columns(task)]
     # The table keeps nine digits, which give an fp32 number back and no more than that.
     old = both[columns].to_numpy(np.float32)
     new = both[[f"{name}_again" for name in columns]].to_numpy(np.float32)
     most = float(np.abs(old - new).max())
-    turned = sum(int((both[f"{t}_pred"] != both[f"{t}_pred_again"]).sum()) for t in tasks)
+    turned = sum(int((both[f"{t}_pred"] != both[f"{t}_pred_again"]).sum()) for t in trained.tasks)
     said = f"{len(both):,} faces predicted again, {turned} classes differ"
     if most > SAME_PROBABILITY:
         return "differs", f"{said}, probabilities by up to {most:.3g}"

@@ -1,11 +1,9 @@
 """A trained network as a file for other runtimes, compared with the network before it is kept.
 
 An ONNX file takes pictures as they are, (n, 3, px, px) uint8 RGB, and gives softmax probabilities
-per task: scaling, the order of channels and resizing are inside. A safetensors file holds the
-tensors, and says in its header how they are fed.
+per task. A safetensors file holds the tensors, and says in its header how they are fed.
 """
 
-import importlib
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -44,11 +42,15 @@ class Portable(nn.Module):
 
     def __init__(self, network: Network, tasks: tuple[TaskName, ...], faces_px: int) -> None:
         super().__init__()
-        self.network = network
-        self.tasks = tasks
+        self.network, self.tasks = network, tasks
         side = network.scaling.input_px
         self.resizes = side != faces_px
-        self.register_buffer("resizing", resizing_matrix(faces_px, side))
+        # R, with which R @ picture @ R.T is torch's antialiased resizing: it is linear, and the
+        # same along both sides, so that resizing the unit matrix along one shows it.
+        unit = torch.eye(faces_px)[None, None]
+        how: dict[str, Any] = {"mode": "bilinear", "antialias": True}
+        matrix = nn.functional.interpolate(unit, (side, faces_px), **how)[0, 0]
+        self.register_buffer("resizing", matrix)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Map (n, 3, px, px) uint8 RGB to (n, classes) probabilities, a tensor per task."""
@@ -64,17 +66,6 @@ class Portable(nn.Module):
         return tuple(logits[task].softmax(1) for task in self.tasks)
 
 
-def resizing_matrix(before_px: int, after_px: int) -> Tensor:
-    """Give R, (after, before), with which R @ picture @ R.T is torch's antialiased resizing.
-
-    It is linear, and the same along both sides, so that resizing the unit matrix along one shows
-    it; a product of matrices is known to every runtime.
-    """
-    unit = torch.eye(before_px)[None, None]
-    size = (after_px, before_px)
-    return nn.functional.interpolate(unit, size, mode="bilinear", antialias=True)[0, 0]
-
-
 def export(
     trained: TrainedNetwork, to: Format, path: Path, faces: Mapping[str, Pixels] | None = None
 ) -> list[dict[str, Any]]:
@@ -82,9 +73,8 @@ def export(
 
     faces: besides random pictures, real ones to compare on, by what they are called: (n, px, px, 3)
     uint8 RGB of the network's size. Gives per kind `on`, `pictures`, `max_difference` of a
-    probability, and `labels_that_differ`, over pictures and tasks. Raises RunError where a package
-    is missing, the format cannot hold the network, or the answers differ; nothing is left at `path`
-    then, an older file is kept.
+    probability, and `labels_that_differ`. Raises RunError where a package is missing or the answers
+    differ; what is at `path` is then left as it is.
     """
     pictures = {"random pictures": random_pictures(trained.faces_px), **(faces or {})}
     trained.network.cpu().eval()
@@ -101,7 +91,7 @@ def export(
 
 
 def random_pictures(px: int) -> Pixels:
-    """Make pictures of noise, and the extremes: all black, all white, and each colour alone."""
+    """Make pictures of noise, and black, white and each colour alone."""
     noise = np.random.default_rng(0).integers(0, 256, (N_RANDOM, px, px, 3), dtype=np.uint8)
     for number, colour in enumerate(np.ndindex(2, 2, 2)):
         noise[number] = 255 * np.array(colour, dtype=np.uint8)
@@ -115,26 +105,21 @@ def description(trained: TrainedNetwork, *, is_inside: bool = True) -> dict[str,
     """
     px, scaling = trained.faces_px, trained.network.scaling
     outputs = "softmax probabilities" if is_inside else "logits, whose softmax are probabilities"
+    dataset = trained.record.about["dataset"] if trained.record else {}
     return {
-        "facebench": __version__,
-        "network": trained.title,
+        "facebench": __version__, "network": trained.title,
         "weights_sha256": sha256_of(trained.path),
         "input": {
-            "name": "images",
-            "shape": ["n", 3, px, px],
-            "type": "uint8",
-            "channels": "RGB",
-            "values": "0 to 255, as they are in the picture",
+            "name": "images", "shape": ["n", 3, px, px], "values": "uint8 RGB, 0 to 255",
             "picture": f"a face, brought to {px} x {px} pixels as `facebench data prepare` does",
         },
         "outputs": {task: list(CLASS_NAMES[task]) for task in trained.tasks},
         "outputs_are": f"{outputs} (n, classes), uncalibrated",
-        "age_group_rule": AGE_GROUP_RULE,
-        "temperatures": dict(trained.temperatures),
+        "age_group_rule": AGE_GROUP_RULE, "temperatures": dict(trained.temperatures),
         "preprocessing": {"is_inside": is_inside, "input_px": scaling.input_px}
         | scaling.preprocessing.as_dict(),
-        "limits": list(limits_of(trained.record.about["dataset"] if trained.record else {})[:-1]),
-    }
+        "limits": list(limits_of(dataset)[:-1]),
+    }  # fmt: skip
 
 
 def _compared(
@@ -162,17 +147,16 @@ def _compared(
 
 
 def _write_onnx(trained: TrainedNetwork, path: Path) -> Apply:
-    for package in ("onnx", "onnxscript", "onnxruntime"):
-        try:
-            importlib.import_module(package)
-        except ImportError as error:
-            raise RunError(
-                f"{package} is not installed ({error})",
-                allowed="the optional extra `export`",
-                fix="pip install 'facebench[export]', or export to safetensors",
-            ) from error
-    import onnx
-
+    try:
+        import onnx
+        import onnxruntime  # noqa: F401, for the comparison
+        import onnxscript  # noqa: F401, for torch's exporter
+    except ImportError as error:
+        raise RunError(
+            f"{error.name} is not installed ({error})",
+            allowed="the optional extra `export`",
+            fix="pip install 'facebench[export]', or export to safetensors",
+        ) from error
     px = trained.faces_px
     portable = Portable(trained.network, trained.tasks, px).eval()
     example = (torch.zeros(2, 3, px, px, dtype=torch.uint8),)
@@ -195,9 +179,9 @@ def onnx_runtime(path: Path, tasks: tuple[TaskName, ...]) -> Apply:
     """Open an exported ONNX file with ONNX Runtime, on the CPU."""
     import onnxruntime
 
-    options, providers = onnxruntime.SessionOptions(), ["CPUExecutionProvider"]
+    options, cpu = onnxruntime.SessionOptions(), ["CPUExecutionProvider"]
     options.log_severity_level = 3  # errors alone
-    session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+    session = onnxruntime.InferenceSession(str(path), options, providers=cpu)
 
     def apply(pixels: Pixels) -> Probabilities:
         images = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))

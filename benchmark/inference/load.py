@@ -1,7 +1,6 @@
 """A trained network by run or file, with all that using it needs.
 
 The file holds tensors and, in its header, the definition that they fit: no code is ever loaded.
-Beside the network: the size of the faces that it was trained on, and its run's temperatures.
 MLflow calls `_load_pyfunc` for a model that facebench logged; without MLflow, `load_trained`.
 """
 
@@ -41,10 +40,8 @@ class TrainedNetwork:
     path: Path
     """The file of its weights."""
     faces_px: int
-    """Side of the faces that it was trained on, to which pictures are brought first; 0 where the
-    file does not say."""
+    """Side of the faces that it was trained on; 0 where the file does not say."""
     title: str
-    """What a person calls it."""
     record: RunRecord | None = None
     """Its run; None for a checkpoint that lies by itself."""
     temperatures: dict[TaskName, float] = field(default_factory=dict)
@@ -52,7 +49,7 @@ class TrainedNetwork:
 
     @property
     def tasks(self) -> tuple[TaskName, ...]:
-        """What it predicts of a face, in the order of all tables."""
+        """What it predicts, in the order of all tables."""
         return self.experiment.head.tasks
 
     def probabilities(self, pixels: Pixels) -> Probabilities:
@@ -65,10 +62,9 @@ class TrainedNetwork:
     def predict(
         self, images: npt.NDArray[np.uint8], params: Mapping[str, Any] | None = None
     ) -> pd.DataFrame:
-        """Predict faces: images (n, px, px, 3), uint8 RGB, of the size that it was trained on.
+        """Predict faces, (n, px, px, 3) uint8 RGB of the size that it was trained on; see table_of.
 
-        One row per face; per task `<task>_pred` and fp32 softmax probabilities `<task>_p0`…, as in
-        predictions.csv. Raise DataError for other arrays. params: MLflow's; there are none.
+        Raise DataError for other arrays. params: MLflow's; there are none.
         """
         faces = np.asarray(images)
         if faces.ndim != 4 or faces.shape[3] != 3 or faces.dtype != np.uint8 or not len(faces):
@@ -76,18 +72,20 @@ class TrainedNetwork:
                 f"pictures as an array of {faces.dtype} with the shape {faces.shape}",
                 allowed="uint8 (n, px, px, 3), RGB, of one face or more",
             )
-        columns: dict[str, npt.NDArray[Any]] = {}
-        for task, found in self.probabilities(faces).items():
-            columns[f"{task}_pred"] = found.argmax(axis=1)
-            columns |= dict(zip(probability_columns(task), found.T, strict=True))
-        return pd.DataFrame(columns)
+        return table_of(self.probabilities(faces))
+
+
+def table_of(probabilities: Probabilities) -> pd.DataFrame:
+    """Put predicted classes and their probabilities side by side, as in predictions.csv."""
+    columns: dict[str, npt.NDArray[Any]] = {}
+    for task, found in probabilities.items():
+        columns[f"{task}_pred"] = found.argmax(axis=1)
+        columns |= dict(zip(probability_columns(task), found.T, strict=True))
+    return pd.DataFrame(columns)
 
 
 def load_trained(path: Path | str) -> TrainedNetwork:
-    """Load `model.safetensors` of a run; raise WeightsError where it is no such file or damaged.
-
-    torch's own files and pickles are not opened: they may hold code.
-    """
+    """Load `model.safetensors` of a run; raise WeightsError where it is no such file or damaged."""
     path = Path(path)
     try:
         header = header_of(path)
@@ -105,10 +103,10 @@ _load_pyfunc = load_trained
 
 
 def trained_run(run: str | Path, runs_dir: Path) -> TrainedNetwork:
-    """Load the network of the one finished run that is named, or of a file, as a Path.
+    """Load the network of the one finished run that is named, or of its file, as a Path.
 
-    A file is a run's `model.safetensors`, wherever it lies now. Raise RunError where there is no
-    such run, or several, or it kept no weights; WeightsError for another or a damaged file.
+    Raise RunError where there is no such run, or several, or it kept no weights; WeightsError for
+    another or a damaged file.
     """
     if isinstance(run, Path):
         in_run = run.name == MODEL_FILE and (run.parent / "experiment.json").is_file()
@@ -119,13 +117,11 @@ def trained_run(run: str | Path, runs_dir: Path) -> TrainedNetwork:
     trained = load_trained(path)
     if not trained.faces_px:
         found = "does not say how large the faces were that it was trained on"
-        fix = "Run its experiment again: facebench of today writes it down"
-        raise refused(path, found, fix, _WRITTEN)
+        raise refused(path, found, "Run its experiment again", _WRITTEN)
     if record is None:
         return trained
     title = f"{record.experiment_name}, seed {record.seed}, run {record.identity[:12]}"
     temperatures: dict[TaskName, float] = {}
-    # A task without a usable one has none.
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
         text = (record.folder / "calibration.json").read_text(encoding="utf-8")
         temperatures = {

@@ -1,7 +1,6 @@
 """A trained network and pictures: what it predicts of each face, with probabilities.
 
-Labels are perceived age, gender and race, as the faces of training were labelled: a prediction is a
-guess at how an annotator would have seen a person, and no fact about them.
+A prediction is a guess at how an annotator would have seen a person, and no fact about them.
 """
 
 import contextlib
@@ -22,7 +21,7 @@ from benchmark.data.progress import OnProgress, keep_quiet
 from benchmark.errors import RunError
 from benchmark.evaluation.calibration import tempered
 from benchmark.evaluation.predictions import probability_columns
-from benchmark.inference.load import Pixels, Probabilities, TrainedNetwork, trained_run
+from benchmark.inference.load import Pixels, Probabilities, TrainedNetwork, table_of, trained_run
 from benchmark.tasks import CLASS_NAMES
 from benchmark.training.device import Device, choose_device
 from benchmark.training.predict import EVALUATION_BATCH
@@ -55,14 +54,12 @@ def predict(
 
     run: a run's id, or an experiment with one finished run, in `runs_dir`; or, as a Path, a run's
     model.safetensors. crop: whether, and how, faces are found in the pictures first; else a picture
-    is a face, as the benchmark's own are. calibrated: apply the temperatures that the run fitted on
-    validation.
+    is a face. calibrated: apply the temperatures that the run fitted on validation.
 
     Gives one row per face, in order: file, face (its number), reason; with crop left, top, right,
     bottom, score, faces_seen; per task `<task>_label`, `<task>_probability`, `<task>_pred` and
     `<task>_p0`… as in predictions.csv. A picture that cannot be read, or shows no face, has one row
-    with the reason and nothing else. Raises BenchmarkError where there are no pictures, or the
-    network cannot be loaded.
+    with the reason. Raises BenchmarkError where there are no pictures, or no network can be loaded.
     """
     named = [pictures] if isinstance(pictures, str | Path) else pictures
     cropping = (Cropping() if crop else None) if isinstance(crop, bool) else crop
@@ -135,24 +132,18 @@ class Predictor:
             types = dict.fromkeys(BOX_COLUMNS, "Int64")
             types |= {"score": "Float64", "faces_seen": "Int64"}
             table = table.reindex(columns=["file", "face", "reason", *types]).astype(types)
-        is_face = table["face"].to_numpy() > 0
         shown = [pixels for _, pixels, _ in faces if pixels is not None]
-        found = self.probabilities(np.stack(shown)) if shown else {}
-        columns: dict[str, Any] = {}
+        found = table_of(self.probabilities(np.stack(shown)) if shown else {})
+        found = found.set_axis(table.index[table["face"] > 0]).reindex(table.index)
         for task in self.network.tasks:
-            labels = np.array([*CLASS_NAMES[task], ""], dtype=object)
-            every = np.full((len(table), len(labels) - 1), np.nan)
-            predicted = np.full(len(table), -1)
-            if shown:
-                every[is_face], predicted[is_face] = found[task], found[task].argmax(axis=1)
-            classes = pd.Series(predicted, dtype="Int64")
-            columns |= {
-                f"{task}_label": labels[predicted],
-                f"{task}_probability": every.max(axis=1),
-                f"{task}_pred": classes.mask(classes < 0),
-                **dict(zip(probability_columns(task), every.T, strict=True)),
-            }
-        return table.assign(**columns)
+            columns = probability_columns(task)
+            every = found.reindex(columns=columns).astype(np.float64)
+            classes = found.get(f"{task}_pred", every[columns[0]]).astype("Int64")
+            table[f"{task}_label"] = classes.map(dict(enumerate(CLASS_NAMES[task]))).fillna("")
+            table[f"{task}_probability"] = every.max(axis=1)
+            table[f"{task}_pred"] = classes
+            table[columns] = every
+        return table
 
     def probabilities(self, pixels: Pixels) -> Probabilities:
         """Predict faces, (n, px, px, 3) uint8 RGB of the network's size: (n, classes) per task."""
@@ -188,10 +179,8 @@ def annotated(picture: Image.Image, remarks: Sequence[tuple[str, Box | None]]) -
         return round(right) + 2 * pad, round(bottom) + 2 * pad
 
     caption = "\n".join(text for text, box in remarks if box is None)
-    below = size_of(caption) if caption else (0, 0)
-    drawn = Image.new("RGB", (max(width, below[0]), height + below[1]), PLATE)
-    enlarged = picture.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
-    drawn.paste(enlarged, ((drawn.width - width) // 2, 0))
+    drawn = Image.new("RGB", (width, height + (size_of(caption)[1] if caption else 0)), PLATE)
+    drawn.paste(picture.convert("RGB").resize((width, height), Image.Resampling.BICUBIC))
     pen = ImageDraw.Draw(drawn)
     pen.multiline_text((pad, height + pad), caption, INK, font)
     boxes = [(text, [factor * side for side in box]) for text, box in remarks if box]

@@ -312,9 +312,8 @@ def _gaps(predictions: RunPredictions) -> pd.DataFrame:
     """Compare subgroups seed by seed and average, in pp; a task's own classes are no subgroup."""
     tables = []
     for index in range(len(next(iter(predictions.predicted.values())))):
-        one = predictions.of_run(index)
-        right = {task: one.right(task)[0] for task in one.predicted}
-        tables.append(gap_table(one.faces, right, DIVISIONS))
+        right = {task: predictions.right(task)[index] for task in predictions.predicted}
+        tables.append(gap_table(predictions.faces, right, DIVISIONS))
     found = pd.concat(tables)
     own = (found["by"] == found["task"]) | (
         (found["by"] == "gender_race") & found["task"].isin(["gender", "race"])

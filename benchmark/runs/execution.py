@@ -36,9 +36,9 @@ def with_compile(
 ) -> Settings:
     """Decide whether an experiment's steps are compiled, where that is left open.
 
-    They are where all its seeds together take so many that compiling pays: once a process for all
-    of them. Counted as if every run trained on all training faces and none was finished. Not on a
-    CPU, where a step is arithmetic, and not where two runs must end in equal weights.
+    They are where all its seeds together, none of them finished, take so many that compiling once
+    for all of them pays. Not on a CPU, where a step is arithmetic, and not where two runs must end
+    in equal weights.
     """
     recipe, pays = experiment.recipe, settings.speed.compile
     if pays is None:

@@ -1,9 +1,8 @@
 """What a run leaves in its folder, from the first line to `done.json`, and what may be removed.
 
-Checkpoints: writing a VGG16's takes longer than an epoch on its cached features; written after
-each, that took half of a run (docs/PERFORMANCE.md). So a kill may cost more than the epoch it
-interrupts: seconds of work, and of whole epochs never more than a minute's. All files of tensors
-load as tensors only.
+Writing a VGG16's checkpoint takes longer than an epoch on its cached features; after each, that
+took half of a run (docs/PERFORMANCE.md). So a kill may cost more than the epoch it interrupts: of
+whole epochs never more than a minute's. All files of tensors load as tensors only.
 """
 
 import contextlib
@@ -116,8 +115,8 @@ def reads_test(plan: Plan, settings: Settings) -> bool:
 def begin(plan: Plan, about: dict[str, Any], *, resumes: bool = False) -> None:
     """Write what the run is before it trains, and remove the marks of an earlier end.
 
-    about: what experiment.json says. resumes: whether it goes on with the training of before;
-    another one is another run in MLflow, by `training`.
+    resumes: whether it goes on with the training of before; another one is another run in MLflow,
+    by `training`.
     """
     history: dict[str, Any] = {"training": uuid.uuid4().hex, "attempt": 1}
     before = plan.record
@@ -132,9 +131,9 @@ def begin(plan: Plan, about: dict[str, Any], *, resumes: bool = False) -> None:
 
 
 def save_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
-    """Write a mid-run checkpoint atomically; a full disk raises OSError like any other write.
+    """Write a mid-run checkpoint atomically.
 
-    torch.save into a file would answer a full disk with an internal error of its own.
+    By way of memory: torch.save into a file answers a full disk with an internal error.
     """
     buffer = io.BytesIO()
     torch.save(checkpoint, buffer)
@@ -145,10 +144,7 @@ def save_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any] | None:
-    """Read a mid-run checkpoint onto the CPU; None where there is none or it is damaged.
-
-    A damaged checkpoint costs the epochs it held, never the run: training starts anew.
-    """
+    """Read a mid-run checkpoint onto the CPU; None where there is none or it is damaged."""
     with contextlib.suppress(OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError):
         content, end = path.read_bytes(), len(HEADER) + 9
         if content[:end] == HEADER + b"%08x\n" % zlib.crc32(content[end:]):
@@ -162,8 +158,8 @@ def save_weights(
 ) -> None:
     """Write a network's tensors with the definition that rebuilds it in the file's header.
 
-    faces_px: side of the faces that it was trained on, which is not the side it works at. The
-    header's notes are sorted, which the library does not do: equal weights are equal files.
+    faces_px: side of the faces that it was trained on. The header's notes are sorted, which the
+    library does not do: equal weights are equal files.
     """
     state = network.state_dict()
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
@@ -192,7 +188,7 @@ class CheckpointWriter:
         self._cost, self._written_at, self._epochs_written = 0.0, clock(), len(history)
 
     def add(self, state: TrainingState, step: EpochResult) -> None:
-        """Take an epoch's result; write a checkpoint, unless the last one is too recent."""
+        """Take an epoch's result; write it all, unless the last time was too recent."""
         self._history.append({"epoch": step.epoch + 1, **step.metrics()})
         since = self._clock() - self._written_at
         if self._cost < CHEAP_SECONDS or since >= min(self._cost / SHARE, LOST_SECONDS):
@@ -321,40 +317,33 @@ class Removable:
 
     @property
     def n_bytes(self) -> int:
-        """Bytes of the file, or of all files in the folder; those that vanish count nothing."""
-        total = 0
-        for file in self.path.rglob("*") if self.path.is_dir() else (self.path,):
-            with contextlib.suppress(OSError):
-                total += file.stat().st_size if file.is_file() else 0
-        return total
+        """Bytes of the file, or of all files in the folder."""
+        files = (self.path, *self.path.rglob("*"))
+        return sum(file.stat().st_size for file in files if file.is_file())
 
     def remove(self) -> bool:
         """Remove it, unless somebody works on it now; tell whether it is gone."""
         with contextlib.ExitStack() as stack:
             if self.lock is not None and not stack.enter_context(file_lock(self.lock)):
                 return False
-            if is_locked(self.path):  # a folder of `data prepare`
-                return False
             if self.path.is_dir():
                 shutil.rmtree(self.path)
-                return True
-            self.path.unlink(missing_ok=True)
-            if self.path.suffix == ".npy":
+            else:
+                self.path.unlink(missing_ok=True)
+            if self.kind == "cache":
                 self.path.with_suffix(".json").unlink(missing_ok=True)
         return True
 
 
 def removables(runs_dir: Path, data_dir: Path) -> Iterator[Removable]:
     """Yield what could go; of what a process is at work on, nothing."""
-    cache = data_dir / "cache"
-    for folder in (*work_folder(runs_dir).glob("*"), runs_dir, data_dir, data_dir / "weights",
-                   cache):  # fmt: skip
-        lock = folder / "claim" if folder.parent == work_folder(runs_dir) else None
-        for path in sorted(folder.glob("*")):
+    work, cache = work_folder(runs_dir), data_dir / "cache"
+    for folder in (*work.glob("*"), runs_dir, data_dir, data_dir / "weights", cache):
+        for path in sorted(it for it in folder.glob("*") if TEMPORARY.fullmatch(it.name)):
             with contextlib.suppress(OSError):
-                age = time.time() - path.stat().st_mtime
-                if TEMPORARY.fullmatch(path.name) and age > SETTLED_SECONDS:
-                    yield Removable("leftovers", path, lock)
+                is_settled = time.time() - path.stat().st_mtime > SETTLED_SECONDS
+                if is_settled and not is_locked(path):  # as a folder of `data prepare` is
+                    yield Removable("leftovers", path, None)
     for path in sorted(cache.glob("*.npy")):
         yield Removable("cache", path, path.with_suffix(".claim"))
     for record in list(all_records(runs_dir)):

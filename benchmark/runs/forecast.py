@@ -3,20 +3,18 @@
 Time is measured where it can be: on finished runs of the same run group on this hardware, else of
 the same architecture and depth. Else it is the multiply-adds of the training at the speed of fully
 trained runs here, or at a third of that of a matrix product timed now (docs/PERFORMANCE.md).
-At the end: forecast runs placed on workers, in the order they are started in.
 """
 
 import contextlib
-import datetime
 import heapq
-import math
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any, Final, Literal
 
 import pandas as pd
 import torch
+from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmark.data.dataset import FaceSet
@@ -60,10 +58,10 @@ class Forecast:
     seed: int
     outlook: Outlook
     seconds: float = 0.0
-    """Of training, predicted."""
+    """Of training."""
     rest_seconds: float = 0.0
     """Of all else: predictions, intervals, figures, MLflow."""
-    builds: tuple[Build, ...] = ()
+    build: Build | None = None
     basis: str = ""
     """What the prediction rests on: finished runs, or `operations`."""
     n_bytes: int = 0
@@ -83,7 +81,7 @@ class Forecast:
     @property
     def alone_seconds(self) -> float:
         """From its start to `done.json`, where nothing that it needs was computed before."""
-        return self.seconds + self.rest_seconds + sum(build.seconds for build in self.builds)
+        return self.seconds + self.rest_seconds + (self.build.seconds if self.build else 0.0)
 
 
 def forecast_all(
@@ -94,11 +92,8 @@ def forecast_all(
 
     kind: `cuda` to predict for GPUs, whatever this machine has; None for the settings' device.
     """
-    device, seeds, offline = settings.device, tuple(seeds), replace(settings, offline=True)
-    kind = kind or device.kind
-    # On a GPU everything but stored predictions is computed in bf16, exact runs excepted.
-    precision = device.precision if kind == device.kind else "bf16"
-    costs = _Costs(settings, kind)
+    seeds, offline = tuple(seeds), replace(settings, offline=True)
+    costs = _Costs(settings, kind or settings.device.kind)
     for experiment in experiments:
         work = _Work(experiment, faces, settings)
         n_bytes = 0 if settings.keep_weights == "none" else 4 * work.parameters
@@ -123,8 +118,8 @@ def forecast_all(
                 elif (plan.folder / CHECKPOINT_FILE).is_file():
                     outlook = "resume"
             seconds, rest, basis = costs.of(work, family)
-            builds = costs.builds(work, seed, faces, precision)
-            yield Forecast(experiment, seed, outlook, seconds, rest, builds, basis, n_bytes, fetch)
+            build = costs.build(work, seed, faces)
+            yield Forecast(experiment, seed, outlook, seconds, rest, build, basis, n_bytes, fetch)
 
 
 def _images_of_epoch(experiment: Experiment, n_train: int) -> int:
@@ -151,19 +146,17 @@ class _Work:
             with FlopCounterMode(display=False) as counter:
                 n_numbers = network.eval().prefix(torch.zeros(1, 3, px, px)).numel()
             self.frozen = int(counter.get_total_flops()) // 2
-        self.trained = network.multiply_adds(px) - self.frozen
+        trained = network.multiply_adds(px) - self.frozen
         self.parameters = network.parameter_counts()[0]
         # Of what the frozen part makes of a face, as the training's cache has it and in fp32.
         halved = settings.device.precision == "bf16" and network.cut != FEATURES
         self.cached_bytes, self.exact_bytes = n_numbers * (2 if halved else 4), n_numbers * 4
         # Whether the frozen part is computed once and not in each epoch.
-        why = why_live(network, recipe.augmentation)
-        self.cached = settings.cache is not None and why is None
+        self.cached = settings.cache is not None and not why_live(network, recipe.augmentation)
         n_train = int((faces.table["part"] == "train").sum())
         self.n_images = recipe.max_epochs * _images_of_epoch(experiment, n_train)
         # A backward pass counts as two forward ones.
-        each = 3 * self.trained + (0 if self.cached else self.frozen)
-        self.operations = self.n_images * each
+        self.operations = self.n_images * (3 * trained + (0 if self.cached else self.frozen))
 
 
 class _Costs:
@@ -171,115 +164,93 @@ class _Costs:
 
     def __init__(self, settings: Settings, kind: str) -> None:
         device, rows = settings.device, []
+        is_here = kind == device.kind
+        # On a GPU everything but stored predictions is computed in bf16, exact runs excepted.
+        self._in_bf16 = device.precision == "bf16" if is_here else True
         for record in all_records(settings.runs_dir):
             with contextlib.suppress(BenchmarkError, LookupError, ValueError):
                 if record.state == "done" and record.about["device_kind"] == kind:
                     rows.append(_measured(record))
-        found = pd.DataFrame(rows, columns=[*COLUMNS])
-        if kind == device.kind:
-            found = found[found["device"] == device.description]
-        elif len(found):
-            found = found[found["device"] == found["device"].mode()[0]]
-        found = found.sort_values("started")
+        found = pd.DataFrame(rows, columns=[*COLUMNS]).sort_values("started")
+        usual = device.description if is_here else found["device"].mode().get(0)
+        found = found[found["device"] == usual]
         gaps = found["started"].shift(-1) - found["finished"]
         gap = gaps[gaps.between(0, LONGEST_GAP)].mean()
         self.rows = found.assign(rest=found["rest"] + (0 if pd.isna(gap) else gap))
-        self.speed, self.basis = float(found["speed"].median()), OPERATIONS
-        if math.isnan(self.speed) and kind == device.kind:
-            self.speed = _timed_speed(device) / 3
-        elif math.isnan(self.speed):
+        speeds = found["speed"].dropna()
+        if len(speeds) or is_here:
+            self.basis = OPERATIONS
+            self.speed = float(speeds.median()) if len(speeds) else _timed_speed(device) / 3
+        else:
             self.speed, self.basis = H200_SPEED, ON_H200
 
     def of(self, work: _Work, family: str | None) -> tuple[float, float, str]:
         """Predict seconds of training and of the rest of a run; and say what that rests on."""
         rows, like = self.rows, _like(work.experiment, cached=work.cached)
-        alike = rows[rows["like"] == like]
-        own = alike[alike["family"] == family]
-        if len(own):
-            alike, like = own, "its seeds"
-        if len(alike):
-            recipe, runs = work.experiment.recipe, "run" if len(alike) == 1 else "runs"
-            ends_early = recipe.early_stopping_epochs or recipe.until_train_accuracy
-            share = alike["share"].median() if ends_early else 1.0
-            seconds = float(alike["per_image"].median() * work.n_images * share)
-            return seconds, _usual(alike["rest"]), f"{len(alike)} {runs} of {like}"
-        rest = _usual(rows["rest"]) if len(rows) else REST_SECONDS
-        return work.operations / self.speed, rest, self.basis
+        seconds, of = work.operations / self.speed, ""
+        if len(own := rows[rows["family"] == family]):
+            rows, seconds, of = own, own["seconds"].median(), "its seeds"
+        elif len(alike := rows[rows["like"] == like]):
+            rows, seconds, of = alike, alike["per_image"].median() * work.n_images, like
+        # Known to the second only, so averaged; without those of a machine that slept.
+        rest = rows["rest"].clip(upper=3 * rows["rest"].median() + 1).mean()
+        basis = f"{len(rows)} {'run' if len(rows) == 1 else 'runs'} of {of}" if of else self.basis
+        return float(seconds), float(rest if len(rows) else REST_SECONDS), basis
 
-    def builds(self, work: _Work, seed: int, faces: FaceSet, precision: str) -> tuple[Build, ...]:
+    def build(self, work: _Work, seed: int, faces: FaceSet) -> Build | None:
         """Predict what is computed once: activations of all faces for training, and where that is
         in bf16, of validation and test faces in fp32."""
         if not work.cached:
-            return ()
-        experiment, protocol = work.experiment, work.experiment.protocol
-        n_views = 1 + experiment.recipe.augmentation.flip
-        key: tuple[Any, ...] = (
-            experiment.backbone, protocol.input_scaling, faces.pixel_digest, n_views,
-            seed if experiment.backbone.weights == "none" else None,
+            return None
+        backbone, protocol = work.experiment.backbone, work.experiment.protocol
+        n_views = 1 + work.experiment.recipe.augmentation.flip
+        key = (
+            backbone, protocol, faces.pixel_digest, n_views,
+            seed if backbone.weights == "none" else None,
         )  # fmt: skip
-        wanted = [("build", key, n_views * len(faces.table), work.cached_bytes)]
-        if precision == "bf16":
-            key, n_evaluated = (*key, protocol.split, protocol.fold), faces.table["part"] != "train"
-            wanted.append(("build_exact", key, int(n_evaluated.sum()), work.exact_bytes))
-        alike = self.rows[self.rows["like"] == _like(experiment, cached=True)]
-        builds = []
-        for name, of, n, n_bytes in wanted:
-            per_face = alike[name].median()
-            per_face = work.frozen / self.speed if pd.isna(per_face) else per_face
-            builds.append(Build(of, float(per_face * n), n_bytes * n))
-        return tuple(builds)
+        n_faces, n_exact = n_views * len(faces.table), int((faces.table["part"] != "train").sum())
+        n_bytes = work.cached_bytes * n_faces + work.exact_bytes * n_exact * self._in_bf16
+        alike = self.rows[self.rows["like"] == _like(work.experiment, cached=True)]
+        per_face = alike["build"].dropna()
+        each = per_face.median() if len(per_face) else work.frozen / self.speed
+        return Build(key, float(each * n_faces), n_bytes)
 
 
 COLUMNS: Final = (
-    "family", "like", "device", "started", "finished", "share", "per_image", "rest", "speed",
-    "build", "build_exact",
-)  # fmt: skip
+    *("family", "like", "device", "started", "finished"),
+    *("seconds", "per_image", "rest", "speed", "build"),
+)
 
 
 def _measured(record: RunRecord) -> dict[str, Any]:
-    """Give what a finished run took; times in seconds."""
+    """Give what a finished run took; times in seconds, of its cache by the face."""
     about, done = record.about, record.done
     experiment = Experiment.from_dict(about["experiment"])
     counts, speed = about["dataset"]["counts"], about.get("speed", {})
-    times = (datetime.datetime.fromisoformat(x) for x in (about["started"], done["finished"]))
+    times = (datetime.fromisoformat(it) for it in (about["started"], done["finished"]))
     started, finished = (when.timestamp() for when in times)
-    seconds, epochs = float(done["seconds"]), int(done["epochs"])
-    n_images = max(1, epochs * _images_of_epoch(experiment, counts["train"]))
-    is_full = about["parameters"]["trainable"] == about["parameters"]["total"] and seconds > 0
-    rest, per_face = finished - started - seconds, dict[str, float]()
-    n_answers = counts["val"] + counts["test"]
-    for name, n in (("cache", n_answers + counts["train"]), ("cache_of_answers", n_answers)):
-        cache = speed.get(name, {})
-        if cache.get("origin") == "built":
-            rest -= cache["seconds"]
-            per_face[name] = cache["seconds"] / (n * cache["views"])
+    seconds, parameters = float(done["seconds"]), about["parameters"]
+    n_images = max(1, int(done["epochs"]) * _images_of_epoch(experiment, counts["train"]))
+    is_full = parameters["trainable"] == parameters["total"] and seconds > 0
+    caches = [speed.get(name, {}) for name in ("cache", "cache_of_answers")]
+    built = sum(cache["seconds"] for cache in caches if cache.get("origin") == "built")
+    is_built = caches[0].get("origin") == "built"
     return {
         "family": record.family, "device": about["device"], "started": started,
-        "like": _like(experiment, cached="origin" in speed.get("cache", {})),
-        "finished": finished, "share": epochs / experiment.recipe.max_epochs,
-        "per_image": seconds / n_images, "rest": max(0.0, rest),
+        "like": _like(experiment, cached="origin" in caches[0]), "finished": finished,
+        "seconds": seconds, "per_image": seconds / n_images,
+        "rest": max(0.0, finished - started - seconds - built),
         "speed": 3 * about["multiply_adds"] * n_images / seconds if is_full else None,
-        "build": per_face.get("cache"), "build_exact": per_face.get("cache_of_answers"),
+        "build": built / (sum(counts.values()) * caches[0]["views"]) if is_built else None,
     }  # fmt: skip
-
-
-def _usual(seconds: "pd.Series[float]") -> float:
-    """Average times that are known to the second only, without those of a machine that slept."""
-    return float(seconds.clip(upper=3 * seconds.median() + 1).mean())
 
 
 def _timed_speed(device: Device) -> float:
     """Give the multiply-adds a second of a product of two matrices on the device."""
-    matrix = torch.ones(1024, 1024, device=device.torch_device)
-    times = []
+    names = {"matrix": torch.ones(1024, 1024, device=device.torch_device)}
     with device.autocast():
-        for _ in range(4):
-            device.synchronise()
-            started = time.perf_counter()
-            torch.mm(matrix, matrix)
-            device.synchronise()
-            times.append(time.perf_counter() - started)
-    return float(1024**3 / min(times))
+        timer = Timer("matrix @ matrix", globals=names, num_threads=torch.get_num_threads())
+        return float(1024**3 / timer.timeit(4).median)
 
 
 def arrange(forecasts: Iterable[Forecast], n_workers: int) -> list[Forecast]:
@@ -294,8 +265,8 @@ def arrange(forecasts: Iterable[Forecast], n_workers: int) -> list[Forecast]:
     for forecast in forecasts:
         if forecast.outlook in ("run", "resume"):
             start, worker = heapq.heappop(free)
-            now = start
-            for build in forecast.builds:
+            now, build = start, forecast.build
+            if build is not None:
                 now = max(now, built.setdefault(build.key, now + build.seconds))
             end = now + forecast.seconds + forecast.rest_seconds
             forecast = replace(forecast, worker=worker, start=start, trains_at=now, end=end)

@@ -14,7 +14,7 @@ from benchmark.data.dataset import FaceSet
 from benchmark.data.progress import OnProgress, keep_quiet
 from benchmark.data.splits import check_split_version
 from benchmark.errors import WeightsError
-from benchmark.evaluation.predictions import read_predictions
+from benchmark.evaluation.predictions import n_shared
 from benchmark.experiment.definition import Experiment
 from benchmark.identity import MASKED, Ingredients, family_of, identity_of
 from benchmark.models import weights as weight_files
@@ -50,7 +50,7 @@ class Settings:
     on_download: Callable[[str], None] | None = None
     """Called with the name of a weight file when its download begins."""
     on_progress: OnProgress = keep_quiet
-    """Called with the progress of what takes long beside training: predictions, figures."""
+    """Of what takes long beside training: predictions, figures."""
     cache: CacheSettings | None = None
     """Where the frozen part's activations are kept; None: it is computed for every batch."""
     speed: SpeedSettings = field(default_factory=SpeedSettings)
@@ -69,12 +69,10 @@ class Plan:
 
     @property
     def title(self) -> str:
-        """The run in words."""
         return f"{self.experiment.name}, seed {self.seed}"
 
     @property
     def record(self) -> RunRecord:
-        """The run's folder."""
         return RunRecord(self.folder)
 
     @property
@@ -88,10 +86,7 @@ class Plan:
         return family_of(self.experiment, self.ingredients)
 
     def about(self, device: Device, network: Network, counts: dict[str, int]) -> dict[str, Any]:
-        """Give what `experiment.json` holds: definition, seed, data, weights and versions.
-
-        counts: faces per part of the split.
-        """
+        """Give what `experiment.json` holds; counts: faces per part of the split."""
         total, trainable = network.parameter_counts()
         faces, weights, missing = self.faces, self.weights, self.ingredients.missing_labels
         return {
@@ -156,17 +151,12 @@ def plan_run(experiment: Experiment, seed: int, faces: FaceSet, settings: Settin
     return Plan(experiment, seed, faces, weights, ingredients, folder)
 
 
-SHARED_FRACTION: Final = 0.1
-"""Of one set's evaluated faces found in another: above it, the two are copies of the same."""
-
-
 def _check_not_seen(
     seen: dict[str, Any], experiment: Experiment, faces: FaceSet, runs_dir: Path
 ) -> None:
     """Raise WeightsError where weights were trained on these very faces under another split.
 
-    Faces that were training faces there may be test faces here. A re-encoded or resized copy has
-    other pixels: it is recognised by names and labels of the run's evaluated faces, if it is here.
+    A re-encoded or resized copy is recognised by the run's evaluated faces, if it is here.
     """
     protocol = experiment.protocol
     there = (seen["split_digest"], seen["split_version"], seen["fold"])
@@ -174,12 +164,7 @@ def _check_not_seen(
         return
     if faces.pixel_digest != seen["pixel_digest"] and faces.split_digest != seen["split_digest"]:
         path = RunRecord(work_folder(runs_dir) / seen["run"]).predictions_path
-        if not path.is_file():
-            return
-        known = ["file", "age", "gender", "race"]
-        evaluated = read_predictions(path)[known].drop_duplicates()
-        shared = evaluated.merge(faces.table[known].drop_duplicates(), on=known)
-        if len(shared) <= SHARED_FRACTION * len(evaluated):
+        if not path.is_file() or not n_shared(path, faces.table):
             return
     both = there[1:], (protocol.split, protocol.fold)
     under, here = (split if fold is None else f"{split}, fold {fold}" for split, fold in both)

@@ -1,7 +1,7 @@
 """What a process that runs many experiments has before it: a file that any other process can read.
 
-`RUNS_DIR/queues/HOST-PID.json`, written while the runs go on and removed at their end. A kernel
-lock beside it tells whether its process lives; a file of a dead one is nobody's queue.
+`RUNS_DIR/queues/HOST-PID.json`, removed at the end of the runs. A kernel lock beside it tells
+whether its process lives; a file of a dead one is nobody's queue.
 """
 
 import json
@@ -62,7 +62,6 @@ class Queue:
 
 
 def queues_folder(runs_dir: Path) -> Path:
-    """Where the files are."""
     return runs_dir / "queues"
 
 
@@ -133,9 +132,8 @@ def queued(
                     run.seconds = round(now - run.since, 3)
                 if state == "running":
                     run.where = getattr(event, "where", "") or host
-                run.state, run.since = state, now
+                run.state, run.since, is_written = state, now, False
                 run.identity = getattr(of, "identity", run.identity)
-                is_written = False
             # What came too soon after the last time is written with a later event.
             if not is_written and now - written_at >= WRITE_SECONDS:
                 write()

@@ -85,8 +85,6 @@ class Failed:
 
 
 Event = Started | Prepared | Advanced | Finished | Skipped | Missing | Failed
-
-
 ASK_AGAIN_SECONDS: Final = 0.5
 Found = TypeVar("Found")
 

@@ -8,11 +8,16 @@ import pandas as pd
 import pytest
 
 from benchmark import registry
-from benchmark.evaluation.artifacts import is_scored
+from benchmark.evaluation.metrics import SCORING_VERSION
 from benchmark.files import file_lock, write_json
+from benchmark.record import RunRecord
 from benchmark.runs.queue import QueuedRun, queues_folder
 from tests.cli.conftest import GENDER, MTL, RACE, answered_json, facebench, flat, one_run, outcome
 from tests.made_runs import RunBuilder, an_experiment, exact_predictions
+
+
+def is_scored(record: RunRecord) -> bool:
+    return RunRecord(record.folder).scoring_version == SCORING_VERSION
 
 
 def test_runs_are_rescored_once_and_one_that_cannot_be_does_not_stop_the_others(

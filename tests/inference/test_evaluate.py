@@ -206,7 +206,7 @@ def test_what_was_altered_is_found_and_named(run: RunRecord) -> None:
     for file, old, new, told in (
         ("done.json", f'"{DIGEST}"', '"dig"', {"files": "done.json"}),
         ("metrics.json", f'"{DIGEST}"', '"dig"', {"metrics": "runs rescore --again"}),
-        ("predictions.csv", "0.2", "0.3", {"files": "predic", "metrics": "other predictions"}),
+        ("predictions.csv", "0.2", "0.3", {"files": "predic", "metrics": "after they were scored"}),
         ("experiment.json", "0.001", "0.002", {"files": "experi", "definition": "its folder is"}),
         ("experiment.json", '"experiment"', '"exp"', {"definition": "hold too little"}),
     ):

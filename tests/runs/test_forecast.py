@@ -65,7 +65,7 @@ def test_another_seed_takes_what_its_run_group_took(place: Place) -> None:
     for seed, began in ((0, 1000.0), (2, 1017.0), (3, 5000.0)):
         finished(place, an_experiment(), seconds=10, rest=4, seed=seed, began=began)
     (found,) = forecast(place, an_experiment())
-    assert (found.basis, found.builds) == ("3 runs of its seeds", ())
+    assert (found.basis, found.build) == ("3 runs of its seeds", None)
     assert (found.seconds, found.rest_seconds) == (pytest.approx(10), pytest.approx(4 + 3))
 
 
@@ -105,8 +105,9 @@ def test_without_like_runs_operations_at_the_speed_of_full_trainings_here_or_on_
     assert measured.seconds == pytest.approx(2)
 
 
-def costs_of(found: Forecast) -> list[tuple[float, int]]:
-    return [(build.seconds, build.n_bytes) for build in found.builds]
+def costs_of(found: Forecast) -> tuple[float, int]:
+    assert found.build is not None
+    return found.build.seconds, found.build.n_bytes
 
 
 def test_activations_cost_what_they_took_and_are_one_for_runs_that_share_them(place: Place) -> None:
@@ -116,19 +117,19 @@ def test_activations_cost_what_they_took_and_are_one_for_runs_that_share_them(pl
     flipped = frozen(augmentation=Augmentation(flip=True))
     one, other, two = forecast(place, frozen(), frozen(max_epochs=3), flipped, cache=CACHED)
     assert one.rest_seconds == pytest.approx(4)
-    assert costs_of(one) == [(pytest.approx(6), 256 * 4 * n_faces)]
-    assert other.builds == one.builds
-    assert costs_of(two) == [(pytest.approx(12), 2 * 256 * 4 * n_faces)]
+    assert costs_of(one) == (pytest.approx(9), 256 * 4 * n_faces)
+    assert other.build == one.build
+    assert costs_of(two) == (pytest.approx(18), 2 * 256 * 4 * n_faces)
     # In bf16 the stored predictions need activations of their own.
     (halved,) = forecast(place, frozen(), cache=CACHED, device=replace(CPU, precision="bf16"))
-    assert costs_of(halved)[1] == (pytest.approx(3), 256 * 4 * n_eval)
+    assert costs_of(halved)[1] == 256 * 4 * (n_faces + n_eval)
     (live,) = forecast(place, frozen())
-    assert (live.builds, live.basis) == ((), OPERATIONS)
+    assert (live.build, live.basis) == (None, OPERATIONS)
 
 
 def test_runs_go_to_the_worker_that_is_free_first() -> None:
-    def a_run(seconds: float, *builds: Build) -> Forecast:
-        return Forecast(an_experiment(), 0, "run", seconds - 1, 1.0, builds)
+    def a_run(seconds: float, build: Build | None = None) -> Forecast:
+        return Forecast(an_experiment(), 0, "run", seconds - 1, 1.0, build)
 
     done = Forecast(an_experiment(), 0, "up to date", 9)
     slots = arrange([a_run(3), a_run(2), done, a_run(2), a_run(1)], 2)
