@@ -34,8 +34,8 @@ STATES = {
 COLOURS: Final = {"holds": "green", "differs": "bold red", "not checked": "yellow"}
 LOW_DISK_GIB: Final = 5
 ONLY: Final = (
-    "What to remove, as in cache,failed; --dry-run lists the kinds. Temporary files alone if left "
-    "out."
+    "What to remove, as in leftovers,cache; --dry-run lists the kinds. Temporary files alone if "
+    "left out."
 )
 QUEUE_FIELDS: Final = ("host", "pid", "engine", "n_slots", "since")
 
@@ -146,7 +146,7 @@ def clean(
     Examples:
       facebench clean --dry-run
       facebench clean
-      facebench clean --only cache,failed
+      facebench clean --only cache
     """
     from benchmark.runs.folder import KINDS, removables
 

@@ -77,10 +77,7 @@ def scores_unchanged(record: RunRecord) -> bool:
 
 
 def changed_files(record: RunRecord) -> list[str]:
-    """Name the files that are not as they were when the run ended.
-
-    Weights that were removed on purpose (`facebench clean`) are no change.
-    """
+    """Name the files that are not as they were when the run ended; weights may be removed."""
     changed = [] if _is_unchanged(record.done) else ["done.json"]
     for name, digest in dict(record.done.get(DIGESTS, {})).items():
         path = record.folder / Path(str(name)).name

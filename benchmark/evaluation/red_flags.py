@@ -6,7 +6,7 @@ parts share. The row stays; once a person acknowledges it, with a reason, it is 
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Final
 
 from benchmark.errors import RunError
@@ -31,23 +31,10 @@ ACKNOWLEDGED_FILE: Final = "acknowledged.json"
 
 
 @dataclass(frozen=True)
-class RedFlag:
-    """A task predicted better than can be believed."""
-
-    task: TaskName
-    accuracy: float
-    above: float
-
-    def __str__(self) -> str:
-        title, limit = TASK_TITLES[self.task], 100 * self.above
-        return f"{title} {100 * self.accuracy:.1f} % is above {limit:.0f} %"
-
-
-@dataclass(frozen=True)
 class FlagState:
     """A run's red flags, and when and why somebody acknowledged them."""
 
-    flags: tuple[RedFlag, ...] = ()
+    flags: tuple[str, ...] = ()
     acknowledged: tuple[str, str] | None = None
 
     @property
@@ -72,8 +59,8 @@ def flag_state(record: RunRecord) -> FlagState:
     return FlagState(flags, acknowledged if is_of_these else None)
 
 
-def red_flags(about: Mapping[str, Any], metrics: Mapping[str, float]) -> tuple[RedFlag, ...]:
-    """Find the tasks of a run that are predicted better than can be believed.
+def red_flags(about: Mapping[str, Any], metrics: Mapping[str, float]) -> tuple[str, ...]:
+    """Say which tasks of a run are predicted better than can be believed.
 
     about: `experiment.json`. Only runs that were tested on the whole leak-free UTKFace, or a fold
     of it, can raise a flag. It is known by its name or by the digest of its split.
@@ -84,7 +71,7 @@ def red_flags(about: Mapping[str, Any], metrics: Mapping[str, float]) -> tuple[R
     if not is_utkface or dataset["drawn"] or about["leaky"] or about["experiment"].get("subset"):
         return ()
     return tuple(
-        RedFlag(task, rate, limit)
+        f"{TASK_TITLES[task]} {100 * rate:.1f} % is above {100 * limit:.0f} %"
         for task, limit in RED_FLAG_ABOVE.items()
         if (rate := metrics.get(f"test/{task}/accuracy", 0.0)) > limit
     )
@@ -105,8 +92,8 @@ def acknowledge(record: RunRecord, why: str, when: str) -> None:
         allowed = "a sentence on what was checked and why the result stands"
         raise RunError(found, allowed=allowed, fix="Add --why REASON")
     content = {"schema": SCHEMA, "when": when, "why": " ".join(why.split())}
-    content["predictions_sha256"] = record.predictions_sha256
-    write_json(record.folder / ACKNOWLEDGED_FILE, content | {"red_flags": [*map(asdict, flags)]})
+    content |= {"predictions_sha256": record.predictions_sha256, "red_flags": list(flags)}
+    write_json(record.folder / ACKNOWLEDGED_FILE, content)
 
 
 def warning(states: Mapping[str, FlagState], name: str) -> str:
@@ -116,7 +103,7 @@ def warning(states: Mapping[str, FlagState], name: str) -> str:
     `--acknowledge` takes for all of them.
     """
     flagged = [(run, state) for run, state in states.items() if state.flags]
-    flags = "; ".join(f"{', '.join(map(str, state.flags))} (run {run})" for run, state in flagged)
+    flags = "; ".join(f"{', '.join(state.flags)} (run {run})" for run, state in flagged)
     if any(state.stopped for _, state in flagged):
         return (
             f"LEAK WARNING, not ranked: {flags}; no leak-free result is known to be. {CHECKED}. "

@@ -36,7 +36,7 @@ from benchmark.evaluation.predictions import predictions_table, write_prediction
 from benchmark.experiment.definition import Experiment
 from benchmark.files import canonical_json, file_lock, is_locked, replacing, write_json, write_text
 from benchmark.models.network import Network
-from benchmark.record import MODEL_FILE, SCHEMA, RunRecord, all_records, work_folder
+from benchmark.record import MODEL_FILE, SCHEMA, RunRecord, work_folder
 from benchmark.runs.plan import Plan, Settings, now
 from benchmark.tasks import TaskName
 from benchmark.training.device import device_trouble
@@ -293,13 +293,10 @@ def explained(error: Exception) -> BenchmarkError:
     return RunError(f"{type(error).__name__}: {error}")
 
 
-Kind = Literal["leftovers", "cache", "failed", "interrupted", "weights"]
+Kind = Literal["leftovers", "cache"]
 KINDS: Final[dict[Kind, str]] = {
     "leftovers": "temporary files and folders of processes that died, an hour ago or longer",
     "cache": "features of frozen networks: computed again when a run needs them",
-    "failed": "folders of failed runs, with the reasons",
-    "interrupted": "folders of interrupted runs: run again, these begin anew",
-    "weights": "networks of finished runs: their numbers stay, they can predict no more faces",
 }
 """What `facebench clean` removes; leftovers alone where nothing else is asked for."""
 TEMPORARY: Final = re.compile(r"\..+\..{8}(\.\w+)?|.+\.partial")
@@ -309,11 +306,10 @@ SETTLED_SECONDS: Final = 3600.0
 
 @dataclass(frozen=True)
 class Removable:
-    """A file or folder that could go, and the lock of whoever works on it."""
+    """A file or folder that could go."""
 
     kind: Kind
     path: Path
-    lock: Path | None
 
     @property
     def n_bytes(self) -> int:
@@ -323,15 +319,15 @@ class Removable:
 
     def remove(self) -> bool:
         """Remove it, unless somebody works on it now; tell whether it is gone."""
-        with contextlib.ExitStack() as stack:
-            if self.lock is not None and not stack.enter_context(file_lock(self.lock)):
-                return False
-            if self.path.is_dir():
-                shutil.rmtree(self.path)
-            else:
-                self.path.unlink(missing_ok=True)
-            if self.kind == "cache":
-                self.path.with_suffix(".json").unlink(missing_ok=True)
+        if self.path.is_dir():
+            shutil.rmtree(self.path)
+        elif self.kind == "leftovers":
+            self.path.unlink(missing_ok=True)
+        else:
+            with file_lock(self.path.with_suffix(".claim")) as mine:
+                for path in (self.path, self.path.with_suffix(".json")) if mine else ():
+                    path.unlink(missing_ok=True)
+                return mine
         return True
 
 
@@ -343,14 +339,6 @@ def removables(runs_dir: Path, data_dir: Path) -> Iterator[Removable]:
             with contextlib.suppress(OSError):
                 is_settled = time.time() - path.stat().st_mtime > SETTLED_SECONDS
                 if is_settled and not is_locked(path):  # as a folder of `data prepare` is
-                    yield Removable("leftovers", path, None)
+                    yield Removable("leftovers", path)
     for path in sorted(cache.glob("*.npy")):
-        yield Removable("cache", path, path.with_suffix(".claim"))
-    for record in list(all_records(runs_dir)):
-        folder, lock, state = record.folder, record.folder / "claim", record.state
-        if is_locked(lock):
-            continue
-        if state == "failed" or state == "interrupted":
-            yield Removable(state, folder, lock)
-        elif state == "done" and (folder / MODEL_FILE).is_file():
-            yield Removable("weights", folder / MODEL_FILE, lock)
+        yield Removable("cache", path)

@@ -1,5 +1,6 @@
 """A run's folder: checkpoints as often as that is worth its time, equal files, what may go."""
 
+import fcntl
 import json
 import os
 import time
@@ -102,13 +103,12 @@ PARTIAL = ".faces-100.1a2b3c4d.partial"
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     """A runs and a data folder with one of everything that could go."""
-    done, failed, stopped = (f"runs/work/{letter * 64}" for letter in "df1")
+    done = f"runs/work/{'d' * 64}"
     old = (f"{done}/.metrics.json.abcd1234.json", f"data/{PARTIAL}", "data/cache/l.partial")
     (tmp_path / "data" / PARTIAL).mkdir(parents=True)
     for name in (
-        *(f"{of}/experiment.json" for of in (done, failed, stopped)), f"{done}/done.json",
-        f"{failed}/failed.json", f"{done}/model.safetensors", "data/cache/k.npy",
-        "data/cache/k.json", "data/.manifest.json.abcd1234.json", old[0], old[2],
+        f"{done}/experiment.json", f"{done}/done.json", "data/cache/k.npy", "data/cache/k.json",
+        "data/.manifest.json.abcd1234.json", old[0], old[2],
     ):  # fmt: skip
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text('{"schema": 1}')
@@ -127,13 +127,16 @@ def removables(home: Path) -> list[folder.Removable]:
 
 
 def test_what_a_process_is_at_work_on_stays(home: Path) -> None:
-    claim = home / "runs" / "work" / ("d" * 64) / "claim"
-    everything = {item.path.name: item for item in removables(home)}
-    with file_lock(claim):
-        assert "model.safetensors" not in found(home)
-        assert not everything["model.safetensors"].remove()
-    assert everything["model.safetensors"].remove()
-    assert "model.safetensors" not in found(home)
+    cached = next(item for item in removables(home) if item.kind == "cache")
+    with file_lock(cached.path.with_suffix(".claim")):
+        assert not cached.remove()
+    assert cached.remove()
+    partial = home / "data" / PARTIAL
+    descriptor = os.open(partial, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)  # as `data prepare` does
+    assert PARTIAL not in found(home)
+    os.close(descriptor)
+    assert PARTIAL in found(home)
 
 
 def test_what_nobody_can_miss_is_removed_and_more_where_it_is_asked_for(home: Path) -> None:
@@ -147,11 +150,10 @@ def test_what_nobody_can_miss_is_removed_and_more_where_it_is_asked_for(home: Pa
     assert removed("--dry-run") == dict.fromkeys(KINDS, 0)
     assert found(home, "leftovers") == {".metrics.json.abcd1234.json", "l.partial", PARTIAL}
     assert removed()["leftovers"] == 3
-    assert found(home) == {"k.npy", "model.safetensors", "f" * 64, "1" * 64}
-    wanted = {"cache": 1, "failed": 1, "interrupted": 1}
-    assert removed("--only", "failed,interrupted,cache") == wanted
-    assert found(home) == {"model.safetensors"}
+    assert found(home) == {"k.npy"}
+    assert removed("--only", "cache") == {"cache": 1}
+    assert not found(home)
     assert not (home / "data" / "cache" / "k.json").exists()
     refused = facebench("clean", "--only", "everything")
     assert refused.exit_code == 2
-    assert "interrupted" in refused.stderr
+    assert "leftovers" in refused.stderr
