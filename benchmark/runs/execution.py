@@ -57,13 +57,11 @@ class ExecutionOptions:
     ) -> None:
         self._plan, self._on_device, self._network = plan, on_device, network
         self._notes, self._report = list[str](), dict[str, Any]()
-        self._settings, cache, self._cache = settings, settings.cache, None
+        self._settings, cache = settings, settings.cache
         self.speed: SpeedSettings = replace(settings.speed, say=self._noted(settings.speed.say))
         why = why_live(network, plan.experiment.recipe.augmentation)
-        if cache is not None and why is None:
-            self._cache = replace(cache, say=self._noted(cache.say))
-        elif why is None:
-            why = "the cache is off"
+        why = why or ("the cache is off" if cache is None else None)
+        self._cache = None if why or not cache else replace(cache, say=self._noted(cache.say))
         self.device = self._resolved(settings.device)
         self._report["cache"] = {"live": why} if why else {}
 
@@ -76,28 +74,27 @@ class ExecutionOptions:
 
     def _resolved(self, device: Device) -> Device:
         """Decide on precision and layout; a run that resumes keeps those that it began with."""
-        folder, began = self._plan.folder, None
+        folder = self._plan.folder
         if all((folder / name).is_file() for name in (CHECKPOINT_FILE, "experiment.json")):
             began = self._plan.record.about["arithmetic"]
-        if began is not None and device.probes:
-            precision, last = began["precision"], bool(began["channels_last"])
-            return replace(device, precision=precision, channels_last=last, probes=False)
-        if began is not None and began["precision"] != device.precision:
-            # Asked for, or another device: harmless, since selection and predictions are fp32.
-            self.speed.say(f"It began in {began['precision']} and resumes in {device.precision}")
+            if device.probes:
+                precision, last = began["precision"], bool(began["channels_last"])
+                return replace(device, precision=precision, channels_last=last, probes=False)
+            if (before := began["precision"]) != device.precision:
+                # Asked for, or another device: harmless, since selection and predictions are fp32.
+                self.speed.say(f"It began in {before} and resumes in {device.precision}")
         of = self._network, self._on_device, self._plan.experiment
         resolved, seconds = resolve_precision(device, *of, cached=self._cache is not None)
         if seconds is not None:
-            rounded = {name: round(value, 5) for name, value in seconds.items()}
-            self._report["probe_step_seconds"] = rounded
+            self._report["probe_step_seconds"] = {of: round(it, 5) for of, it in seconds.items()}
         return resolved
 
     def prefix(self) -> CachedFaces | None:
         """Find or make the activations of all faces; None where they are computed per batch."""
         if self._cache is None:
             return None
-        augmentation = self._plan.experiment.recipe.augmentation
-        request = PrefixRequest(self._plan.faces.pixel_digest, augmentation)
+        plan = self._plan
+        request = PrefixRequest(plan.faces.pixel_digest, plan.experiment.recipe.augmentation)
         found = open_prefix(self._network, self._on_device, self.device, self._cache, request)
         self._report["cache"] = found.report() if found else {"live": self._notes[-1]}
         self._write()
@@ -128,9 +125,8 @@ class ExecutionOptions:
 
     def predictor(self, exact: CachedFaces | None) -> Predict:
         """Give what computes the stored probabilities in fp32; `exact`: from `exact_prefix`."""
-        device = self._exact_device
+        device, stage = self._exact_device, "predicting validation and test faces"
         device.place(self._network)
-        stage = "predicting validation and test faces"
         on_faces = functools.partial(self._settings.on_progress, stage)
 
         def predict(rows: Rows) -> Mapping[TaskName, npt.NDArray[np.float32]]:
@@ -140,7 +136,6 @@ class ExecutionOptions:
         return predict
 
     def note_steps(self, report: Mapping[str, Any]) -> None:
-        """Record how the steps were made."""
         self._report["steps"] = dict(report)
         self._write()
 

@@ -54,7 +54,7 @@ SHARE: Final = 0.05
 CHEAP_SECONDS: Final = 0.1
 """A checkpoint that takes less is written after every epoch."""
 LOST_SECONDS: Final = 60.0
-"""After so long one is written, whatever that takes: so much work a kill may cost."""
+"""Work that a kill may cost: after so long one is written, whatever that takes."""
 
 
 @dataclass(frozen=True)
@@ -91,13 +91,12 @@ def parts_for(plan: Plan) -> Parts:
     if not leaky:
         splits.check_no_overlap(table, whole)
     splits.check_labelled(table, own, tasks)
-    outside = whole["test"][:0]
+    besides = own["test"]
     if subset is not None and subset.training == "subset":
-        outside = np.setdiff1d(whole["test"], own["test"])
+        besides = whole["test"]
     elif subset is None and leaky:
-        common = splits.labelled_parts(table, splits.parts_of(plan.faces), tasks)["test"]
-        outside = np.setdiff1d(common, own["test"])
-    return Parts(whole, own, outside)
+        besides = splits.labelled_parts(table, splits.parts_of(plan.faces), tasks)["test"]
+    return Parts(whole, own, np.setdiff1d(besides, own["test"]))
 
 
 def is_done(plan: Plan, settings: Settings) -> bool:
@@ -222,8 +221,7 @@ def store_predictions(plan: Plan, parts: Parts, predict: Predict, settings: Sett
     tables = [predicted(parts.own[part], part) for part in shown]
     write_predictions(record.predictions_path, pd.concat(tables, ignore_index=True))
     if plan.experiment.protocol.leaky:
-        files = faces["file"].to_numpy()[parts.own["test"]]
-        met = pd.DataFrame({"file": files, "exposure": exposure(faces, parts.own)})
+        met = faces.iloc[parts.own["test"]][["file"]].assign(exposure=exposure(faces, parts.own))
         write_text(record.exposure_path, met.to_csv(index=False))
     if len(parts.outside) and "test" in shown:
         write_predictions(record.outside_path, predicted(parts.outside, "test"))
@@ -234,7 +232,7 @@ def finish(
 ) -> None:
     """Compute and write everything that follows from the predictions; `done.json` comes last.
 
-    state: with the selected weights in its network. history: one row per epoch.
+    state: with the selected weights in its network.
     """
     folder = plan.folder
     settings.on_progress("intervals and figures", 0, 0)

@@ -178,5 +178,5 @@ def _check_not_seen(
 
 
 def now() -> str:
-    """Give the time as ISO 8601 in UTC, to the second."""
+    """Give the time in UTC, to the second."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -123,8 +123,8 @@ def run_one(
     except WeightsMissing as error:
         yield Missing(experiment, seed, error)
     except BenchmarkError as error:
-        # The frames that it came through hold the failed run's network and optimiser, whose
-        # memory the next run needs; `failed.json` has the traceback.
+        # The frames that it came through hold the failed run's network, whose memory the next run
+        # needs; `failed.json` has the traceback.
         error.__cause__ = error.__context__ = None
         yield Failed(experiment, seed, error.with_traceback(None))
     except OSError as error:
@@ -182,8 +182,7 @@ def run(plan: Plan, on_device: FaceBatches, settings: Settings) -> Generator[Eve
         except (KeyboardInterrupt, GeneratorExit):
             folder.mark_interrupted(plan, settings)
             raise
-        # Any error: a suite must go on, and the folder say why. Training and evaluating call
-        # torch, drivers and libraries whose errors no list could name.
+        # Any error, since torch and drivers raise many: a suite must go on, and the folder say why.
         except Exception as error:  # noqa: BLE001
             raise folder.mark_failed(plan, settings, error) from error
     yield Finished(plan)
@@ -197,8 +196,7 @@ def _train_and_evaluate(plan: Plan, on_device: FaceBatches, settings: Settings) 
     network = build_network(experiment, loaded, plan.seed)
     options = ExecutionOptions(plan, on_device, settings, network)
     device = options.device
-    there = device.torch_device
-    rows = {part: torch.from_numpy(indices).to(there) for part, indices in parts.own.items()}
+    rows = {p: torch.from_numpy(of).to(device.torch_device) for p, of in parts.own.items()}
     with device.arithmetic():
         about = plan.about(device, network, parts.counts()) | options.record()
         if labelled := parts.labelled(plan):
