@@ -173,8 +173,8 @@ def write_artifacts(
 
     done: as done.json has it or will. faces, training: the run's data set and the rows it was
     trained on; without them the errors in years and the sheet of possible label errors are left as
-    they are. metrics.json is written last: it says that all the rest is there. Raises RunError for
-    predictions that are damaged, or not about all the run's faces.
+    they are. metrics.json is written last. Raises RunError for predictions that are damaged, or not
+    about all the run's faces.
     """
     folder, about, predictions = record.folder, record.about, _read(record)
     scores = score(predictions)
@@ -243,11 +243,7 @@ def write_test_tables(
 
 
 def mistakes(predictions: pd.DataFrame) -> pd.DataFrame:
-    """List the most confident errors on test faces, at most MISTAKES_PER_TASK per task.
-
-    Returns MISTAKE_COLUMNS: class names, and the probabilities of the predicted class and of the
-    label, in [0, 1].
-    """
+    """List the most confident errors on test faces, at most MISTAKES_PER_TASK per task."""
     wrong = (_named(predictions, task).query("truth != predicted")
              for task in predicted_tasks(predictions))  # fmt: skip
     tables = [_first(faces, "probability", MISTAKES_PER_TASK) for faces in wrong]
@@ -261,9 +257,8 @@ def label_suspects(predictions: pd.DataFrame) -> pd.DataFrame:
     an experiment (`facebench run NAME --folds 0-4`) the lists cover every face of the data set,
     each by a network that was not trained on it.
 
-    Returns SUSPECT_COLUMNS, widest margin first, at most SUSPECTS_PER_TASK per task. label and
-    contradicted_by are class names, age the stated years: a label a year from an edge is no news.
-    margin is the probability of the contradicting class less that of the label, in [0, 1].
+    Widest margin first, at most SUSPECTS_PER_TASK per task; margin is the probability of the
+    contradicting class less that of the label, in [0, 1].
 
     A face is listed when another class than its label is predicted with at least the mean
     probability that faces labelled as that class have of it: sure by the network's own measure,
@@ -306,8 +301,7 @@ def rescore(record: RunRecord, *, again: bool = False) -> Literal["rescored", "c
     """Bring a finished run's numbers, tables and figures to this version's rules.
 
     A run that has them already is left alone unless `again`. Raises RunError for a run that is not
-    done, is being worked on, or whose predictions are missing, damaged, or not those it was scored
-    by.
+    done or is worked on, or whose predictions are missing, damaged, or not those it was scored by.
     """
     name, folder = record.identity[:12], record.folder
     if record.state != "done":

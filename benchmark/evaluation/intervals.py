@@ -27,11 +27,10 @@ RESAMPLING_SEED: Final = 0
 
 
 def wilson(n_right: Labels, n_faces: Labels) -> tuple[Floats, Floats]:
-    """Give the low and high ends of Wilson's 95 % interval for n_right of n_faces; both (k,).
+    """Give the ends of Wilson's 95 % interval for n_right of n_faces independent faces; both (k,).
 
-    NaN where there is no face. The interval takes faces as independent of each other.
-    Source: E. B. Wilson, "Probable Inference, the Law of Succession, and Statistical Inference",
-    JASA 22 (1927); computed by statsmodels.
+    NaN where there is no face. Source: E. B. Wilson, "Probable Inference, the Law of Succession,
+    and Statistical Inference", JASA 22 (1927); computed by statsmodels.
     """
     with np.errstate(invalid="ignore", divide="ignore"):
         low, high = proportion_confint(n_right, n_faces, alpha=1 - CONFIDENCE, method="wilson")
@@ -156,10 +155,9 @@ def class_f1(counts: Floats | Counts) -> Floats:
 
 
 def macro_f1_of_counts(counts: Floats | Counts) -> Floats:
-    """Average F1 over the classes that occur among the true labels, in [0, 1].
+    """Average F1 over the classes that occur among the true labels; NaN where fewer than two do.
 
-    A class nobody has is left out: its F1 would be 0 after a single false alarm, which already
-    counts as a miss of the true class. NaN where fewer than two classes occur.
+    A class nobody has would have F1 0 after a single false alarm, which counts as a miss already.
     """
     several = (counts.sum(axis=-1) > 0).sum(axis=-1) >= 2
     return np.where(several, _mean_of_existing(class_f1(counts)), np.nan)

@@ -53,7 +53,7 @@ class Scores:
     """What a predictions table says of a network; all but metrics and calibration is of test."""
 
     metrics: Metrics
-    """By MLflow name, rates in [0, 1]; a number that does not exist is absent, never 0 or NaN."""
+    """By MLflow name, rates in [0, 1]; a number that does not exist is absent."""
     subgroups: pd.DataFrame
     """A row per task and group, `all` too; record.SUBGROUP_COLUMNS."""
     gaps: pd.DataFrame
@@ -70,8 +70,8 @@ class Scores:
 def score(predictions: pd.DataFrame) -> Scores:
     """Compute every number of a run from its predictions, as read_predictions gives them.
 
-    Only predicted tasks are scored. A part that is absent (ad-hoc runs have no test faces) has no
-    metrics. Subgroups of under 30 faces stay out of `metrics`, where they could not be marked.
+    A part that is absent (ad-hoc runs have no test faces) has no metrics. Subgroups of under 30
+    faces stay out of `metrics`, where they could not be marked.
     """
     tasks = predicted_tasks(predictions)
     parts = {part: predictions[predictions["part"] == part] for part in PARTS}
@@ -166,8 +166,7 @@ def _scores_of(
     """Score one task on all test faces.
 
     What cannot be resampled because all faces are right has Wilson's ends, averaged over classes
-    (wider than need be, since not all classes err at once), where the score is made of rates, and
-    none where it is not.
+    (wider than need be), where the score is made of rates, and none where it is not.
     """
     faces, clusters = _probabilities(test, task), test["cluster"].to_numpy()
     per_class, start = report.mean(numeric_only=True), f"test/{task}"

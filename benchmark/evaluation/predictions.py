@@ -4,12 +4,11 @@ Every number on a leaderboard follows from this file alone (benchmark.evaluation
 
     schema      1, in each row
     file        name of the face in its source; once per part
-    cluster     connected component of faces that are the same picture; 0 or more
+    cluster     faces that are the same picture; 0 or more
     part        val or test
     age         years, 1 to 116
     age_group, gender, race     the true labels, also of the tasks that were not predicted;
-                                empty (in memory MISSING) where the data set does not tell an age
-                                or a task that was not predicted
+                                empty (in memory MISSING) where the data set does not tell
     <task>_pred                 the predicted class, the most probable one
     <task>_p0, <task>_p1, …     fp32 softmax, uncalibrated; 9 significant digits give fp32 back
 
@@ -77,7 +76,7 @@ FACE_COLUMNS: Final = ("schema", "file", "cluster", "part", "age", *TASKS)
 SUM_TOLERANCE: Final = 1e-4
 """How far a face's probabilities may be from 1: five fp32 softmax values are within 1e-6."""
 PRED_TOLERANCE: Final = 1e-6
-"""How far the predicted class may be below the most probable one: a tie, rounded."""
+"""How far the predicted class may be below the most probable one."""
 
 RERUN: Final = "Remove the run's folder and run the experiment again"
 
@@ -117,7 +116,7 @@ def predictions_table(
 
 
 def write_predictions(path: Path, table: pd.DataFrame) -> None:
-    """Write a checked predictions table atomically; an invalid one raises and leaves no file."""
+    """Write a predictions table atomically; an invalid one raises and leaves no file."""
     _checked(table, source=str(path))
     with replacing(path) as temporary:
         cells = with_empty_cells(table)
@@ -177,7 +176,6 @@ def _checked(table: pd.DataFrame, source: str) -> pd.DataFrame:
         raise RunError(found, allowed=allowed, source=source, fix=RERUN)
 
     def check(what: str, values: Any, is_wrong: Any, allowed: str) -> None:
-        """Refuse the table where a row's value is wrong, and describe the first one."""
         is_wrong = np.asarray(is_wrong)
         if is_wrong.any():
             row = int(is_wrong.argmax())
@@ -280,11 +278,8 @@ class Correctness:
 
 
 def read_run_predictions(records: Sequence[RunRecord], tasks: Sequence[TaskName]) -> RunPredictions:
-    """Read the predictions of one or more runs; raise RunError where their test faces differ.
-
-    A file that is missing, damaged, changed after it was scored, or without test faces is refused
-    too.
-    """
+    """Read the predictions of one or more runs; raise RunError where their test faces differ, or a
+    file is missing, damaged, changed after it was scored, or without test faces."""
     tables = []
     for record in records:
         test = _tested(record)
@@ -305,10 +300,8 @@ def _tested(record: RunRecord) -> pd.DataFrame:
 
 
 def predictions_on(record: RunRecord, files: pd.Index) -> pd.DataFrame:
-    """Give a run's predictions on some faces by file: of its test part, and of faces outside it.
-
-    Raises RunError where it has none on one of them.
-    """
+    """Give a run's predictions on some faces by file, its own test faces or others; RunError where
+    it has none on one of them."""
     table = _tested(record)
     if record.outside_path.is_file():
         table = pd.concat([table, read_predictions(record.outside_path)])
@@ -364,11 +357,8 @@ def packed_correctness(test: pd.DataFrame, right: Mapping[TaskName, Flags]) -> d
 
 
 def correctness_of(records: Sequence[RunRecord], tasks: Sequence[TaskName]) -> Correctness:
-    """Tell which of the same test faces one or more runs predicted right.
-
-    Runs that were scored before metrics.json kept it are read from their predictions. Raises
-    RunError for runs that were tested on other faces, and for predictions that cannot be read.
-    """
+    """Tell which of the same test faces one or more runs predicted right; RunError for runs that
+    were tested on other faces. Those scored before metrics.json kept it are read whole."""
     stored = [record.kept_correctness for record in records]
     if not all(stored):
         read = read_run_predictions(records, tasks)

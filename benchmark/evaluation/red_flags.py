@@ -44,7 +44,7 @@ class FlagState:
 
 
 def flag_state(record: RunRecord) -> FlagState:
-    """Read from a finished run's files whether it is too good to be true, and what was done."""
+    """Tell whether a finished run is too good to be true, and acknowledged."""
     flags, path = red_flags(record.about, record.metrics), record.folder / ACKNOWLEDGED_FILE
     if not flags or not path.is_file():
         return FlagState(flags)
@@ -78,10 +78,7 @@ def red_flags(about: Mapping[str, Any], metrics: Mapping[str, float]) -> tuple[s
 
 
 def acknowledge(record: RunRecord, why: str, when: str) -> None:
-    """Let a flagged run be ranked; raises RunError where there is nothing to acknowledge.
-
-    Bound to the very predictions: a run that is made again must be looked at again.
-    """
+    """Let a flagged run be ranked, by these very predictions; RunError without flag or reason."""
     name, flags = record.identity[:12], red_flags(record.about, record.metrics)
     if not flags:
         limits = (f"{TASK_TITLES[t]} {100 * limit:.0f} %" for t, limit in RED_FLAG_ABOVE.items())

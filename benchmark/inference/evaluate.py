@@ -112,8 +112,7 @@ def evaluate(
     """Predict `faces` with the network of a finished run, and score every task.
 
     prepared: gives the data sets that are prepared here, to tell which faces the run has seen.
-    on_faces: is called with how many faces are done, and of how many. Raises RunError for a run
-    that kept no weights, DataError where no face can be evaluated.
+    Raises RunError for a run that kept no weights, DataError where no face can be evaluated.
     """
     trained = load_trained(record.model_path())
     rows, sentence = unseen_rows(record, faces, prepared)
@@ -148,10 +147,8 @@ def evaluate(
 
 
 def _by_word(faces: FaceSet, groups: Sequence[TasksScored]) -> pd.DataFrame:
-    """Score every task by the words of the data set's own labels, as FairFace's seven races.
-
-    Only of columns whose words are not our classes one by one, or not all of them, and are few.
-    """
+    """Score every task by the data set's own words, as FairFace's seven races, where these are not
+    our classes one by one and are few."""
     words, tables = faces.words(), [pd.DataFrame(columns=BY_WORD)]
     if words is None:
         return tables[0]
@@ -179,9 +176,9 @@ def unseen_rows(
 ) -> tuple[Rows, str]:
     """Choose the faces with a place that a run has neither trained nor been selected on; say how.
 
-    Of its own faces, at whatever size, these are its own test faces. Of others, all but those that
-    are its training or validation faces too, by bytes or by name and labels; where its own data set
-    is not prepared here, that is not known: DataError is raised where it seems to be the same.
+    Of its own faces, at whatever size, its test faces. Of others, all but its training and
+    validation faces, by bytes or by name and labels; where its own data set is not prepared here,
+    DataError is raised if it seems to be the same.
     """
     own, table = record.about["dataset"], faces.table
     experiment = Experiment.from_dict(record.about["experiment"])
@@ -278,10 +275,9 @@ class Finding:
 
 
 def verify(record: RunRecord, prepared: Sequence[FaceSet] = ()) -> list[Finding]:
-    """Make every check that can be made of a finished run here.
+    """Make every check that can be made of a finished run here; RunError where it is not done.
 
-    prepared: available data sets; without the run's own its predictions cannot be made again. Raise
-    RunError where the run is not done, or its folder does not even say what it is.
+    prepared: available data sets; without the run's own its predictions cannot be made again.
     """
     if record.state != "done":
         raise RunError(
