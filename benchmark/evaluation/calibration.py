@@ -63,9 +63,9 @@ def reliability(probabilities: Floats, truth: Labels) -> pd.DataFrame:
     edges = np.linspace(0, 1, CALIBRATION_BINS + 1)
     confidence, right, of_face = _confidences(probabilities, truth)
     bins = pd.DataFrame({"confidence": confidence, "accuracy": right}).groupby(of_face)
-    table = bins.mean().assign(n=bins.size(), n_right=bins["accuracy"].sum())
-    table = table.reindex(range(CALIBRATION_BINS))
-    n_right, n = (table[name].fillna(0).to_numpy(np.int64) for name in ("n_right", "n"))
+    table = bins.mean().reindex(range(CALIBRATION_BINS))
+    n = np.bincount(of_face, minlength=CALIBRATION_BINS)
+    n_right = np.bincount(of_face, right, CALIBRATION_BINS).astype(np.int64)
     low, high = intervals.wilson(n_right, n)
     table = table.assign(bin_low=edges[:-1], bin_high=edges[1:], n=n, low=low, high=high)
     return table[list(RELIABILITY_COLUMNS)]

@@ -147,7 +147,7 @@ def check_unchanged(record: RunRecord) -> None:
 
 
 KNOWN_BY: Final = ["file", "age", "gender", "race"]
-"""A face of the same name and labels is the same face, whatever its bytes: re-encoded, resized."""
+"""A face of the same name and labels is the same face, whatever its bytes."""
 SHARED_FRACTION: Final = 0.1
 """Of the faces that a run was evaluated on: a table that holds more is of the same data set."""
 

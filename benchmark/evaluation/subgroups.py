@@ -2,7 +2,7 @@
 rates of subgroups, class against rest; women against men of one age.
 
 Subgroups are by true labels. Every difference stands beside its interval and what it is when the
-answers are permuted; only subgroups of 30 faces or more are compared with each other.
+answers are permuted; only subgroups of 30 faces or more are compared.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,8 +24,7 @@ DIVISIONS: Final = BYS[1:]
 """Every division but `all`."""
 
 SMALL_GROUP: Final = 30
-"""A group of fewer faces is marked and never ranked: at 70 % accuracy, Wilson's 95 % interval of
-30 faces spans 31 points."""
+"""A group of fewer faces is marked and never ranked: Wilson's interval of 30 spans 31 points."""
 
 GAP_BY: Final[Mapping[TaskName, By]] = {
     "age_group": "gender_race", "gender": "race", "race": "gender",
@@ -76,8 +75,7 @@ def group_slug(name: str) -> str:
 def group_codes(truths: pd.DataFrame, by: By) -> Labels:
     """Give each face's group of a division; (n,), numbers into group_names, or MISSING.
 
-    truths: n faces with the true labels age_group, gender and race; one without the label that
-    divides is in no group.
+    truths: n faces with the true labels.
     """
     if by == "all":
         return np.zeros(len(truths), dtype=np.int64)

@@ -103,12 +103,9 @@ class Evaluation:
 
 
 def evaluate(
-    record: RunRecord,
-    faces: FaceSet,
-    device: torch.device,
-    prepared: Callable[[], Sequence[FaceSet]] = tuple,
-    on_faces: OnFaces | None = None,
-) -> Evaluation:
+    record: RunRecord, faces: FaceSet, device: torch.device,
+    prepared: Callable[[], Sequence[FaceSet]] = tuple, on_faces: OnFaces | None = None,
+) -> Evaluation:  # fmt: skip
     """Predict `faces` with the network of a finished run, and score every task.
 
     prepared: gives the data sets that are prepared here, to tell which faces the run has seen.
@@ -122,11 +119,10 @@ def evaluate(
         if known.any():
             labelled.setdefault(known.tobytes(), []).append(task)
     if not labelled:
+        wanted = ", ".join(TASK_TITLES[task] for task in trained.tasks)
+        none = f"no face of {faces.name} that may be read is labelled with {wanted}"
         raise DataError(
-            f"no face of {faces.name} that may be read is labelled with "
-            + ", ".join(TASK_TITLES[task] for task in trained.tasks),
-            allowed="a data set that tells what the run predicts",
-            source=sentence,
+            none, allowed="a data set that tells what the run predicts", source=sentence
         )
     batches = FaceBatches.on_device(faces.pixels(), faces.table, device)
     indices = torch.from_numpy(rows).to(device)
@@ -248,20 +244,17 @@ def write(evaluation: Evaluation, runs_dir: Path) -> Path:
     folder = runs_dir / "evaluations" / record.identity[:12] / faces.name
     trained_on = record.about["dataset"]["name"]
     title = f"{record.experiment_name}, seed {record.seed}, trained on {trained_on}"
-    leaky, digests = bool(record.about["leaky"]), {}
+    leaky = bool(record.about["leaky"])
     caption = Caption(title, f"evaluated on {faces.name}", faces.drawn, leaky=leaky)
     for group in evaluation.groups:
         place = folder / "-".join(group.tasks) if len(evaluation.groups) > 1 else folder
-        path = place / "predictions.csv"
-        predictions.write_predictions(path, group.predictions)
-        digests[str(path.relative_to(folder))] = files.sha256_of(path)
+        predictions.write_predictions(place / "predictions.csv", group.predictions)
         artifacts.write_test_tables(place, group.scores, group.predictions)
         write_test_figures(place, group.scores, caption)
     if len(evaluation.by_word):
         files.write_text(folder / "by_word.csv", evaluation.by_word.to_csv(index=False))
-    versions, model = provenance.versions(), files.sha256_of(record.model_path())
-    more = {"predictions_sha256": digests, "model_sha256": model, "versions": versions}
-    files.write_json(folder / "evaluation.json", evaluation.as_dict() | more)
+    content = evaluation.as_dict() | {"versions": provenance.versions()}
+    files.write_json(folder / "evaluation.json", content)
     return folder
 
 
@@ -280,12 +273,9 @@ def verify(record: RunRecord, prepared: Sequence[FaceSet] = ()) -> list[Finding]
     prepared: available data sets; without the run's own its predictions cannot be made again.
     """
     if record.state != "done":
-        raise RunError(
-            f"run {record.identity[:12]} is not done but {record.state}",
-            allowed="a finished run",
-            source=str(record.folder),
-            fix="Run its experiment again: it resumes from where it stopped",
-        )
+        why = f"run {record.identity[:12]} is not done but {record.state}"
+        fix, source = "Run its experiment again: it resumes", str(record.folder)
+        raise RunError(why, allowed="a finished run", source=source, fix=fix)
     checks: dict[str, Callable[[RunRecord], tuple[Verdict, str]]] = {
         "files": _files, "definition": _definition, "metrics": _metrics,
         "predictions": functools.partial(_predictions, prepared=prepared),

@@ -82,10 +82,7 @@ def export(
     try:
         with replacing(path) as temporary:
             found_by = write(trained, temporary)
-            return [
-                _compared(found_by, trained.probabilities(pixels), name, pixels)
-                for name, pixels in pictures.items()
-            ]
+            return [_compared(found_by, trained, name, them) for name, them in pictures.items()]
     except OSError as error:
         raise RunError(f"{path} cannot be written: {error.strerror or error}") from error
 
@@ -123,10 +120,10 @@ def description(trained: TrainedNetwork, *, is_inside: bool = True) -> dict[str,
 
 
 def _compared(
-    found_by: Apply, expected: Probabilities, name: str, pixels: Pixels
+    found_by: Apply, trained: TrainedNetwork, name: str, pixels: Pixels
 ) -> dict[str, Any]:
-    """Compare on all pictures at once, and on a few in small batches; raise RunError beyond it."""
-    largest, n_labels = 0.0, 0
+    """Compare on all pictures at once, and on a few in small batches; RunError beyond TOLERANCE."""
+    expected, largest, n_labels = trained.probabilities(pixels), 0.0, 0
     for n_faces in (*(size for size in BATCHES if size < len(pixels)), len(pixels)):
         found = found_by(pixels[:n_faces])
         for task, values in expected.items():
@@ -139,9 +136,8 @@ def _compared(
         raise RunError(
             "the exported file does not predict what the network does: probabilities differ by up "
             f"to {largest:.2g} on {len(pixels)} {name}, so that it was not kept",
-            allowed=f"up to {TOLERANCE:g}",
-            fix="Export to another format, and tell us which network it was",
-        )
+            allowed=f"up to {TOLERANCE:g}", fix="Export to another format",
+        )  # fmt: skip
     counts = {"on": name, "pictures": len(pixels), "labels_that_differ": n_labels}
     return counts | {"max_difference": largest}
 

@@ -28,10 +28,9 @@ from benchmark.training.predict import EVALUATION_BATCH
 
 CHUNK_FACES: Final = 4 * EVALUATION_BATCH
 """Faces held in memory before the network sees them: 30 MB at 100 pixels."""
-
 Face = tuple[dict[str, Any], Pixels | None, int]
 """A row's cells by column; the face, (px, px, 3) RGB, or None where `reason` says why it is none;
-the number of its picture. A picture has one row at least; its faces are numbered from 1."""
+the number of its picture."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +42,9 @@ class Cropping:
 
 
 def predict(
-    pictures: str | Path | Iterable[str | Path],
-    run: str | Path,
-    *,
-    runs_dir: str | Path = "mlruns",
-    crop: Cropping | bool = False,
-    calibrated: bool = False,
-) -> pd.DataFrame:
+    pictures: str | Path | Iterable[str | Path], run: str | Path, *,
+    runs_dir: str | Path = "mlruns", crop: Cropping | bool = False, calibrated: bool = False,
+) -> pd.DataFrame:  # fmt: skip
     """Predict age group, gender and race of faces in pictures, files or folders of them.
 
     run: a run's id, or an experiment with one finished run, in `runs_dir`; or, as a Path, a run's
@@ -80,11 +75,10 @@ class Predictor:
     def __post_init__(self) -> None:
         missing = [task for task in self.network.tasks if task not in self.network.temperatures]
         if self.calibrated and missing:
-            raise RunError(
-                f"no temperature is known for {', '.join(missing)} of {self.network.title}",
-                allowed="a finished run, named by --run, with calibration.json in its folder",
-                fix="`facebench runs rescore` writes it; or leave --calibrated out",
-            )
+            found = f"no temperature is known for {', '.join(missing)} of {self.network.title}"
+            allowed = "a finished run, named by --run, with calibration.json in its folder"
+            fix = "`facebench runs rescore` writes it; or leave --calibrated out"
+            raise RunError(found, allowed=allowed, fix=fix)
         self.device.place(self.network.network)
 
     def read(self, pictures: Sequence[Path], on_progress: OnProgress = keep_quiet) -> pd.DataFrame:
@@ -109,7 +103,6 @@ class Predictor:
                 yield row, np.frombuffer(pixels, np.uint8).reshape(px, px, 3), number
 
     def _cut_faces(self, paths: Sequence[Path]) -> Generator[Face]:
-        """Give the faces that are found in pictures, or one row that says why there are none."""
         assert self.cropping is not None
         options = replace(self.cropping.options, size_px=self.network.faces_px)
         contents = ((path, read_file(path)) for path in paths)

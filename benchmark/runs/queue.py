@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from benchmark.runs.run import Event
 
 SCHEMA: Final = 1
-WRITE_SECONDS: Final = 2.0
-"""A queue is written at most so often."""
 STATES: Final = {
     "Started": "running", "Finished": "done", "Skipped": "skipped", "Missing": "missing",
     "Failed": "failed",
@@ -106,7 +104,7 @@ def queued(
     runs = {(of, seed): QueuedRun(of.name, seed, since=now) for of, seed in wanted}
     queue = Queue(host, os.getpid(), engine, n_slots, now, tuple(runs.values()))
     path = queues_folder(runs_dir) / f"{host}-{queue.pid}.json"
-    lock, written_at = path.with_suffix(".lock"), now
+    lock = path.with_suffix(".lock")
 
     def write() -> None:
         # A full disk must not end the runs: the file only tells others.
@@ -122,20 +120,15 @@ def queued(
         stack.callback(lock.unlink, missing_ok=True)
         stack.callback(path.unlink, missing_ok=True)
         write()
-        is_written = True
         for event in events:
-            now = time.time()
             if state := STATES.get(type(event).__name__):
                 of: Any = getattr(event, "plan", event)  # Missing and Failed have no plan
-                run = runs[of.experiment, of.seed]
+                run, now = runs[of.experiment, of.seed], time.time()
                 if run.state == "running":
                     run.seconds = round(now - run.since, 3)
                 if state == "running":
                     run.where = getattr(event, "where", "") or host
-                run.state, run.since, is_written = state, now, False
+                run.state, run.since = state, now
                 run.identity = getattr(of, "identity", run.identity)
-            # What came too soon after the last time is written with a later event.
-            if not is_written and now - written_at >= WRITE_SECONDS:
                 write()
-                is_written, written_at = True, now
             yield event

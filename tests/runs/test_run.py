@@ -18,7 +18,6 @@ from benchmark.files import file_lock
 from benchmark.models.network import Network
 from benchmark.record import RunRecord, all_records
 from benchmark.runs import folder
-from benchmark.runs import queue as queue_file
 from benchmark.runs.queue import queued, queues, queues_folder
 from benchmark.runs.run import Advanced, Failed, Finished, Prepared, Skipped, Started, run_all
 from benchmark.training.trainer import EpochResult
@@ -136,8 +135,7 @@ def test_a_disk_that_takes_no_more_ends_in_a_sentence(drawn_data_dir: Path, tmp_
     assert [record.state for record in all_records(tmp_path)] in (["failed"], ["interrupted"])
 
 
-def test_a_queue_says_where_each_run_stands(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queue_file, "WRITE_SECONDS", 0.0)
+def test_a_queue_says_where_each_run_stands(place: Place) -> None:
     good, bad = an_experiment(max_epochs=1), an_experiment(learning_rate=1e30, max_epochs=1)
     lost = an_experiment(max_epochs=1).adjusted({"backbone.weights": "run:0123456789"})
     wanted, seen, runs_dir = [good, lost, bad], dict[str, list[str]](), place.runs_dir
@@ -161,17 +159,3 @@ def test_a_queue_says_where_each_run_stands(place: Place, monkeypatch: pytest.Mo
     assert seen["Missing"] == ["done", "missing", "queued"]
     assert seen["Failed"] == ["done", "missing", "failed"]
     assert not list(queues_folder(runs_dir).iterdir())
-
-
-def test_what_comes_too_soon_for_a_queue_s_file_is_written_with_a_later_event(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    wanted, states = [an_experiment(max_epochs=1)], []
-    events = run_all(wanted, (0,), place.faces, settings(place.runs_dir))
-    told = queued(events, wanted, (0,), place.runs_dir)
-    for seconds in (3600.0, 0.0):
-        monkeypatch.setattr(queue_file, "WRITE_SECONDS", seconds)
-        next(told)
-        states += [run.state for found in queues(place.runs_dir) for run in found.runs]
-    told.close()
-    assert states == ["queued", "running"]
