@@ -187,10 +187,10 @@ class _Costs:
     def of(self, work: _Work, family: str | None) -> tuple[float, float, str]:
         """Predict seconds of training and of the rest of a run; and say what that rests on."""
         rows, like = self.rows, _like(work.experiment, cached=work.cached)
-        seconds, of = work.operations / self.speed, ""
-        if len(own := rows[rows["family"] == family]):
+        seconds, of, alike = work.operations / self.speed, "", rows[rows["like"] == like]
+        if len(own := alike[alike["family"] == family]):
             rows, seconds, of = own, own["seconds"].median(), "its seeds"
-        elif len(alike := rows[rows["like"] == like]):
+        elif len(alike):
             rows, seconds, of = alike, alike["per_image"].median() * work.n_images, like
         # Known to the second only, so averaged; without those of a machine that slept.
         rest = rows["rest"].clip(upper=3 * rows["rest"].median() + 1).mean()
