@@ -144,8 +144,8 @@ def _study(
 ) -> None:  # fmt: skip
     """Study a suite's runs on one data set; write tables and figures, and print the page."""
     from benchmark.comparison import leak_study, library, subset_study
-    from benchmark.comparison.wording import limitations
     from benchmark.evaluation.figures import write_png
+    from benchmark.evaluation.predictions import limits_of
     from benchmark.reporting.comparison_tables import study_tables
     from benchmark.reporting.figures import study_figure
 
@@ -158,7 +158,8 @@ def _study(
     page_of = leak_study.leak_page if command == "leak" else subset_study.subset_page
     with busy("comparing"):
         page = page_of(study_of(runs, experiments, dataset))
-    limits = limitations(run for run in runs.runs if run.setting.dataset == dataset)
+    run = next(run for run in runs.runs if run.setting.dataset == dataset)
+    limits = limits_of(run.record.about["dataset"])
     heading = f"{'SYNTHETIC FACES · ' * page.data['drawn']}{page.title}"
     tables = study_tables(page)
     lines = [f"# {heading}", "", *(f"- {text}" for text in page.sentences), ""]

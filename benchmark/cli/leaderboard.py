@@ -134,12 +134,11 @@ def _acknowledge(argument: str, why: str, runs_dir: Path, answer: output.Command
 def _print(board: "Leaderboard", *, whole: bool) -> None:
     """Print a table per setting, and the notes that fit into ten lines; or all there is."""
     from benchmark.comparison.library import counted
-    from benchmark.comparison.wording import title_of
     from benchmark.reporting import columns
     from benchmark.reporting.board_tables import board_table, by_setting, document_tables
 
     out = output.out
-    out.print(Text(title_of(board), style="bold yellow" if board.drawn else "bold"))
+    out.print(Text(board.title, style="bold yellow" if board.drawn else "bold"))
     study = columns.study_table(board)
     if study.rows:
         out.print(Text(f"{columns.READING}\n"))

@@ -22,6 +22,7 @@ from benchmark.comparison.rows import Row, done_row
 from benchmark.data.progress import OnProgress, keep_quiet
 from benchmark.data.splits import N_FOLDS
 from benchmark.errors import RunError
+from benchmark.evaluation.predictions import limits_of
 from benchmark.experiment.definition import Experiment, Protocol, Suite
 from benchmark.experiment.parts import changed_settings
 from benchmark.tasks import TASK_TITLES, TASKS, TaskName
@@ -56,6 +57,10 @@ class BoardTable:
         """The tasks that every network of the table predicts."""
         return TASKS if self.kind == "mtl" else (self.kind,)
 
+    @property
+    def worst_heading(self) -> str:
+        return f"worst {TASK_TITLES[self.tasks[0]]} subgroup"
+
 
 @dataclass(frozen=True)
 class Leaderboard:
@@ -74,6 +79,12 @@ class Leaderboard:
     """Which experiments the suites asked for list."""
     replays: Mapping[str, Row] = field(default_factory=dict)
     """Of the study's rows: the same networks on its own leaking split, by the honest row's name."""
+
+    @property
+    def title(self) -> str:
+        synthetic = "SYNTHETIC FACES · " * self.drawn
+        suite = f"suite {self.suite}" if self.suite else "every experiment begun"
+        return f"{synthetic}Leaderboard of {self.dataset} · {suite}"
 
     def suites_of(self, name: str) -> tuple[str, ...]:
         return tuple(suite for suite, names in self.suites.items() if name in names)
@@ -136,7 +147,7 @@ def arrange(runs: Iterable[Run], query: LeaderboardQuery) -> Leaderboard:
         drawn=any(setting.drawn for setting in settings),
         tables=tuple(tables),
         notes=(*query.notes, *left_out, *_reading_notes(tables)),
-        limits=words.limitations(ours),
+        limits=limits_of(ours[0].record.about["dataset"] if ours else {}),
     )
 
 
@@ -315,7 +326,7 @@ def _reading_notes(tables: Sequence[BoardTable]) -> Iterator[str]:
             "test score (combined, or the task's)."
         )
     yield from words.gap_sentences(
-        words.Gap("LEAKY " * row.leaky + row.name, it.other, it.why, it.task)
+        words.Gap(row.title, it.other, it.why, it.task)
         for row in rows
         for it in row.comparisons
         if it.why and it.kind != "first"

@@ -117,7 +117,7 @@ def _network(label: str, groups: Mapping[str, RunGroup], first: Experiment) -> V
         if len(chain) == 1 and ending == HONEST:
             title = "honest: trained, selected and tested without the leak"
         scored.append((ending, title, sides[ending]))
-    about = groups[PUBLISHED].runs[0].about["dataset"]
+    about = groups[PUBLISHED].runs[0].record.about["dataset"]
     of_the_study = first.study and not about["drawn"] and about.get("labels_digest") is None
     return {
         "label": label,
@@ -275,7 +275,6 @@ def leak_page(study: Values) -> words.StudyPage:
         tuple(table for network in networks for table in _tables(network)),
         tuple(map(_picture, networks)),
         tuple(notes),
-        {score["experiment"] for network in networks for score in network["scores"]},
         study,
     )
 

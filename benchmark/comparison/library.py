@@ -23,6 +23,7 @@ from benchmark.identity import steering_content
 from benchmark.record import RUN_ID, RunRecord
 from benchmark.tasks import TASKS, TaskName
 
+LEAKY_REMARK: Final = "LEAKY: test faces were seen in training"
 MOST_NOTES: Final = 3
 """Folders that cannot be read are named one by one up to so many, and counted beyond."""
 
@@ -84,10 +85,6 @@ class Run:
     """The checksum of the weights that it started from; None without weights."""
     ad_hoc: bool
     leaky: bool
-
-    @property
-    def about(self) -> dict[str, Any]:
-        return self.record.about
 
     @property
     def short_identity(self) -> str:
@@ -184,6 +181,10 @@ class RunGroup:
     def leaky(self) -> bool:
         """Whether test faces were seen in training."""
         return any(run.leaky for run in self.runs)
+
+    @property
+    def all_remarks(self) -> tuple[str, ...]:
+        return (LEAKY_REMARK,) * self.leaky + self.remarks
 
     def of_seeds(self, seeds: Collection[int]) -> "RunGroup":
         runs = tuple(run for run in self.runs if run.record.seed in seeds)

@@ -301,7 +301,7 @@ def compare(
         absent=[group for group in groups if not group.runs],
         tables=tables,
         notes=list(words.reading_notes(lines, whole)),
-        limits=words.limitations(whole[0].runs),
+        limits=stored.limits_of(whole[0].runs[0].record.about["dataset"]),
     )
 
 

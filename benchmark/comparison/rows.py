@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 import numpy as np
 import pandas as pd
 
-from benchmark.comparison.library import Run, RunGroup
+from benchmark.comparison.library import LEAKY_REMARK, Run, RunGroup
 from benchmark.comparison.statistics import Judged
 from benchmark.errors import RunError
 from benchmark.evaluation.intervals import Floats, cluster_bootstrap
@@ -138,6 +138,21 @@ class Row:
     runs: tuple[Run, ...] = field(default=(), compare=False, repr=False)
 
     @property
+    def all_remarks(self) -> tuple[str, ...]:
+        """A leak first, then a red flag."""
+        return (*filter(None, (LEAKY_REMARK * self.leaky, self.red_flag)), *self.remarks)
+
+    @property
+    def title(self) -> str:
+        """The name, with what must never be read without it."""
+        return f"{'LEAKY ' * self.leaky}{self.name}{' (not run)' * (self.status == 'missing')}"
+
+    @property
+    def rank_text(self) -> str:
+        """`!`: stopped by a red flag, `=`: not significantly below the first."""
+        return "!" if self.stopped else f"{self.rank or ''}{'=' if self.tied else ''}"
+
+    @property
     def tied(self) -> bool:
         """Whether it is ranked and not significantly below the first row of its table, on test."""
         firsts = (it for it in self.comparisons if it.kind == "first")
@@ -233,16 +248,16 @@ def _summary(group: RunGroup, remarks: Sequence[str], study: StudyRow | None) ->
         worst=worst_group(table, tested) if tested else None,
         gap=gap,
         study=study,
-        parameters=int(first.about["parameters"]["total"]),
-        trainable_parameters=int(first.about["parameters"]["trainable"]),
-        gmacs=n / 1e9 if (n := first.about.get("multiply_adds")) is not None else None,
+        parameters=int(first.record.about["parameters"]["total"]),
+        trainable_parameters=int(first.record.about["parameters"]["trainable"]),
+        gmacs=n / 1e9 if (n := first.record.about.get("multiply_adds")) is not None else None,
         seconds=statistics.fmean(float(end["seconds"]) for end in done),
         images_per_second=statistics.fmean(speeds) if speeds else None,
         peak_memory_mib=max(memory, default=None),
         seeds=group.seeds,
-        devices=_distinct(run.about["device"] for run in runs),
-        precisions=_distinct(run.about.get("precision") for run in runs),
-        commits=_distinct(run.about["commit"] for run in runs),
+        devices=_distinct(run.record.about["device"] for run in runs),
+        precisions=_distinct(run.record.about.get("precision") for run in runs),
+        commits=_distinct(run.record.about["commit"] for run in runs),
         identities=tuple(run.short_identity for run in runs),
         leaky=group.leaky,
         is_one_class=alone == group.tasks,

@@ -81,16 +81,13 @@ def subset_study(library: Library, experiments: Sequence[Experiment], dataset: s
     if not subsets:
         nothing = f"no subset has finished runs of two run groups on {dataset}"
         raise RunError(nothing, fix="`facebench run --suite subsets --seeds 0,1,2` makes them")
-    whole = {item.head.tasks: groups.get(item.name)
-             for item in reversed(experiments) if item.subset is None}  # fmt: skip
-    systems = []
+    whole = {it.head.tasks: found[it.name] for it in reversed(experiments) if it.subset is None}
+    none, systems = RunGroup(""), []
     for router in ROUTERS:
         own = [Subset(**{router: name}) for name in CLASS_NAMES[router]]  # type: ignore[arg-type]
-        parts = [members.get(subset, {}).get("subset") for subset in own]
-        parts += [whole.get((router,)), whole.get((TASK,))]
-        ready = [part for part in parts if part is not None]
-        if len(ready) == len(parts):
-            systems.append(_system(router, ready, differences))
+        parts = [members[subset].get("subset", none) for subset in own]
+        parts += [whole.get((router,), none), whole.get((TASK,), none)]
+        systems.append(_system(router, parts, differences))
     judged = judge(("subsets", key, difference) for key, difference in differences.items())
     return {
         "dataset": dataset,
@@ -103,8 +100,7 @@ def subset_study(library: Library, experiments: Sequence[Experiment], dataset: s
 
 
 def _common_seeds(groups: Iterable[RunGroup]) -> tuple[int, ...]:
-    seeds = [set(group.seeds) for group in groups]
-    return tuple(sorted(set.intersection(*seeds))) if seeds else ()
+    return tuple(sorted(set.intersection(*(set(group.seeds) for group in groups))))
 
 
 def _read(group: RunGroup, seeds: Collection[int], task: TaskName) -> RunPredictions:
@@ -114,12 +110,12 @@ def _read(group: RunGroup, seeds: Collection[int], task: TaskName) -> RunPredict
 
 def _result(name: str, seeds: tuple[int, ...], read: RunPredictions, group: RunGroup) -> Values:
     rate = words.rate_of(read.right(TASK), read.faces["cluster"].to_numpy())
-    n_train = int(group.runs[0].about["dataset"]["counts"]["train"])
+    n_train = int(group.runs[0].record.about["dataset"]["counts"]["train"])
     return {"name": name, "seeds": seeds, "n_train": n_train, "rate": rate}
 
 
 def _system(router: Router, groups: Sequence[RunGroup], found: Differences) -> Values | None:
-    """Put a classifier before its specialists; None where the groups share no seed or face.
+    """Put a classifier before its specialists; None where not all groups have a seed and a face.
 
     groups: a specialist per class, the classifier, the single network. A face without a label of
     the router's is not routed: its classifier was not tested on it.
@@ -167,8 +163,6 @@ def subset_page(study: Values) -> words.StudyPage:
     ]
     if missing:
         notes.append(f"Not run: {', '.join(missing)}.")
-    results = [group for item in study["subsets"] for group in item["groups"].values()]
-    results += [system["single"] for system in study["systems"]]
     plain = [
         {"of": of, "against": by, **asdict(judged), "verdict": judged.verdict}
         for (of, by), judged in compared.items()
@@ -179,7 +173,6 @@ def subset_page(study: Values) -> words.StudyPage:
         tuple(_tables(study)),
         (_picture(study),),
         tuple(notes),
-        {result["name"] for result in results},
         study | {"compared": plain},
     )
 

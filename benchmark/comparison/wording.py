@@ -5,24 +5,19 @@ benchmark.comparison.statistics. The terminal, files and the report only lay the
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, get_args
+from typing import Any, Final, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from benchmark.comparison.library import Run, RunGroup, Setting, counted
+from benchmark.comparison.library import RunGroup, Setting, counted
 from benchmark.comparison.statistics import ALPHA, FAMILIES, NOT_SIGNIFICANT, Judged, Verdict
 from benchmark.evaluation.intervals import cluster_bootstrap
-from benchmark.evaluation.predictions import limits_of
 from benchmark.experiment.definition import Protocol
 from benchmark.tasks import TASK_TITLES, TASKS, TaskName
-
-if TYPE_CHECKING:
-    from benchmark.comparison.leaderboard import BoardTable, Leaderboard
-    from benchmark.comparison.rows import Row, TaskScore
 
 NOTHING: Final = "–"
 AD_HOC: Final = "ad hoc: "
@@ -40,7 +35,6 @@ STUDY_NUMBERS: Final = (
     "clusters of test faces. Differences are in percentage points (pp), with a 95 % interval from "
     "clusters of faces and, of two seeds or more, from seeds."
 )
-LEAKY_REMARK: Final = "LEAKY: test faces were seen in training"
 
 
 def percent(rate: float | None) -> str:
@@ -55,12 +49,6 @@ def span(low: float, high: float) -> str:
 def with_sd(mean: float | None, sd: float | None) -> str:
     """Write a rate with its standard deviation over seeds, where there are several."""
     return percent(mean) if sd is None else f"{percent(mean)} ± {percent(sd)}"
-
-
-def accuracy_text(score: "TaskScore | None") -> str:
-    if score is None:
-        return NOTHING
-    return f"{with_sd(score.accuracy, score.accuracy_sd)} ({span(score.low, score.high)})"
 
 
 def number_text(value: float | None) -> str:
@@ -95,11 +83,6 @@ def duration_text(seconds: float | None) -> str:
     if minutes < 99.5:
         return f"{minutes:.1f} min" if minutes < 9.95 else f"{minutes:.0f} min"
     return f"{seconds / 3600:.1f} h"
-
-
-def seeds_text(seeds: Sequence[int]) -> str:
-    """List seeds: `0, 1, 2`."""
-    return ", ".join(map(str, seeds)) or NOTHING
 
 
 def points(difference: float) -> str:
@@ -140,22 +123,6 @@ def joined(words: Iterable[str]) -> str:
     return " and ".join([", ".join(said[:-1]), said[-1]] if len(said) > 1 else said)
 
 
-def remarks_of(row: "Row") -> tuple[str, ...]:
-    """Give a row's remarks, a leak first, then a red flag."""
-    first = (LEAKY_REMARK * row.leaky, row.red_flag)
-    return (*filter(None, first), *row.remarks)
-
-
-def rank_text(row: "Row") -> str:
-    """Write a row's rank; `!`: stopped by a red flag, `=`: not significantly below the first."""
-    return "!" if row.stopped else f"{row.rank or ''}{'=' if row.tied else ''}"
-
-
-def name_text(row: "Row") -> str:
-    """Write a row's name, with what must never be read without it."""
-    return f"{'LEAKY ' * row.leaky}{row.name}{' (not run)' * (row.status == 'missing')}"
-
-
 def protocol_text(protocol: Protocol) -> str:
     """Name a protocol and what it does otherwise than the default."""
     plain = Protocol(fold=protocol.fold)
@@ -179,17 +146,6 @@ def setting_text(setting: Setting) -> str:
     if setting.subset:
         said += f" Selected and tested on {setting.subset.label.replace('_', ' and ')} alone."
     return said
-
-
-def title_of(board: "Leaderboard") -> str:
-    """Write a leaderboard's title; synthetic faces say so."""
-    synthetic = "SYNTHETIC FACES · " * board.drawn
-    suite = f"suite {board.suite}" if board.suite else "every experiment begun"
-    return f"{synthetic}Leaderboard of {board.dataset} · {suite}"
-
-
-def worst_heading(table: "BoardTable") -> str:
-    return f"worst {TASK_TITLES[table.tasks[0]]} subgroup"
 
 
 @dataclass(frozen=True)
@@ -269,10 +225,8 @@ def _caveat(lines: Iterable[TaskComparison]) -> str:
 
 
 def by_pair(lines: Sequence[TaskComparison]) -> list[list[TaskComparison]]:
-    pairs: dict[tuple[str, str], list[TaskComparison]] = defaultdict(list)
-    for line in lines:
-        pairs[line.reference.label, line.group.label].append(line)
-    return list(pairs.values())
+    of_pairs = groupby(lines, lambda line: (line.reference.label, line.group.label))
+    return [list(ours) for _, ours in of_pairs]
 
 
 def verdict_counts(lines: Sequence[TaskComparison]) -> str:
@@ -356,16 +310,10 @@ def reading_notes(lines: Sequence[TaskComparison], groups: Sequence[RunGroup]) -
     applies = (True, any(not it.significant for it in lines), False in alone, True in alone)
     yield from (note for note, does in zip(GENERAL_NOTES, applies, strict=True) if does)
     for group in groups:
-        leak = (LEAKY_REMARK,) if group.leaky else ()
-        yield from (f"{group.label}: {remark}." for remark in (*leak, *group.remarks))
+        yield from (f"{group.label}: {remark}." for remark in group.all_remarks)
     versions = {str(group.runs[0].trainer_version) for group in groups}
     if len(versions) > 1:
         yield f"They were trained by trainer versions {joined(sorted(versions))}."
-
-
-def limitations(runs: Iterable[Run]) -> tuple[str, ...]:
-    run = next(iter(runs), None)
-    return limits_of(run.about["dataset"] if run else {})
 
 
 def rate_of(right: npt.NDArray[np.bool_], clusters: npt.NDArray[np.int64]) -> dict[str, Any] | None:
@@ -439,7 +387,5 @@ class StudyPage:
     pictures: tuple[StudyPicture, ...]
     notes: tuple[str, ...]
     """How to read it, and what was not run."""
-    experiments: Collection[str]
-    """Whose runs it is made of."""
     data: dict[str, Any]
     """The study as plain values: what `--json` has."""

@@ -41,7 +41,7 @@ def footnotes(row: Row) -> tuple[str, ...]:
     """Give the remarks that stand below the table: not what a row's own cells say."""
     if row.status == "missing":
         return ()
-    found = words.remarks_of(row)
+    found = row.all_remarks
     return tuple(r for r in found if r != ONE_SEED and not r.startswith(words.AD_HOC))
 
 
@@ -49,7 +49,7 @@ def board_table(tables: Sequence[BoardTable], links: Links | None = None) -> Tab
     """Lay out tables of one setting below each other, all parts of all rows; remarks are notes."""
     tasks = [task for task in TASKS if any(task in table.tasks for table in tables)]
     remarks = list(dict.fromkeys(r for t in tables for row in t.rows for r in footnotes(row)))
-    worst = words.worst_heading(tables[0]) if len(tables) == 1 else "worst subgroup"
+    worst = tables[0].worst_heading if len(tables) == 1 else "worst subgroup"
     columns = [
         Column("#", False),
         Column("experiment", True),
@@ -70,7 +70,7 @@ def board_table(tables: Sequence[BoardTable], links: Links | None = None) -> Tab
     rows = [
         TableRow(
             tuple(_cells(row, tasks, remarks, links or {})),
-            HEADINGS[table.kind] + (f" · {words.worst_heading(table)}" if len(tables) > 1 else ""),
+            HEADINGS[table.kind] + (f" · {table.worst_heading}" if len(tables) > 1 else ""),
             row.status + " leaky" * row.leaky + " stopped" * row.stopped,
         )
         for table in tables
@@ -86,7 +86,7 @@ def _cells(
     n, low, both, gap = len(row.seeds), row.worst, row.combined, row.gap
     # What a network does not predict is empty; what was not measured is a dash.
     scores, empty = [row.scores.get(task) for task in tasks], Cell("" if row.scores else NOTHING)
-    rank = words.rank_text(row) or NOTHING
+    rank = row.rank_text or NOTHING
     yield Cell(rank, "", row.rank, style="bold" + " red" * row.stopped)
     yield _name(row, remarks, links)
     yield Cell(with_sd(row.val_combined, row.val_combined_sd), value=row.val_combined)
@@ -133,7 +133,7 @@ def _name(row: Row, remarks: Sequence[str], links: Links) -> Cell:
         note = f"run {runs} · {changes[0].replace(', ', ' · ')}"
     found = tuple(link for identity in row.identities for link in links.get(identity, ()))
     marks = tuple(1 + remarks.index(remark) for remark in footnotes(row))
-    return Cell(words.name_text(row), note, row.name, found, marks)
+    return Cell(row.title, note, row.name, found, marks)
 
 
 def differences_table(tables: Sequence[BoardTable]) -> Table:
@@ -155,7 +155,7 @@ def differences_table(tables: Sequence[BoardTable]) -> Table:
                     task = table.tasks[0] if len(table.tasks) == 1 else outcome.task
                     found[label][task] = _difference(judged)
             for label, cells in found.items():
-                name = Cell(words.name_text(row), label, row.name)
+                name = Cell(row.title, label, row.name)
                 line = (name, *(cells.get(task, Cell("")) for task in (*tasks, None)))
                 rows.append(TableRow(line, HEADINGS[table.kind]))
     return Table(tuple(columns), tuple(rows), "Differences").keeping(("differences",))
@@ -196,7 +196,7 @@ def listed(names: Sequence[str]) -> str:
 
 def markdown(board: Leaderboard) -> str:
     """Write the leaderboard as GitHub Markdown, in percent."""
-    lines = [f"# {markdown_text(words.title_of(board))}", ""]
+    lines = [f"# {markdown_text(board.title)}", ""]
     if (study := study_table(board)).rows:
         lines += [markdown_text(STUDY_READING), "", forms.markdown(study)]
     lines += [READING, ""]
@@ -211,7 +211,7 @@ def markdown(board: Leaderboard) -> str:
 
 def latex(board: Leaderboard) -> str:
     """Write the tables as LaTeX, one `table` each; \\input it where they shall stand."""
-    title = words.title_of(board)
+    title = board.title
     parts = [f"% {title}", f"% Needs {forms.LATEX_PACKAGES}."]
     for setting, tables in by_setting(board):
         for table in document_tables(tables):
@@ -232,7 +232,7 @@ def page(board: Leaderboard, links: Links | None = None) -> str:
     if any(differences.rows for _, _, differences in made):
         parts["differences"] = "Differences"
     return forms.template("leaderboard.html").render(
-        title=words.title_of(board),
+        title=board.title,
         reading=READING,
         study=study_table(board),
         study_reading=STUDY_READING,

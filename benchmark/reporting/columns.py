@@ -17,7 +17,7 @@ import pandas as pd
 
 from benchmark.comparison.leaderboard import BoardTable, Leaderboard
 from benchmark.comparison.rows import Row, RowQuestion
-from benchmark.comparison.wording import percent, protocol_text, remarks_of, span, with_sd
+from benchmark.comparison.wording import percent, protocol_text, span, with_sd
 from benchmark.errors import BenchmarkError, RunError, require_choice
 from benchmark.experiment.definition import Backbone
 from benchmark.reporting.tables import NOTHING, Cell, Column, Table
@@ -123,7 +123,7 @@ def flat_row(board: Leaderboard, table: BoardTable, row: Row) -> Values:
         "precision": " ".join(row.precisions),
         "commit": " ".join(row.commits),
         "runs": " ".join(row.identities),
-        "remarks": "; ".join(remarks_of(row)),
+        "remarks": "; ".join(row.all_remarks),
         "suite": " ".join(board.suites_of(row.name)) or board.suite,
         "protocol": protocol_text(setting.protocol),
         "selection": setting.protocol.selection,

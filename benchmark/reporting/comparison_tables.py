@@ -89,7 +89,7 @@ def scores_table(comparison: Comparison) -> Table:
     for group, scores in comparison.groups:
         label = f"{group.label}{' (LEAKY)' if group.leaky else ''}"
         rows.append(
-            [label, wording.seeds_text(group.seeds)]
+            [label, ", ".join(map(str, group.seeds))]
             + [Cell(with_sd(s.accuracy, s.accuracy_sd), span(s.low, s.high)) if s else Cell()
                for s in map(scores.get, comparison.tasks)]
         )  # fmt: skip

@@ -111,7 +111,9 @@ def _best_network(evidence: Evidence, question: Question) -> Answer:
         compared += lines
         missing += words.gap_sentences([gap for gap in found.gaps if gap.reference == best.name])
         scores = joined(
-            f"{TASK_TITLES[t]} {words.accuracy_text(s)} %" for t, s in best.scores.items()
+            f"{TASK_TITLES[t]} {words.with_sd(s.accuracy, s.accuracy_sd)} "
+            f"({words.span(s.low, s.high)}) %"
+            for t, s in best.scores.items()
         )
         val = words.with_sd(best.val_combined, best.val_combined_sd)
         sentences.append(
@@ -390,19 +392,21 @@ def _study(evidence: Evidence, question: Question) -> Answer:
                for suite in question.suites]  # fmt: skip
     try:
         if slug == "leak":
-            page = leak_page(leak_study(library, [*itertools.chain(*members)], dataset))
+            studied = [*itertools.chain(*members)]
+            page = leak_page(leak_study(library, studied, dataset))
         else:
             has_runs = (
                 of for of in members if any(dataset in library.datasets_of(it.name) for it in of)
             )
-            page = subset_page(subset_study(library, next(has_runs, members[-1]), dataset))
+            studied = next(has_runs, members[-1])
+            page = subset_page(subset_study(library, studied, dataset))
     except RunError as error:
         names = [item.name for of in members for item in of]
         places = {place for name in names for place in library.datasets_of(name)} - {dataset}
         others = f"; there are such runs on {', '.join(sorted(places))}" if places else ""
         suite = "leak" if slug == "leak" else question.suites[-1]
         return _unanswered(question, f"{error.found}{others}.", _command(evidence, suite))
-    groups = [library.run_group(name, dataset) for name in sorted(page.experiments)]
+    groups = [library.run_group(item.name, dataset) for item in studied]
     known = [key for group in groups for key in group.identities]
     drawn = (figures.intervals_figure(f"{slug}-{n}", it) for n, it in enumerate(page.pictures))
     return Answer(

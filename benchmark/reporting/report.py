@@ -183,7 +183,7 @@ def _facts(evidence: Evidence, date: datetime.date) -> Iterator[tuple[str, str]]
     yield "Data set", evidence.dataset
     of_setting = [run for run in done if run.setting == setting]
     if setting is not None and of_setting:
-        counts = of_setting[0].about["dataset"]["counts"]
+        counts = of_setting[0].record.about["dataset"]["counts"]
         parts = {"train": "training", "val": "validation", "test": "test"}
         yield "Faces", ", ".join(f"{counts[key]:,} {part}" for key, part in parts.items())
         yield "Split", f"{setting.split_version}, digest {setting.split_digest[:8]}"
@@ -191,5 +191,5 @@ def _facts(evidence: Evidence, date: datetime.date) -> Iterator[tuple[str, str]]
     unfinished = len(runs) - len(done)
     yield "Runs", f"{len(done)} finished" + (f", {unfinished} unfinished" if unfinished else "")
     for what, key in (("Device", "device"), ("Commit", "commit")):
-        if found := sorted({str(run.about.get(key, "?")) for run in done}):
+        if found := sorted({str(run.record.about.get(key, "?")) for run in done}):
             yield what, and_more(found, 3)
