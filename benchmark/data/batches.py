@@ -26,10 +26,8 @@ Draws = Mapping[str, Tensor]
 def draw_epoch(
     augmentation: Augmentation, sizes: Iterable[int], generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """Draw what decides on the changes of faces, on the CPU: (all faces,) by kind of change.
-
-    sizes: of the batches, for which is drawn one after another.
-    """
+    """Draw what decides on the changes of faces, on the CPU: (all faces,) by kind of change, one
+    batch of `sizes` after another."""
     asked = {
         "flip": augmentation.flip,
         "rotation": augmentation.rotation_degrees,
@@ -76,10 +74,8 @@ def is_mirrored(draws: Draws) -> Tensor:
 
 
 def in_words(images: Tensor) -> Tensor:
-    """View faces as rows of the widest whole numbers that they fill: (n, words).
-
-    A choice between two words takes as long as one between two bytes.
-    """
+    """View faces as rows of the widest whole numbers that they fill, (n, words): a choice between
+    two words takes as long as one between two bytes."""
     rows = images.permute(0, 2, 3, 1).flatten(1)
     words = (torch.int64, torch.int32, torch.int16, torch.uint8)
     return rows.view(next(word for word in words if rows.shape[1] % word.itemsize == 0))

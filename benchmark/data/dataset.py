@@ -301,10 +301,8 @@ class FaceSet:
         return pixels_of.open_pixels(self.folder / PIXELS_FILE)
 
     def words(self) -> pd.DataFrame | None:
-        """What a table of labels said of each face, in its own words, row by row of the table.
-
-        None where the faces' names give the labels, or words were not kept.
-        """
+        """What a table of labels said of each face, in its own words, row by row of the table; None
+        where the faces' names give the labels, or words were not kept."""
         return self._read(WORDS_FILE) if (self.folder / WORDS_FILE).is_file() else None
 
     def rejected(self) -> pd.DataFrame:
@@ -317,8 +315,8 @@ class FaceSet:
         # "copy of FILE" and "label conflict with FILE, ..." are counted by their first words.
         short = reasons[reasons != ""].str.replace(r" (of|with) .*", "", regex=True)
         without_place = pd.DataFrame({"kind": "no place", "reason": short})
-        both = pd.concat([self.rejected()[["kind", "reason"]], without_place], ignore_index=True)
-        return both.groupby(["kind", "reason"]).size().rename("n").reset_index()
+        both = pd.concat([self.rejected(), without_place])
+        return both.groupby(["kind", "reason"]).size().reset_index(name="n")
 
     def _read(self, name: str) -> pd.DataFrame:
         try:
@@ -401,11 +399,8 @@ def store_faces(
 
 
 def choose_dataset(data_dir: Path, asked: str | None = None) -> FaceSet:
-    """Give the data set asked for, or the only photographed one prepared.
-
-    `drawn` asks for synthetic faces, which are made on first use. Raises DataError for an unknown
-    name, and where none was asked for and not exactly one of photographs is prepared.
-    """
+    """Give the data set asked for, or the only photographed one prepared; raise DataError where
+    there is none of this name, or not one. `drawn` is made of synthetic faces on first use."""
     if asked == DRAWN_NAME:
         if (data_dir / STORED_NAME).is_dir():
             return open_faces(data_dir / STORED_NAME)

@@ -52,10 +52,8 @@ INKED: Final = 0.4
 
 
 class DrawnFaces(NamedTuple):
-    """Pictures, (n_faces, image_px, image_px, 3) RGB, and what they are labelled, row by row.
-
-    labels: columns file, age (years), age_group, gender, race; in the order drawn, not sorted.
-    """
+    """Pictures, (n_faces, image_px, image_px, 3) RGB, and, row by row in the order drawn, their
+    labels: file, age (years), age_group, gender, race."""
 
     images: NDArray[np.uint8]
     labels: pd.DataFrame

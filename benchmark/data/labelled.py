@@ -255,11 +255,9 @@ def _scan_with_tables(
     words: pd.DataFrame,
     said: Mapping[str, FaceLabels | str],
 ) -> Scan:
-    """Find the picture of each row: the one whose path agrees with the row's in most last parts.
-
-    Where rows agree with one picture, the one that agrees most has it; what they agree in is the
-    face's name. Raises DataError where not a single one fits.
-    """
+    """Find the picture of each row: the one whose path agrees with the row's in most last parts,
+    which are the face's name. Where several rows agree with a picture, the one that agrees most has
+    it. Raises DataError where not a single one fits."""
     tables = [file["name"] for file in about["files"]]
     pictures, others = _pictures_of(source)
     rejected = [row for row in others if row[0] not in tables]
@@ -318,10 +316,7 @@ def _scan_of(faces: Mapping[str, tuple[str, FaceLabels]], rejected: Rejected) ->
 
 
 def gaps(labels: Mapping[str, Any], n_faces: int) -> list[str]:
-    """Say in a sentence per label what the faces lack; nothing where they have all.
-
-    n_faces: how many faces `labels["without"]` counts among.
-    """
+    """Say in a sentence per label how many of n_faces lack it; nothing where all have it."""
     return [
         f"{n:,} of {n_faces:,} faces ({100 * n / n_faces:.1f} %) have no "
         f"{TASK_TITLES.get(label, 'age in years')}: left out of whatever needs it."

@@ -1,7 +1,4 @@
-"""From the bytes of one picture to its row of packed pixels and a sketch of it, without labels.
-
-The packed pixels of all faces are faces.npy: written row by row from any process, then mapped.
-"""
+"""From the bytes of one picture to its row of packed pixels, in faces.npy, and a sketch of it."""
 
 import contextlib
 import hashlib

@@ -58,10 +58,8 @@ class SplitPart(NamedTuple):
 
 
 def read_parts(paths: Sequence[Path]) -> list[SplitPart]:
-    """Read every part of a split, training first.
-
-    Raises DataError for one that is missing, empty, binary, without names or without pictures.
-    """
+    """Read every part of a split, training first; raise DataError for one that is missing, empty,
+    binary, without names or without pictures."""
     if len(set(paths)) < max(2, len(paths)):
         raise DataError(
             f"{len(set(paths))} different parts of a split were given",
@@ -147,11 +145,8 @@ def _mostly(rows: Sequence[list[str]]) -> bool:
 
 
 def _listed(parts: Sequence[SplitPart], images: Path | None) -> pd.DataFrame:
-    """Give a row for each file of each part: row, part (its number), file, key, place.
-
-    place: source and path of its picture, or None. Raises DataError where a list finds none at all
-    under `images`.
-    """
+    """Give a row for each file of each part: row, part (its number), file, key, place (source and
+    path of its picture, or None); raise DataError where a list finds none at all."""
     source = images and _source_at(images)
     if images is not None and source is None:
         what = "is no folder and no archive" if images.exists() else "does not exist"

@@ -89,11 +89,9 @@ def split_digest(table: pd.DataFrame) -> str:
 
 
 def parts_of(faces: "FaceSet", fold: int | None = None) -> dict[PartName, Rows]:
-    """Give the rows of each part, ascending: of the 80/10/10 split, or of one of its five folds.
-
-    Fold k tests on part k of five and validates on 1/8 of the rest, chosen by the same rule.
-    Raises DataError where a part is empty, and for a fold of an older version of the split.
-    """
+    """Give the rows of each part, ascending: of the 80/10/10 split, or of one of its five folds,
+    which tests on a fifth and validates on 1/8 of the rest. Raises DataError where a part is empty,
+    and for a fold of an older version of the split."""
     if fold is not None:
         check_split_version(faces)
     return check_filled(part_rows(faces.table, fold), len(faces.table))
