@@ -24,12 +24,6 @@ READING: Final = "Group minus reference, 95 % intervals; not significant does no
 PERCEIVED: Final = "Labels are perceived. "
 CLOSING: Final = "--json has all {n} notes and limitations."
 
-# fmt: off
-Dataset = Annotated[str | None, option(
-    "The data set; the only one with such runs if left out.",
-    autocompletion=options.complete_dataset)]
-# fmt: on
-
 
 def compare(
     answer: options.Answer,
@@ -39,9 +33,8 @@ def compare(
         "(all its experiments).")],
     task: Annotated[
         list[str] | None, option("age_group, gender or race; all if left out.")] = None,
-    all_pairs: Annotated[bool, option("Each against each, not against the first.",
-                                      "--all-pairs")] = False,
-    dataset: Dataset = None,
+    all_pairs: Annotated[bool, option("Each against each, not against the first.")] = False,
+    dataset: options.OnDataset = None,
     runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
     data_dir: options.DataDir = options.DEFAULT_DATA_DIR,
 ) -> None:  # fmt: skip
@@ -99,7 +92,7 @@ def leak(
     suite: Annotated[str | None, option(
         "A suite of run groups that end as `leak`'s do; headline, leak and leak_vgg16 if left "
         "out.", autocompletion=options.complete_suite)] = None,
-    dataset: Dataset = None,
+    dataset: options.OnDataset = None,
     runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
     data_dir: options.DataDir = options.DEFAULT_DATA_DIR,
 ) -> None:  # fmt: skip
@@ -111,7 +104,6 @@ def leak(
     Examples:
       facebench run --suite leak --seeds 0,1,2
       facebench leak
-      facebench leak --suite headline --dataset utkface-100 --json
     """
     _study(answer, "leak", suite, dataset, runs_dir, data_dir)
 
@@ -121,7 +113,7 @@ def subsets(
     suite: Annotated[str, option(
         "A suite of subsets in three run groups.",
         autocompletion=options.complete_suite)] = "subsets",
-    dataset: Dataset = None,
+    dataset: options.OnDataset = None,
     runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
     data_dir: options.DataDir = options.DEFAULT_DATA_DIR,
 ) -> None:  # fmt: skip
@@ -133,7 +125,6 @@ def subsets(
     Examples:
       facebench run --suite subsets --seeds 0,1,2
       facebench subsets
-      facebench subsets --dataset drawn --json
     """
     _study(answer, "subsets", suite, dataset, runs_dir, data_dir)
 

@@ -1,75 +1,65 @@
-"""`facebench data`: fetch, crop, prepare, sample and audit data sets of faces."""
+"""`facebench data`: crop, fetch, prepare, sample and audit data sets; `audit-split`: any split."""
 
 import functools
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 from rich.markup import escape
 
-from benchmark.cli import output
-from benchmark.cli.options import DEFAULT_DATA_DIR, Answer, DataDir, DatasetName, WeightsDir, option
+from benchmark.cli import options, output
+from benchmark.cli.options import option
 from benchmark.cli.output import err, out, print_table
 from benchmark.errors import DataError, and_more
-from benchmark.reporting.tables import NOTHING, Cell, Column, Table
-from benchmark.tasks import CLASS_NAMES, MISSING, TASK_TITLES, TASKS, TaskName
+from benchmark.files import check_outputs, replacing
+from benchmark.reporting.tables import NOTHING, Column, Table
+from benchmark.tasks import CLASS_NAMES, MISSING, TASKS, TaskName
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from benchmark.data.dataset import FaceSet
 
 MOST_WORDS = 30
 """Of a column, that are printed."""
 SHOWN_FILES = 10
 """Files that are listed on the screen; crops.csv has every picture."""
-
-# fmt: off
-OutDir = Annotated[Path | None, option(
-    "Where the faces go; SOURCE-crops here if left out.", "--out")]
-NamedFaces = Annotated[Path, typer.Argument(
-    help="Folder, .tar, .tar.gz or .zip with faces named as in UTKFace, or with --labels.")]
-Layout = Annotated[Literal["utkface", "fairface", "table"] | None, option(
-    "Where the labels are: utkface, fairface or table.")]
-LabelFiles = Annotated[list[Path] | None, option(
-    "A CSV file with the labels: file, age, age_group, gender, race.")]
-Words = Annotated[list[str] | None, option(
-    "What a word of the labels means: race:latino=Others, or none.", "--map")]
-Datasheet = Annotated[Path | None, option(
-    "A text: source, licence, how labelled, known limits; shown with results.")]
-SplitTable = Annotated[Path | None, option(
-    "A table.csv of the same faces, to take clusters and split from.")]
+VERDICTS: Final = {
+    "leaking": "[bold red]Leaking.[/]",
+    "undecided": "[yellow]Undecided:[/] nothing leaks for certain, but names are alike.",
+    "clean": "[green]Clean:[/] no two parts share a name, a file's bytes or a near-duplicate.",
+    "clean by name": "[green]Clean[/] as far as names tell: no two parts share one.",
+}
 
 # Their defaults are those of benchmark.data.crop.CropOptions, which --help does not load.
 _cropping = functools.partial(option, rich_help_panel="Cropping")
-Margin = Annotated[float, _cropping("Share of the box's width and height added on each side.")]
-FitOption = Annotated[Literal["stretch", "square"], _cropping(
-    "Stretch the box to a square, as the study did, or widen it to one.", "--fit")]
-Faces = Annotated[Literal["largest", "central", "all"], _cropping(
-    "Which, where there are several.", "--faces")]
-DetectorName = Annotated[str, _cropping("yunet, or module:callable.", "--detector")]
+DetectorName = Annotated[str, _cropping("yunet, or module:callable.")]
 DetectorModel = Annotated[Path | None, _cropping(
     "The detector's model file; for yunet the *yunet*.onnx in WEIGHTS_DIR if left out.",
-    "--detector-model", envvar="FACEBENCH_DETECTOR_MODEL")]
-# fmt: on
+    envvar="FACEBENCH_DETECTOR_MODEL")]  # fmt: skip
+Faces = Annotated[
+    Literal["largest", "central", "all"], _cropping("Which, where there are several.")
+]
 
 
 def crop(
-    answer: Answer,
+    answer: options.Answer,
     source: Annotated[Path, typer.Argument(help="Folder, .tar, .tar.gz or .zip of photographs.")],
-    out_dir: OutDir = None,
+    out_dir: Annotated[Path | None, option(
+        "Where the faces go; SOURCE-crops here if left out.", "--out")] = None,
     image_px: Annotated[int, option("Side of the faces in pixels.")] = 100,
-    margin: Margin = 0.2,
-    fit: FitOption = "stretch",
+    margin: Annotated[float, _cropping(
+        "Share of the box's width and height added on each side.")] = 0.2,
+    fit: Annotated[Literal["stretch", "square"], _cropping(
+        "Stretch the box to a square, as the study did, or widen it to one.")] = "stretch",
     faces: Faces = "largest",
     threshold: Annotated[float, _cropping("Faces of lower scores are not seen; 0.01 to 1.")] = 0.7,
     detector: DetectorName = "yunet",
     detector_model: DetectorModel = None,
-    weights_dir: WeightsDir = None,
-    data_dir: DataDir = DEFAULT_DATA_DIR,
-) -> None:
+    weights_dir: options.WeightsDir = None,
+    data_dir: options.DataDir = options.DEFAULT_DATA_DIR,
+) -> None:  # fmt: skip
     """Find the faces in photographs and cut them out, as the study did: box, margin, resize.
 
     crops.csv says of every picture what was found, or why nothing. The same command resumes what
@@ -82,49 +72,37 @@ def crop(
     """
     from benchmark.data import crop as cropping
 
-    options = cropping.CropOptions(margin, image_px, fit, faces, threshold)
-    weights = weights_dir or data_dir / "weights"
-    choice = cropping.DetectorChoice(detector, detector_model, weights)
+    how = cropping.CropOptions(margin, image_px, fit, faces, threshold)
+    choice = cropping.DetectorChoice(detector, detector_model, weights_dir or data_dir / "weights")
     name = re.sub(r"[.](tar[.]gz|tgz|tar|zip)$", "", source.resolve().name)
     folder = out_dir or Path(f"{name}-crops")
     with output.watching() as watch:
-        table, others, n_new = cropping.crop_folder(source, folder, options, choice, watch)
+        table, others, n_new = cropping.crop_folder(source, folder, how, choice, watch)
     of_picture = table.drop_duplicates("file")
     counts = {kind: int((of_picture["outcome"] == kind).sum()) for kind in cropping.OUTCOMES}
-    without = table[table["outcome"] != "cropped"][["file", "outcome", "reason"]]
-    answer.data = {
-        "folder": str(folder),
-        "detector": cropping.load_detector(choice).name,
-        "pictures": len(of_picture),
-        "new": n_new,
-        "passed_over": others,
-        "outcomes": counts,
-        "crops": len(table) - len(without),
-        "without_crop": without.to_dict("records"),
-    }
+    without = table.loc[table["outcome"] != "cropped", ["file", "outcome", "reason"]]
+    answer.data = {"folder": str(folder), "detector": cropping.load_detector(choice).name}
+    answer.data |= {"new": n_new, "passed_over": others, "outcomes": counts}
+    answer.data |= {"without_crop": without.to_dict("records")}
     if others:
         what = "files are no pictures by their names, and were passed over"
         answer.warnings.append(f"{len(others):,} {what}: {and_more(others, SHOWN_FILES)}.")
     if len(without):
-        missing = (without["file"] + ": " + without["reason"]).tolist()
-        names = and_more(missing, SHOWN_FILES)
-        found = f"{len(missing)} of {len(of_picture)} pictures have no crop; {names}"
+        names = and_more((without["file"] + ": " + without["reason"]).tolist(), SHOWN_FILES)
+        found = f"{len(without)} of {len(of_picture)} pictures have no crop; {names}"
         fix = "The others are done; a lower --threshold may find more"
         answer.errors.append(DataError(found, source=str(folder / "crops.csv"), fix=fix))
     numbers = {"pictures": len(of_picture), "done before": len(of_picture) - n_new}
     numbers |= counts | {"with several faces": int((of_picture["faces_seen"] > 1).sum())}
-    by = f"by {answer.data['detector']}"
-    out.print(f"[bold]{escape(str(folder))}[/], {by}", soft_wrap=True)
+    out.print(f"[bold]{escape(str(folder))}[/], by {answer.data['detector']}", soft_wrap=True)
     print_table(Table.of(["", ""], [(k, f"{n:,}") for k, n in numbers.items()]))
 
 
 def fetch(
-    answer: Answer,
-    name: Annotated[str, typer.Argument(help="A published data set: utkface.")],
-    accept: Annotated[
-        bool, option("You have read its licence and accept it.", "--accept-licence")
-    ] = False,
-    data_dir: DataDir = DEFAULT_DATA_DIR,
+    answer: options.Answer,
+    name: Annotated[Literal["utkface"], typer.Argument(help="A published data set.")],
+    accept_licence: Annotated[bool, option("You have read and accept its licence.")] = False,
+    data_dir: options.DataDir = options.DEFAULT_DATA_DIR,
 ) -> None:
     """Show the licence of a published data set and, once it is accepted, fetch its archive.
 
@@ -136,41 +114,39 @@ def fetch(
     """
     from benchmark.data import fetch as published
 
-    if name != published.NAME:
-        raise DataError(f"no published data set is called {name!r}", allowed=published.NAME)
     for line in published.TERMS:
         err.print(escape(line), soft_wrap=True)
-    if not accept and sys.stdin.isatty():
-        accept = typer.confirm("Do you accept this?", default=False, err=True)
-    if not accept:
+    if not accept_licence and sys.stdin.isatty():
+        accept_licence = typer.confirm("Do you accept this?", default=False, err=True)
+    if not accept_licence:
         fix = f"Read it above; `facebench data fetch {name} --accept-licence` accepts it"
         raise DataError(f"the licence of {name} was not accepted", fix=fix)
-    fetched = published.fetch(data_dir, progress=not answer.prints_json)
-    answer.data = {
-        "file": str(fetched.path),
-        "is_new": fetched.is_new,
-        "faces": fetched.n_faces,
-        "sha256": fetched.sha256,
-        "terms": list(published.TERMS),
-    }
-    file, came = escape(str(fetched.path)), "fetched" if fetched.is_new else "there already"
-    about = f"names of {fetched.n_faces:,} faces, sha256 {fetched.sha256[:16]}"
-    next_ = f"Next: facebench data prepare {file}"
-    out.print(f"[bold]{file}[/] {came}: {about}\n{next_}", soft_wrap=True)
+    path, is_new, n_faces, sha256 = published.fetch(data_dir, progress=not answer.prints_json)
+    answer.data = {"file": str(path), "is_new": is_new, "faces": n_faces, "sha256": sha256}
+    answer.data |= {"terms": list(published.TERMS)}
+    file, came = escape(str(path)), "fetched" if is_new else "there already"
+    out.print(f"[bold]{file}[/] {came}: names of {n_faces:,} faces", soft_wrap=True)
+    out.print(f"Next: facebench data prepare {file}", soft_wrap=True)
 
 
 def prepare(
-    answer: Answer,
-    source: NamedFaces,
+    answer: options.Answer,
+    source: Annotated[Path, typer.Argument(
+        help="Folder, .tar, .tar.gz or .zip with faces named as in UTKFace, or with --labels.")],
     image_px: Annotated[int, option("Side of the packed faces in pixels.")] = 100,
     name: Annotated[str | None, option("Name of the data set; from SOURCE if left out.")] = None,
-    table: SplitTable = None,
-    labels: LabelFiles = None,
-    layout: Layout = None,
-    words: Words = None,
-    datasheet: Datasheet = None,
-    data_dir: DataDir = DEFAULT_DATA_DIR,
-) -> None:
+    table: Annotated[Path | None, option(
+        "A table.csv of the same faces, to take clusters and split from.")] = None,
+    labels: Annotated[list[Path] | None, option(
+        "A CSV file with the labels: file, age, age_group, gender, race.")] = None,
+    layout: Annotated[Literal["utkface", "fairface", "table"] | None, option(
+        "Where the labels are: utkface, fairface or table.")] = None,
+    words: Annotated[list[str] | None, option(
+        "What a word of the labels means: race:latino=Others, or none.", "--map")] = None,
+    datasheet: Annotated[Path | None, option(
+        "A text: source, licence, how labelled, known limits; shown with results.")] = None,
+    data_dir: options.DataDir = options.DEFAULT_DATA_DIR,
+) -> None:  # fmt: skip
     """Pack the faces of SOURCE, find duplicates and defects, and split them without leaks.
 
     The labels are in the names, as UTKFace has them, or in tables: any of the three tasks, in the
@@ -191,24 +167,16 @@ def prepare(
     from benchmark.data.prepare import prepare as prepare_faces
 
     with output.watching() as watch:
+        sheet = decoded(datasheet.read_bytes()).strip() if datasheet else ""
         faces, is_new, seconds = prepare_faces(
-            source,
-            data_dir,
-            image_px=image_px,
-            name=name,
-            table=table,
-            layout=layout,
-            labels=labels or [],
-            given=parse_map(words or []),
-            datasheet=decoded(datasheet.read_bytes()).strip() if datasheet else "",
-            on_progress=watch,
-        )
-    answer.data = {
+            source, data_dir, image_px=image_px, name=name, table=table, layout=layout,
+            labels=labels or [], given=parse_map(words or []), datasheet=sheet, on_progress=watch,
+        )  # fmt: skip
+    answer.data = faces.manifest | {
         "dataset": faces.name,
         "folder": str(faces.folder),
         "is_new": is_new,
         "seconds": round(seconds, 2),
-        **{key: faces.manifest[key] for key in faces.manifest if key not in ("schema", "name")},
         "quarantine": faces.rejected().to_dict("records"),
     }
     answer.warnings += _conversions(faces) + label_gaps(faces)
@@ -216,7 +184,6 @@ def prepare(
     done = f"prepared in {seconds:.1f} s" if is_new else "is there already"
     out.print(f"[bold]{faces.name}[/] {done}: {escape(str(faces.folder))}", soft_wrap=True)
     _print_counts(faces)
-    _print_labels(faces)
 
 
 def _conversions(faces: "FaceSet") -> list[str]:
@@ -281,14 +248,15 @@ def _print_counts(faces: "FaceSet") -> None:
         ("split digest", faces.split_digest[:16]),
     ]
     print_table(Table.of(["", Column("", left=True, fold=True)], lines))
+    _print_labels(faces)
 
 
 def sample(
-    answer: Answer,
+    answer: options.Answer,
     n_faces: Annotated[int, option("About how many faces to draw.", "--faces")],
-    dataset: DatasetName = None,
+    dataset: options.DatasetName = None,
     name: Annotated[str | None, option("Name of the sample; DATASET-N if left out.")] = None,
-    data_dir: DataDir = DEFAULT_DATA_DIR,
+    data_dir: options.DataDir = options.DEFAULT_DATA_DIR,
 ) -> None:
     """Draw a smaller data set from a prepared one: clusters whole, each face in its part.
 
@@ -304,8 +272,7 @@ def sample(
     with output.busy("sampling"):
         chosen = draw_sample(faces, n_faces, name or f"{faces.name}-{n_faces}")
     counts = chosen.manifest["counts"]
-    answer.data = {"name": chosen.name, "folder": str(chosen.folder)}
-    answer.data |= {"of": faces.name, "counts": counts}
+    answer.data = {"name": chosen.name, "folder": str(chosen.folder), "counts": counts}
     parts = ", ".join(f"{part} {counts[part]:,}" for part in ("train", "val", "test"))
     out.print(
         f"[bold]{chosen.name}[/]: {len(chosen.table):,} of {len(faces.table):,} faces in "
@@ -315,9 +282,9 @@ def sample(
 
 
 def audit(
-    answer: Answer,
-    dataset: DatasetName = None,
-    data_dir: DataDir = DEFAULT_DATA_DIR,
+    answer: options.Answer,
+    dataset: options.DatasetName = None,
+    data_dir: options.DataDir = options.DEFAULT_DATA_DIR,
 ) -> None:
     """Count the faces of each part of the split, what leaks, and which labels are in conflict.
 
@@ -325,7 +292,6 @@ def audit(
 
     Examples:
       facebench data audit
-      facebench data audit --dataset utkface-100 --json
     """
     from benchmark.comparison.references import label_noise
     from benchmark.data.dataset import choose_dataset
@@ -345,70 +311,35 @@ def audit(
     _print_counts(faces)
     for table in _audit_tables(found):
         print_table(table)
-    _print_noise(noise)
-    _print_labels(faces)
     if not found["findings"]:
         out.print("[green]Nothing found that should not be.[/]")
 
 
-def _audit_tables(found: dict[str, Any]) -> list[Table]:
-    """Lay out the faces of each part by class, what parts share, and what is left out."""
+def _audit_tables(found: dict[str, Any]) -> Iterator[Table]:
+    """Lay out the faces of each part by label, what parts share, and what is left out."""
     import pandas as pd
 
-    counts, parts = pd.DataFrame(found["counts"]), ("train", "val", "test")
-    classes = []
-    for task in TASKS:
-        for label, name in [*enumerate(CLASS_NAMES[task]), (MISSING, "not stated")]:
-            n_in = counts[counts[task] == label].groupby("part")["n"].sum()
-            if label != MISSING or n_in.sum():
-                numbers = (f"{int(n_in.get(part, 0)):,}" for part in parts)
-                classes.append((TASK_TITLES[task], name, *numbers))
-    shared = [(split, *map(str, n.values())) for split, n in found["overlaps"].items()]
-    left_out = [(row["kind"], row["reason"], f"{row['n']:,}") for row in found["left_out"]]
-    reason = Column("reason", left=True, fold=True)
-    wide = counts.groupby(["part", *TASKS])["n"].sum().unstack("race", fill_value=0)
-    races = [*range(len(CLASS_NAMES["race"])), *(MISSING for label in wide if label == MISSING)]
+    counts = pd.DataFrame(found["counts"]).set_index(["part", *TASKS])["n"]
+    wide = counts.unstack("race", fill_value=0).reindex(("train", "val", "test"), level="part")
+    races = [*range(len(CLASS_NAMES["race"])), *{MISSING}.intersection(wide)]
     strata = []
-    for part in parts:
-        of_part = wide.loc[[part] if part in wide.index else []]
-        for (_, age, gender), *n in of_part.reindex(columns=races, fill_value=0).itertuples():
-            names = _class_name("age_group", age), _class_name("gender", gender)
-            strata.append((part, *names, *(f"{count:,}" for count in (*n, sum(n)))))
+    for (part, age, gender), *n in wide.reindex(columns=races, fill_value=0).itertuples():
+        names = _class_name("age_group", age), _class_name("gender", gender)
+        strata.append((part, *names, *(f"{count:,}" for count in (*n, sum(n)))))
     heads = (*(_class_name("race", race) for race in races), "all")
-    gaps = f" ({NOTHING}: not stated)" if (counts[[*TASKS]] == MISSING).any(axis=None) else ""
+    gaps = f" ({NOTHING}: not stated)" if MISSING in counts.index.to_frame().to_numpy() else ""
     title = f"Faces of each part by age group, gender and race{gaps}"
-    tables = [
-        Table.of(["task", "class", *parts], classes, "Faces of each part"),
-        Table.of(["part", "age group", "gender", *heads], strata, title),
-        Table.of(["split", "equal bytes", "cluster", "file name"], shared, "Shared between parts"),
-        Table.of(["kind", reason, "files"], left_out, "Left out, and why"),
-    ]
-    return tables if left_out else tables[:-1]
+    yield Table.of(["part", "age group", "gender", *heads], strata, title)
+    shared = [(split, *map(str, n.values())) for split, n in found["overlaps"].items()]
+    heads = ("split", "equal bytes", "cluster", "file name")
+    yield Table.of(heads, shared, "Shared between parts")
+    if left_out := [(row["kind"], row["reason"], f"{row['n']:,}") for row in found["left_out"]]:
+        reason = Column("reason", left=True, fold=True)
+        yield Table.of(["kind", reason, "files"], left_out, "Left out, and why")
 
 
 def _class_name(task: TaskName, label: int) -> str:
     return NOTHING if label == MISSING else CLASS_NAMES[task][label]
-
-
-def _print_noise(noise: "pd.DataFrame") -> None:
-    """Print how often labels of one photograph disagree, and the accuracy within reach."""
-    from benchmark.comparison.references import ASSUMPTIONS
-
-    rates = (
-        ("disagree", "low", "high"),
-        ("ceiling", "ceiling_low", "ceiling_high"),
-        ("independent_ceiling", "independent_low", "independent_high"),
-    )
-    rows = list[list[str | Cell]]()
-    for row in noise[noise["disagree"].notna()].to_dict("records"):
-        numbers = [f"{row[name]:,}" for name in ("n_photographs", "n_pairs")]
-        percents = ([f"{100 * row[name]:.1f}" for name in names] for names in rates)
-        cells = [Cell(rate, f"{low}–{high}") for rate, low, high in percents]
-        rows.append([TASK_TITLES[row["task"]], row["files"], *numbers, *cells])
-    if rows:
-        headings = ("task", "files", "photos", "pairs", "disagree", "1 − d/2", "1 − e")
-        print_table(Table.of(headings, rows, "Labels of one photograph, percent"))
-        out.print(ASSUMPTIONS)
 
 
 def _print_labels(faces: "FaceSet") -> None:
@@ -428,3 +359,110 @@ def _print_labels(faces: "FaceSet") -> None:
         headings = [Column(name, left=True) for name in ("column", "word", "class here")]
         title = f"What the words of {files} mean here, layout {labels['layout']}"
         print_table(Table.of([*headings, "rows"], rows, title))
+
+
+def audit_split(
+    answer: options.Answer,
+    train: Annotated[Path, typer.Argument(
+        metavar="TRAIN",
+        help="Training part: a CSV, a text list of names, a folder or an archive of pictures.")],
+    parts: Annotated[list[Path], typer.Argument(
+        metavar="PART", help="The other parts, given likewise.")],
+    images: Annotated[Path | None, option(
+        "Folder or archive with the pictures that lists name.")] = None,
+    csv_file: Annotated[Path | None, option(
+        "Write every pair of files that two parts share here.", "--csv")] = None,
+    overwrite: options.Overwrite = False,
+) -> None:  # fmt: skip
+    """Say what the parts of a split share by name, bytes or near-duplicate.
+
+    A CSV is read by its column file, filename, image, path or name, else by its first; a list has a
+    name on each line; folders are searched in depth. Exits with 0 if the split is clean, with 1 if
+    it leaks or if names alone cannot tell, and with 2 if a part cannot be read.
+
+    Examples:
+      facebench audit-split faces/train faces/val faces/test
+      facebench audit-split train.csv test.csv --images faces --csv shared.csv
+    """
+    from benchmark.data import split_audit
+
+    if csv_file is not None:
+        check_outputs([csv_file], overwrite=overwrite, inputs=[train, *parts, images])
+    with output.watching() as watch:
+        audit, pairs = split_audit.audit_split([train, *parts], images, watch)
+    if csv_file is not None:
+        with replacing(csv_file) as path:
+            pairs.to_csv(path, index=False, lineterminator="\n", errors="backslashreplace")
+    answer.data = audit
+    answer.errors = list(_split_findings(audit))
+    answer.warnings = list(_split_warnings(audit))
+    for table in _split_tables(audit):
+        print_table(table)
+    by_name = audit["verdict"] == "clean" and any(it["without_a_picture"] for it in audit["parts"])
+    out.print(VERDICTS["clean by name" if by_name else audit["verdict"]])
+
+
+def _split_findings(audit: dict[str, Any]) -> Iterator[DataError]:
+    """Say in a sentence what leaks from each part into another, and what may."""
+    training = audit["parts"][0]["name"]
+    for overlap in audit["overlaps"]:
+        part, other, n_files = overlap["part"], overlap["other_part"], f"{overlap['files']:,} files"
+        if overlap["leaking"]:
+            seen = overlap["leaking_fraction"]
+            # Faces seen are taken to be as hard as the others, and to be all predicted rightly.
+            highest = f": an honest 70 % can read as up to {_percent(0.7 + 0.3 * seen)}"
+            yield DataError(
+                f"{_percent(seen)} of {part} ({overlap['leaking']:,} of {n_files}) is in {other}"
+                + (highest if other == training else "")
+            )
+        if overlap["undecided"]:
+            yield DataError(
+                f"{overlap['undecided']:,} of {n_files} of {part} may be in {other}: their names "
+                "are alike and the pictures of both were not compared",
+                fix="--images FOLDER compares the pictures of lists",
+            )
+
+
+def _split_warnings(audit: dict[str, Any]) -> Iterator[str]:
+    """Say what was not compared, or not as it was given, and why."""
+    for part in audit["parts"]:
+        name, again, absent = part["name"], part["repeated_names"], part["without_a_picture"]
+        unlike = [f"{entry['file']}: {entry['reason']}" for entry in part["not_comparable"]]
+        for n, what in (
+            (len(again), f"names of {name} are repeated, and count once ({and_more(again, 3)})"),
+            (part["rows_without_a_name"], f"rows of {name} have no name, and are left out"),
+            (part["not_pictures"], f"files of {name} are no pictures by their names"),
+            (absent, f"of {part['files']:,} names of {name} have no picture, and are compared by "
+             f"name only ({and_more(part['not_found'] or ['--images FOLDER finds them'], 3)})"),
+            (len(unlike), f"pictures of {name} are not compared as near-duplicates "
+             f"({and_more(unlike, 3)})"),
+        ):  # fmt: skip
+            if n:
+                yield f"{n:,} {what}."
+
+
+def _split_tables(audit: dict[str, Any]) -> Iterator[Table]:
+    """Lay out overlaps and examples."""
+    by_name_only = {part["name"] for part in audit["parts"] if not part["compared_by_bytes"]}
+    alike = ("same_name", "same_base_name", "same_bytes", "near_duplicates", "leaking")
+    rows, examples = [], []
+    for overlap in audit["overlaps"]:
+        pair = (overlap["part"], overlap["other_part"])
+        counts = [f"{overlap[key]:,}" for key in alike]
+        if by_name_only & {*pair}:
+            counts[2:4] = NOTHING, NOTHING
+        rows.append((*pair, *counts, _percent(overlap["leaking_fraction"])))
+        for found in overlap["examples"]:
+            how = f"{found['finding']} by {found['found_by']}" + ", mirrored" * found["mirrored"]
+            files = f"{pair[0]}: {found['file']}\n{pair[1]}: {found['other_file']}"
+            examples.append((how, files))
+    heads = ("same name", "base name", "same bytes", "near-dup.", "together", "share")
+    yield Table.of(("part", "in", *heads), rows, "Files of one part that are in another")
+    if examples:
+        columns = [Column(head, left=True, fold=True) for head in ("found", "files")]
+        yield Table.of(columns, examples, "Examples (--csv FILE writes every pair)")
+
+
+def _percent(fraction: float) -> str:
+    """Write a fraction in percent; one that is not nothing never reads as nothing."""
+    return "<0.1 %" if 0 < fraction < 0.0005 else f"{100 * fraction:.1f} %"

@@ -12,17 +12,14 @@ import typer
 
 from benchmark import __version__
 from benchmark.cli import (
-    audit_split,
     compare,
     data,
-    leaderboard,
     maintenance,
     predict,
     registry,
     report,
     run,
     speed,
-    tracking,
     tune,
     weights,
 )
@@ -56,15 +53,14 @@ def root(
     """Take the options that stand before a command."""
     _print_any_name()
     Options.debug = debug
-    Options.named_folders.clear()
 
 
 Commands = tuple[Callable[..., None], ...]
 COMMANDS: Commands = (
-    run.run, run.plan, tune.tune, speed.speed, audit_split.audit_split, leaderboard.leaderboard,
+    run.run, run.plan, tune.tune, speed.speed, data.audit_split, report.leaderboard,
     compare.compare, compare.leak, compare.subsets, report.report, predict.evaluate, report.card,
-    predict.predict, predict.export, registry.list_, registry.show, tracking.ui, maintenance.verify,
-    maintenance.status, maintenance.clean, maintenance.doctor,
+    predict.predict, predict.export, registry.list_, registry.show, maintenance.ui,
+    maintenance.verify, maintenance.status, maintenance.clean, maintenance.doctor,
 )  # fmt: skip
 """In the order of --help."""
 GROUPS: dict[str, tuple[str, Commands]] = {
@@ -72,7 +68,7 @@ GROUPS: dict[str, tuple[str, Commands]] = {
         data.crop, data.fetch, data.prepare, data.sample, data.audit, report.explore)),
     "weights": ("Weights that backbones start from.", (
         weights.list_, weights.verify, weights.add)),
-    "runs": ("Look after the folders of runs.", (maintenance.rescore, tracking.import_)),
+    "runs": ("Look after the folders of runs.", (maintenance.rescore, maintenance.import_)),
 }  # fmt: skip
 
 

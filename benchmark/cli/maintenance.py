@@ -1,22 +1,27 @@
-"""Commands on what is here: verify, status, runs rescore, clean and doctor."""
+"""Commands on what is here: verify, runs rescore and import, clean, doctor, status, ui."""
 
 import contextlib
 import datetime
+import os
 import shutil
+import socket
 import statistics
+import subprocess
 import time
+import urllib.request
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
+import typer
 from rich.markup import escape
 
 from benchmark import record as provenance
-from benchmark.cli import options
-from benchmark.cli.output import ExitCode, busy, duration, out, print_table, watching
-from benchmark.errors import BenchmarkError, RunError, require
+from benchmark.cli import options, output
+from benchmark.cli.output import ExitCode, busy, out, print_table, watching
+from benchmark.errors import BenchmarkError, RunError, TrackingError, require
 from benchmark.record import HOW_TO_RUN, RunRecord, all_records, work_folder
 from benchmark.reporting.tables import Cell, Column, Table
 
@@ -24,24 +29,30 @@ if TYPE_CHECKING:
     from benchmark.comparison.library import Standing
     from benchmark.runs.queue import Queue
 
-STATES = {
-    "claimed": ("running", "cyan"), "queued": ("queued", "dim"),
-    "interrupted": ("interrupted", "yellow"),
-    "failed": ("failed", "red"), "damaged": ("damaged", "red"), "absent": ("not run", "dim"),
+STATES: Final = {
+    "claimed": ("running", "cyan"), "interrupted": ("interrupted", "yellow"),
+    "failed": ("failed", "red"), "damaged": ("damaged", "red"), "queued": ("queued", "dim"),
     "done": ("done", "green"),
 }  # fmt: skip
+"""Word and colour of each; those that ask for attention first."""
 
 COLOURS: Final = {"holds": "green", "differs": "bold red", "not checked": "yellow"}
 LOW_DISK_GIB: Final = 5
+START_SECONDS: Final = 300
+"""That MLflow's server may take."""
 ONLY: Final = (
     "What to remove, as in leftovers,cache; --dry-run lists the kinds. Temporary files alone if "
     "left out."
 )
-QUEUE_FIELDS: Final = ("host", "pid", "engine", "n_slots", "since")
 
 
-def _followed(records: Sequence[RunRecord]) -> Iterator[RunRecord]:
-    """Yield runs one after another, under a bar."""
+def _finished(names: Sequence[str] | None, runs_dir: Path) -> Iterator[RunRecord]:
+    """Yield the finished runs that are meant, under a bar; raise RunError where there is none."""
+    chosen = options.chosen_records(runs_dir, names or [])
+    records = [record for record in chosen if record.state == "done"]
+    if not records:
+        fix = f"{HOW_TO_RUN}; `facebench status` lists all"
+        raise RunError("none of these runs is done", source=str(runs_dir), fix=fix)
     with watching() as watch:
         for n_done, record in enumerate(records):
             watch("runs", n_done, len(records))
@@ -63,26 +74,12 @@ def verify(
     Examples:
       facebench verify
       facebench verify b9aa30a6a761
-      facebench verify quick --json
     """
     from benchmark.inference import evaluate
 
-    asked = options.chosen_records(runs_dir, names or [])
-    by_id = tuple(name for name in names or () if provenance.RUN_ID.fullmatch(name))
-    # One that is named by its id is verified whatever it is, or the answer says why not.
-    records = [run for run in asked if run.state == "done" or run.identity.startswith(by_id)]
-    if not records:
-        found = "none of these runs is done" if names else "there is no finished run"
-        fix = f"{HOW_TO_RUN}; `facebench status` lists all"
-        raise RunError(found, source=str(runs_dir), fix=fix)
     prepared, runs = options.prepared_here(data_dir, answer), list[dict[str, Any]]()
-    for record in _followed(records):
-        try:
-            findings = evaluate.verify(record, prepared)
-        except BenchmarkError as error:
-            if len(records) == 1 and record.state != "done":
-                raise
-            findings = [evaluate.Finding("files", "differs", str(error))]
+    for record in _finished(names, runs_dir):
+        findings = evaluate.verify(record, prepared)
         try:
             title = f"{record.experiment_name}, seed {record.seed}"
         except (BenchmarkError, LookupError, TypeError, ValueError):
@@ -104,7 +101,7 @@ def verify(
 def rescore(
     answer: options.Answer,
     names: options.Named = None,
-    again: Annotated[bool, options.option("Also what is up to date already.", "--again")] = False,
+    again: Annotated[bool, options.option("Also what is up to date already.")] = False,
     runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
 ) -> None:
     """Compute finished runs' numbers, tables and figures again from their stored predictions.
@@ -118,9 +115,8 @@ def rescore(
     """
     from benchmark.evaluation.artifacts import rescore as rescore_one
 
-    found, outcomes = options.chosen_records(runs_dir, names or []), Counter[str]()
-    records = [record for record in found if record.state == "done"]
-    for record in _followed(records):
+    outcomes = Counter[str]()
+    for record in _finished(names, runs_dir):
         try:
             outcomes[rescore_one(record, again=again)] += 1
         except BenchmarkError as error:
@@ -131,10 +127,56 @@ def rescore(
     out.print(f"{done}, {len(answer.errors)} could not be.")
 
 
+def import_(
+    answer: options.QuietAnswer,
+    folder: Annotated[
+        Path | None, typer.Argument(help="A runs folder of another machine; this one's if none.")
+    ] = None,
+    runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
+) -> None:
+    """Bring MLflow to what the runs' folders say; run it as often as you like.
+
+    Takes over the runs of another machine that ran with --tracking files.
+
+    Examples:
+      facebench runs import
+      facebench runs import /media/stick/mlruns
+    """
+    from benchmark.tracking import import_records
+
+    if folder is not None and folder.resolve() != runs_dir.resolve():
+        _copy_runs(folder, runs_dir)
+    records, imported = list(all_records(runs_dir)), []
+    with watching() as watch:
+        leave_out = answer.warnings.append
+        found = import_records(records, runs_dir, lambda error: leave_out(f"left out: {error}"))
+        for record, run_id in found:
+            imported.append({"identity": record.identity, "mlflow_run": run_id})
+            watch("runs", len(imported) + len(answer.warnings), len(records))
+    answer.data = {"runs": imported}
+    out.print(f"{len(imported)} runs are in MLflow.")
+
+
+def _copy_runs(folder: Path, runs_dir: Path) -> None:
+    """Copy the finished runs of another folder that are not here yet."""
+    done = [record for record in all_records(folder) if record.state == "done"]
+    if not done:
+        allowed = "a folder with work/<identity>/done.json"
+        fix = "Copy the other machine's runs folder (mlruns) here and name it"
+        raise RunError(f"{folder} holds no finished run", allowed=allowed, fix=fix)
+    for record in done:
+        target = work_folder(runs_dir) / record.identity
+        if RunRecord(target).state != "done":
+            shutil.rmtree(target, ignore_errors=True)
+            # As a run does, what makes it done comes last.
+            shutil.copytree(record.folder, target, ignore=shutil.ignore_patterns("done.json"))
+            shutil.copy2(record.folder / "done.json", target)
+
+
 def clean(
     answer: options.Answer,
     only: Annotated[str | None, options.option(ONLY)] = None,
-    dry_run: Annotated[bool, options.option("Remove nothing, only say.", "--dry-run")] = False,
+    dry_run: Annotated[bool, options.option("Remove nothing, only say.")] = False,
     data_dir: options.DataDir = options.DEFAULT_DATA_DIR,
     runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
 ) -> None:
@@ -150,33 +192,26 @@ def clean(
     """
     from benchmark.runs.folder import KINDS, removables
 
-    asked = {name.strip() for name in (only or "").split(",") if name.strip()}
-    for name in sorted(asked):
-        require(name in KINDS, f"--only names {name!r}", allowed=", ".join(KINDS))
     # A dry run shows every kind, so that one can choose.
-    asked = asked or set(KINDS if dry_run else ("leftovers",))
-    counts = {"n": 0, "bytes": 0, "removed": 0, "bytes_removed": 0}
+    by_itself = ",".join(KINDS) if dry_run else "leftovers"
+    asked = [name.strip() for name in (only or by_itself).split(",")]
+    for name in asked:
+        require(name in KINDS, f"--only names {name!r}", allowed=", ".join(KINDS))
     kinds = {kind: what for kind, what in KINDS.items() if kind in asked}
-    rows: dict[str, dict[str, Any]] = {k: {"what": what, **counts} for k, what in kinds.items()}
-    for item in [one for one in removables(runs_dir, data_dir) if one.kind in asked]:
+    rows: dict[str, Any] = {it: {"what": what, "n": 0, "bytes": 0} for it, what in kinds.items()}
+    for item in [one for one in removables(runs_dir, data_dir) if one.kind in rows]:
         row, n_bytes = rows[item.kind], item.n_bytes
-        row["n"] += 1
-        row["bytes"] += n_bytes
-        if dry_run:
-            continue
         try:
-            if item.remove():
-                row["removed"] += 1
-                row["bytes_removed"] += n_bytes
+            if dry_run or item.remove():
+                row["n"] += 1
+                row["bytes"] += n_bytes
             else:
-                name = "/".join(item.path.parts[-2:])
-                answer.warnings.append(f"{name} was left: a process is at work on it")
+                answer.warnings.append(f"{item.path} was left: a process is at work on it")
         except OSError as error:
             reason = error.strerror or error
             answer.errors.append(RunError(f"{item.path} cannot be removed: {reason}"))
     answer.data = {"dry_run": dry_run, "kinds": rows}
-    n, size = ("n", "bytes") if dry_run else ("removed", "bytes_removed")
-    lines = [(kind, str(row[n]), f"{row[size] / 2**20:,.1f}", row["what"])
+    lines = [(kind, str(row["n"]), f"{row['bytes'] / 2**20:,.1f}", row["what"])
              for kind, row in rows.items()]  # fmt: skip
     what = Column("what it is", left=True, fold=True)
     print_table(Table.of(["kind", "here" if dry_run else "removed", "MiB", what], lines))
@@ -228,57 +263,39 @@ def doctor(
 
 def status(
     answer: options.Answer,
-    names: options.Experiments = None,
-    suite: options.OneSuite = None,
-    seeds: options.Seeds = "0",
-    dataset: Annotated[
-        str | None, options.option("Runs on this one.", autocompletion=options.complete_dataset)
-    ] = None,
-    all_: Annotated[bool, options.option("List finished runs too.", "--all")] = False,
+    all_: Annotated[bool, options.option("List queued and finished runs too.")] = False,
     runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
 ) -> None:
-    """List runs with their state (not run, queued, running, interrupted, failed, damaged, done),
-    where they run, and the time left of each and of the suites that run now.
+    """List every run with its state (queued, running, interrupted, failed, damaged, done), where it
+    runs, and the time left of each and of the suites that run now.
 
-    Without a name or suite, every run that has begun here or is queued. Nothing is changed.
+    Nothing is changed. `facebench run --suite NAME --dry-run` tells what a suite still lacks.
 
     Examples:
       facebench status
-      facebench status --suite quick --seeds 0,1,2
-      facebench status mtl-cnn-none-full-short --json
+      facebench status --all
     """
-    from benchmark.comparison.library import STATES as ORDER
-    from benchmark.comparison.library import Library, read_runs, standing
+    from benchmark.comparison.library import standing
     from benchmark.runs.queue import queues, seconds_left
 
     with busy("reading runs"):
-        wanted, numbers = options.experiments_named(names, suite), options.parse_seeds(seeds)
         records, going = list(all_records(runs_dir)), list(queues(runs_dir))
-        if wanted:
-            library = Library(tuple(read_runs(records)[0]), wanted, {})
-            found = _with_queues(library.standings(wanted, numbers, dataset), going, add=False)
-        else:
-            here = (it for it in map(standing, records) if dataset in (None, it.dataset))
-            found = _with_queues(here, going, add=True)
-            found.sort(key=lambda item: (ORDER.index(item.state), item.name, item.seed or 0))
-        shown = [(item, _seconds_left(item, runs_dir)) for item in found]
-    counts = Counter(item.state for item in found)
-    rows = [
-        item.as_dict() | ({} if seconds is None else {"seconds_left": seconds})
-        for item, seconds in shown
-    ]
+        found, order = _with_queues(map(standing, records), going), list(STATES)
+        found.sort(key=lambda item: (order.index(item.state), item.name, item.seed or 0))
+        rows = [item.as_dict() | _seconds_left(item, runs_dir) for item in found]
+    counts = Counter[str](item.state for item in found)
     took = _median_seconds(records) if going else {}
     suites = list[dict[str, Any]]()
     for queue in going:
         left = seconds_left(queue, took, time.time())
-        about: dict[str, Any] = {name: getattr(queue, name) for name in QUEUE_FIELDS}
-        about["counts"] = dict(Counter(run.state for run in queue.runs))
+        about = vars(queue) | {"counts": dict(Counter(run.state for run in queue.runs))}
         suites.append(about | {"seconds_left": None if left is None else round(left)})
+        del suites[-1]["runs"]
     answer.data = {"counts": dict(counts), "runs": rows, "suites": suites}
-    table = _states_table(shown, finished=all_ or bool(wanted))
-    if table.rows:
-        print_table(table)
-    parts = [(counts[state], *STATES[state]) for state in ORDER if counts[state]]
+    hidden = () if all_ else ("done", "queued")
+    if shown := [row for row in rows if row["state"] not in hidden]:
+        print_table(_states_table(shown))
+    parts = [(counts[state], *STATES[state]) for state in STATES if counts[state]]
     words = ", ".join(f"{n} [{colour}]{word}[/]" for n, word, colour in parts)
     out.print(f"{words}." if words else f"No run has begun in {runs_dir}. {HOW_TO_RUN}.")
     for one in suites:
@@ -287,22 +304,20 @@ def status(
         out.print(
             f"{sum(one['counts'].values())} runs by process {one['pid']} on {one['host']} "
             f"({one['engine']}, {one['n_slots']} at once): {said}; "
-            f"time left: {'not known yet' if left is None else duration(left)}.",
+            f"time left: {'not known yet' if left is None else output.duration(left)}.",
             soft_wrap=True,
         )
 
 
-def _with_queues(
-    shown: "Iterable[Standing]", going: "Sequence[Queue]", *, add: bool
-) -> "list[Standing]":
-    """Say of runs that they wait or where they run; add: those too that have not begun."""
+def _with_queues(begun: "Iterable[Standing]", going: "Sequence[Queue]") -> "list[Standing]":
+    """Say of runs that they wait or where they run, and add those that have not begun."""
     from benchmark.comparison.library import Standing
 
     runs = [run for queue in going for run in queue.runs]
     where = {run.identity: run.where for run in runs if run.state == "running"}
     waiting = dict.fromkeys((run.name, run.seed) for run in runs if run.state == "queued")
     listed: list[Standing] = []
-    for item in shown:
+    for item in begun:
         key = item.name, item.seed or 0
         if item.state == "claimed":
             item = replace(item, where=where.get(item.identity, ""))
@@ -311,7 +326,7 @@ def _with_queues(
             item = replace(item, state="queued")
             waiting.pop(key)
         listed.append(item)
-    return listed + [Standing("queued", name, seed) for name, seed in waiting if add]
+    return listed + [Standing("queued", name, seed) for name, seed in waiting]
 
 
 def _median_seconds(records: "Sequence[RunRecord]") -> dict[str, float]:
@@ -326,33 +341,88 @@ def _median_seconds(records: "Sequence[RunRecord]") -> dict[str, float]:
     return {name: statistics.median(seconds) for name, seconds in took.items()}
 
 
-def _seconds_left(item: "Standing", runs_dir: Path) -> int | None:
-    """Predict the time to the recipe's last epoch; None without an epoch, or where nothing runs."""
-    if item.state != "claimed" or not item.epochs or item.of_epochs is None:
-        return None
-    try:
-        history = RunRecord(work_folder(runs_dir) / item.identity).history()
-    except RunError:
-        return None
-    return round(float(history["epoch_seconds"].median()) * (item.of_epochs - item.epochs))
+def _seconds_left(item: "Standing", runs_dir: Path) -> dict[str, int]:
+    """Predict the time to the recipe's last epoch, where a run has ended one and goes on."""
+    if item.state == "claimed" and item.epochs and item.of_epochs:
+        with contextlib.suppress(RunError):
+            history = RunRecord(work_folder(runs_dir) / item.identity).history()
+            each = float(history["epoch_seconds"].median())
+            return {"seconds_left": round(each * (item.of_epochs - item.epochs))}
+    return {}
 
 
-def _states_table(shown: "list[tuple[Standing, int | None]]", *, finished: bool) -> Table:
+def _states_table(shown: Iterable[dict[str, Any]]) -> Table:
     rows: list[tuple[str | Cell, ...]] = []
-    for item, seconds in shown:
-        if item.state in ("done", "queued") and not finished:
-            continue
-        word, colour = STATES[item.state]
-        why = item.why.strip().partition("\n")[0]
-        why = why if len(why) <= 160 else why[:159] + "…"
-        name = Cell(item.name + (" (ad hoc)" if item.ad_hoc else ""), why)
-        seed = "" if item.seed is None else str(item.seed)
-        epochs = "" if item.epochs is None else f"{item.epochs}/{item.of_epochs}"
-        left = "" if seconds is None else duration(seconds)
-        process = f"{item.pid or ''}{f' on {item.where}' if item.where else ''}"
-        since = item.since.removesuffix("+00:00").replace("T", " ")
-        state = Cell(word, style=colour)
+    for row in shown:
+        word, colour = STATES[row["state"]]
+        why = row.get("why", "").strip().partition("\n")[0]
+        name = Cell(row["name"] + (" (ad hoc)" if row["ad_hoc"] else ""), why)
+        epochs = f"{row['epochs']}/{row['of_epochs']}" if "epochs" in row else ""
+        left = output.duration(row["seconds_left"]) if "seconds_left" in row else ""
+        process = str(row.get("pid", "")) + (f" on {row['where']}" if "where" in row else "")
+        since = row.get("since", "").removesuffix("+00:00").replace("T", " ")
+        state, seed = Cell(word, style=colour), str(row.get("seed", ""))
         rows.append((state, name, seed, epochs, left, process, since))
     numbers = [Column(heading, left=False) for heading in ("seed", "epochs", "left", "process")]
     name_column = Column("experiment", left=True, names=True)
     return Table.of(["state", name_column, *numbers, Column("since (UTC)", left=True)], rows)
+
+
+def ui(
+    answer: output.CommandResult,
+    runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
+    port: Annotated[int, typer.Option(help="A free port on 127.0.0.1.")] = 5000,
+) -> None:
+    """Open the MLflow UI on 127.0.0.1, with a link to the page that shows the runs.
+
+    Examples:
+      facebench ui
+      facebench ui --port 5001
+    """
+    from benchmark.tracking import landing_path, server_command
+
+    if not _is_free(port):
+        free = next((other for other in range(port + 1, 65536) if _is_free(other)), port)
+        fix = f"facebench ui --port {free}"
+        raise TrackingError(f"port {port} on 127.0.0.1 is in use", fix=fix)
+    path = landing_path(runs_dir)
+    if path == "/":
+        brings = "`facebench runs import` brings those that were made without it"
+        output.say_warning(f"there is no run in MLflow yet. {HOW_TO_RUN}; {brings}")
+    quietly = os.environ | {"PYTHONWARNINGS": "ignore"}
+    server = subprocess.Popen(server_command(runs_dir, port), env=quietly)
+    link = f"[bold]http://127.0.0.1:{port}{path}[/]"
+    try:
+        with busy("starting MLflow"):
+            _wait_until_up(server, port)
+        out.print(f"\n{link}\nStop with Ctrl-C.", soft_wrap=True)
+        if server.wait():
+            answer.code = ExitCode.RUNS_FAILED
+    except KeyboardInterrupt:
+        pass
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        # As the server does: a port is free whose last connection has only just ended.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _wait_until_up(server: subprocess.Popen[bytes], port: int) -> None:
+    """Wait for the server's health page; TrackingError when it dies or takes too long."""
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and server.poll() is None:
+        with contextlib.suppress(OSError):
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2).close()
+            return
+        time.sleep(0.3)
+    fix = "Read what it printed above, or choose another --port"
+    raise TrackingError(f"the MLflow server did not come up on 127.0.0.1:{port}", fix=fix)

@@ -10,14 +10,14 @@ import inspect
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from benchmark import registry
-from benchmark.cli.output import CommandResult, Options, speaking, watching
+from benchmark.cli.output import CommandResult, speaking, watching
 from benchmark.errors import BenchmarkError, DataError, RunError, require
 from benchmark.experiment.architectures import ARCHITECTURES
 from benchmark.experiment.definition import Experiment
@@ -29,14 +29,10 @@ if TYPE_CHECKING:
 
 DEFAULT_DATA_DIR = Path("data")
 DEFAULT_RUNS_DIR = Path("mlruns")
-SHORT_IDENTITY = 12
-"""Digits of a run's identity, as tables show it."""
-ADVANCED = "Advanced options"
-"""The panel of what most calls leave as it is."""
-
-
-Completions = list[tuple[str, str]]
-"""Names, each with what the shell shows beside it."""
+MAKES_DATA_DIR = ("data prepare", "data fetch", "data crop", "weights add", "doctor")
+READS_RUNS_DIR = ("status", "clean", "ui")
+Completions = Iterator[tuple[str, str]]
+"""Names, each with what the shell shows beside it; typer keeps those that begin as typed."""
 
 
 def option(text: str, *names: str, **more: Any) -> Any:
@@ -46,27 +42,21 @@ def option(text: str, *names: str, **more: Any) -> Any:
 
 def advanced(text: str, *names: str, **more: Any) -> Any:
     """Declare an option of the panel of what most calls leave as it is."""
-    return option(text, *names, rich_help_panel=ADVANCED, **more)
-
-
-def _starting(incomplete: str, names: Iterable[tuple[str, str]]) -> Completions:
-    return [(name, beside) for name, beside in names if name.startswith(incomplete)]
+    return option(text, *names, rich_help_panel="Advanced options", **more)
 
 
 def _runs_dir(context: typer.Context) -> Path:
     return Path(context.params.get("runs_dir") or DEFAULT_RUNS_DIR)
 
 
-def completing(*kinds: str) -> Callable[[typer.Context, str], Completions]:
+def completing(*kinds: str) -> Callable[[typer.Context], Completions]:
     """Complete names of `experiments`, `suites`, `grids`, with their questions; else nothing."""
 
-    def complete(context: typer.Context, incomplete: str) -> Completions:
-        found: Completions = []
+    def complete(context: typer.Context) -> Completions:
         with contextlib.suppress(BenchmarkError), registry.with_tuned(_runs_dir(context)):
             for kind in kinds:
-                items = getattr(registry, kind)().values()
-                found += _starting(incomplete, ((item.name, item.asks) for item in items))
-        return found
+                for item in getattr(registry, kind)().values():
+                    yield item.name, item.asks
 
     return complete
 
@@ -76,39 +66,23 @@ complete_suite = completing("suites")
 complete_tunable = completing("experiments", "grids")
 
 
-def complete_run(context: typer.Context, incomplete: str) -> Completions:
+def complete_run(context: typer.Context) -> Completions:
     """Complete an experiment, a suite, or the first digits of a run that is here."""
-    folders = sorted((_runs_dir(context) / "work").glob("[0-9a-f]*"))
-    identities = ((folder.name[:SHORT_IDENTITY], "a run") for folder in folders)
-    named = completing("experiments", "suites")(context, incomplete)
-    return [*named, *_starting(incomplete, identities)]
+    yield from completing("experiments", "suites")(context)
+    for folder in sorted(_runs_dir(context).glob("work/[0-9a-f]*")):
+        yield folder.name[:12], "a run"
 
 
-def complete_architecture(incomplete: str) -> Completions:
-    return _starting(incomplete, ((name, "") for name in sorted(ARCHITECTURES)))
+def complete_architecture() -> list[str]:
+    return sorted(ARCHITECTURES)
 
 
-def complete_dataset(context: typer.Context, incomplete: str) -> Completions:
+def complete_dataset(context: typer.Context) -> Completions:
     """Complete the name of a prepared data set, or `drawn`."""
+    yield "drawn", "synthetic faces"
     folder = Path(context.params.get("data_dir") or DEFAULT_DATA_DIR)
-    prepared = sorted(path.parent.name for path in folder.glob("*/manifest.json"))
-    named = [("drawn", "synthetic faces"), *((name, "prepared here") for name in prepared)]
-    return _starting(incomplete, named)
-
-
-def _noted(context: typer.Context, parameter: typer.CallbackParam, folder: Path) -> Path:
-    """Remember a folder that a person named, for `output.speaking` to check that it is there.
-
-    Recipes that were tuned in a folder of runs are known by name while a command runs.
-    """
-    name = str(parameter.name)
-    Options.given = context.params
-    source = context.get_parameter_source(name)
-    if source is not None and source.name in ("COMMANDLINE", "ENVIRONMENT"):
-        Options.named_folders[f"--{name.replace('_', '-')}"] = folder
-    if name == "runs_dir":
-        context.with_resource(registry.with_tuned(folder))
-    return folder
+    for path in sorted(folder.glob("*/manifest.json")):
+        yield path.parent.name, "prepared here"
 
 
 # fmt: off
@@ -116,9 +90,9 @@ Named = Annotated[list[str] | None, typer.Argument(
     metavar="[RUN]...", autocompletion=complete_run,
     help="Runs' ids (8 digits or more), experiments or suites; every run if left out.")]
 DataDir = Annotated[Path, option(
-    "Where prepared data sets are.", envvar="FACEBENCH_DATA_DIR", callback=_noted)]
+    "Where prepared data sets are.", envvar="FACEBENCH_DATA_DIR")]
 RunsDir = Annotated[Path, option(
-    "Where runs are kept.", envvar="FACEBENCH_RUNS_DIR", callback=_noted)]
+    "Where runs are kept.", envvar="FACEBENCH_RUNS_DIR")]
 WeightsDir = Annotated[Path | None, advanced(
     "Where converted weights are; DATA_DIR/weights if left out.", envvar="FACEBENCH_WEIGHTS_DIR")]
 Experiments = Annotated[list[str] | None, typer.Argument(
@@ -129,11 +103,14 @@ Seeds = Annotated[str, option("Seeds, as in 0,1,2.")]
 DatasetName = Annotated[str | None, option(
     "A prepared data set, or `drawn` (synthetic); the only one prepared if left out.",
     autocompletion=complete_dataset)]
+OnDataset = Annotated[str | None, option(
+    "Runs on this data set; if left out, on the only one or on photographs.",
+    autocompletion=complete_dataset)]
 Changes = Annotated[list[str] | None, option(
     "Change a field: recipe.max_epochs=3.", "--set")]
 DeviceName = Annotated[str | None, option("cpu, cuda or mps; the best if left out.")]
 AsJson = Annotated[bool, option("Print one JSON object for a machine.", "--json")]
-Overwrite = Annotated[bool, advanced("Replace files that exist, but no input.", "--overwrite")]
+Overwrite = Annotated[bool, advanced("Replace files that exist, but no input.")]
 Quiet = Annotated[bool, option("Print results only.", "--quiet", "-q")]
 # fmt: on
 Answer = Annotated[CommandResult, {"as_json": AsJson}]
@@ -153,30 +130,54 @@ def as_command(name: str, function: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(function)
     def called(*, as_json: bool = False, quiet: bool = False, **values: Any) -> None:
-        for parameter, group in groups.items():
-            own = {field.name: values.pop(field.name) for field in dataclasses.fields(group)}
-            values[parameter] = group(**own)
-        with speaking(name, as_json=as_json, quiet=quiet) as answer:
+        with contextlib.ExitStack() as stack:
+            answer = stack.enter_context(speaking(name, as_json=as_json, quiet=quiet))
+            # Recipes that were tuned in a folder of runs are known by name while a command runs.
+            stack.enter_context(registry.with_tuned(values.get("runs_dir", DEFAULT_RUNS_DIR)))
+            _check_folders(name, values)
+            for parameter, group in groups.items():
+                own = {field.name: values.pop(field.name) for field in dataclasses.fields(group)}
+                values[parameter] = group(**own)
             function(answer, **values)
 
-    types, defaults = dict[str, Any](), dict[str, Any]()
+    taken = list[tuple[str, Any, Any]]()
     for it in given:
         fields = dataclasses.fields(groups[it.name]) if it.name in groups else ()
-        types |= {of.name: of.type for of in fields} or {it.name: it.annotation}
-        defaults |= {of.name: of.default for of in fields} or {it.name: it.default}
-    for option, type_ in getattr(first.annotation, "__metadata__", [{}])[0].items():
-        types[option], defaults[option] = type_, False
-    make = functools.partial(inspect.Parameter, kind=inspect.Parameter.KEYWORD_ONLY)
-    options = [make(it, annotation=types[it], default=defaults[it]) for it in types]
-    called.__annotations__ = types
+        of_group = [(of.name, of.type, of.default) for of in fields]
+        taken += of_group or [(it.name, it.annotation, it.default)]
+    of_answer = getattr(first.annotation, "__metadata__", [{}])[0]
+    taken += [(option, type_, False) for option, type_ in of_answer.items()]
+    for parameter, annotation, default in taken:
+        info = annotation.__metadata__[0]
+        if default is False and info.default is ...:  # a flag without a name: its parameter's
+            info.param_decls = [f"--{parameter.strip('_').replace('_', '-')}"]
+    kind = inspect.Parameter.KEYWORD_ONLY
+    options = [inspect.Parameter(it, kind, annotation=a, default=d) for it, a, d in taken]
+    called.__annotations__ = {it: annotation for it, annotation, _ in taken}
     called.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
     return called
 
 
+def _check_folders(command: str, values: Mapping[str, Any]) -> None:
+    """Raise RunError where a folder was named that a command only reads, and that does not exist.
+
+    A mistyped one would look as if there was nothing. Synthetic faces that are asked for by
+    name are made in a new folder.
+    """
+    draws = command in ("run", "tune") and values["dataset"] == "drawn"
+    for name, default, is_read in (
+        ("data_dir", DEFAULT_DATA_DIR, not draws and command not in MAKES_DATA_DIR),
+        ("runs_dir", DEFAULT_RUNS_DIR, command in READS_RUNS_DIR),
+    ):
+        folder = values.get(name, default)
+        if is_read and folder != default and not folder.is_dir():
+            source, fix = f"--{name.replace('_', '-')}", "Check its name, or make it with mkdir"
+            raise RunError(f"the folder {folder} does not exist", source=source, fix=fix)
+
+
 def parse_settings(texts: Iterable[str]) -> dict[str, Any]:
     """Read `path=value` texts; a value is JSON where it can be (3, 1e-4, true, null), else text."""
-    pairs = _by_path(texts, "--set", "FIELD=VALUE, as in recipe.max_epochs=3")
-    return {path: _value(value) for path, value in pairs.items()}
+    return {path: _value(value) for path, value in _by_path(texts, "--set").items()}
 
 
 def parse_sweeps(texts: Iterable[str], fixed: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -184,9 +185,7 @@ def parse_sweeps(texts: Iterable[str], fixed: Mapping[str, Any]) -> list[dict[st
 
     A single value is read as `--set` reads it. Without texts, `fixed` is the one combination.
     """
-    allowed = "FIELD=VALUE,VALUE, as in recipe.learning_rate=1e-4,1e-3"
-    pairs = _by_path(texts, "--sweep", allowed)
-    swept = {path: _values(path, value) for path, value in pairs.items()}
+    swept = {path: _values(path, text) for path, text in _by_path(texts, "--sweep").items()}
     for path in swept:
         found = f"--sweep and --set both give {path!r}"
         require(path not in fixed, found, allowed="each field in one of them")
@@ -194,8 +193,9 @@ def parse_sweeps(texts: Iterable[str], fixed: Mapping[str, Any]) -> list[dict[st
     return [{**fixed, **dict(zip(swept, values, strict=True))} for values in combinations]
 
 
-def _by_path(texts: Iterable[str], option: str, allowed: str) -> dict[str, str]:
+def _by_path(texts: Iterable[str], option: str) -> dict[str, str]:
     found: dict[str, str] = {}
+    allowed = "FIELD=VALUE, as in recipe.max_epochs=3, or recipe.learning_rate=1e-4,1e-3 to sweep"
     for text in texts:
         path, equals, value = text.partition("=")
         require(bool(equals and path and value), f"{option} {text!r} has no value", allowed=allowed)
@@ -255,20 +255,14 @@ def open_library(
     if not runs:
         fix = f"`facebench run --suite {suite} --seeds 0,1,2` makes some" if suite else HOW_TO_RUN
         raise RunError("there is no run here", source=str(runs_dir), fix=fix)
-    return library_of(runs, data_dir)
+    return library_of(runs, prepared_here(data_dir, answer))
 
 
-def library_of(runs: "Sequence[Run]", data_dir: Path) -> "Library":
+def library_of(runs: "Sequence[Run]", here: "Sequence[FaceSet]") -> "Library":
     """Put runs together with the definitions that they may be runs of, and the prepared faces."""
     from benchmark.comparison.library import Library
-    from benchmark.data.dataset import prepared_datasets
 
-    prepared = []
-    with contextlib.suppress(DataError):  # None is no obstacle: runs keep what they say.
-        prepared = [
-            (faces.name, faces.pixel_digest, faces.split_digest)
-            for faces in prepared_datasets(data_dir)
-        ]
+    prepared = [(faces.name, faces.pixel_digest, faces.split_digest) for faces in here]
     folds = registry.folds_of(str(run.definition["name"]) for run in runs)
     return Library(tuple(runs), registry.experiments() | folds, registry.suites(), prepared)
 
@@ -298,12 +292,11 @@ def chosen_records(runs_dir: Path, asked: Sequence[str]) -> list[RunRecord]:
 
 
 def prepared_here(data_dir: Path, answer: CommandResult) -> "list[FaceSet]":
-    """Open the prepared data sets; a damaged one is no obstacle to numbers, but a warning."""
+    """Open the prepared data sets; a damaged one is no obstacle to stored numbers: a warning."""
     from benchmark.data.dataset import prepared_datasets
 
-    with contextlib.suppress(DataError):
+    try:
         return prepared_datasets(data_dir)
-    answer.warnings.append(
-        f"the data sets in {data_dir} cannot be opened: no face is predicted again"
-    )
-    return []
+    except DataError as error:
+        answer.warnings.append(str(error))
+        return []

@@ -10,29 +10,23 @@ import time
 from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from dataclasses import dataclass, field
 from enum import IntEnum
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, Self
 
 import typer
 from rich import progress as rich_progress
 from rich.console import Console
 from rich.markup import escape
-from rich.padding import Padding
 from rich.progress import Progress, ProgressColumn, TaskID
 from rich.table import Table as RichTable
 from rich.text import Text
 
 from benchmark.errors import BenchmarkError, RunError
-
-if TYPE_CHECKING:
-    from benchmark.reporting.tables import Table
+from benchmark.reporting.tables import Table, terminal
 
 SCHEMA = 1
 PLAIN_LINE_SECONDS = 20.0
 """How often a long step leaves a line in a log, at least."""
 BUSY_SECONDS = 2.0
-MAKES_DATA_DIR = ("data prepare", "data fetch", "data crop", "weights add", "doctor")
-READS_RUNS_DIR = ("status", "clean", "ui")
 
 
 class ExitCode(IntEnum):
@@ -42,15 +36,11 @@ class ExitCode(IntEnum):
 
 
 class Options:
-    """What holds for the whole command: options of every command, and folders that were named."""
+    """What holds for the whole command."""
 
     debug = False
     quiet = False
     """Whether no progress is shown: with --quiet or --json."""
-    given: ClassVar[dict[str, Any]] = {}
-    """All of the command's options, by their names in code."""
-    named_folders: ClassVar[dict[str, Path]] = {}
-    """By option, where it was given on the command line or by a variable."""
 
 
 def usable_columns(environment: MutableMapping[str, str]) -> None:
@@ -69,7 +59,6 @@ err = Console(stderr=True, highlight=False)
 class CommandResult:
     """What a command found; printed as a person's text or as the JSON envelope."""
 
-    command: str
     prints_json: bool = False
     data: Any = None
     warnings: list[str] = field(default_factory=list)
@@ -87,10 +76,9 @@ def speaking(
     BenchmarkError, OSError and Ctrl-C become a sentence and a code, too. With `as_json` the
     envelope is printed alone on stdout, whatever happens, and `out` prints nothing.
     """
-    answer = CommandResult(command, as_json)
+    answer = CommandResult(as_json)
     out.quiet, Options.quiet = as_json, quiet or as_json
     try:
-        check_named_folders(command)
         yield answer
     except (BenchmarkError, OSError) as error:
         # A broken pipe: nobody reads on, and the library under typer ends quietly.
@@ -119,22 +107,6 @@ def speaking(
         raise typer.Exit(code)
 
 
-def check_named_folders(command: str) -> None:
-    """Raise RunError where a folder was named that a command only reads, and that does not exist.
-
-    A mistyped one would look as if there was nothing. Synthetic faces that are asked for by
-    name are made in a new folder.
-    """
-    draws = command in ("run", "tune") and Options.given.get("dataset") == "drawn"
-    makes_data_dir = command in MAKES_DATA_DIR or draws
-    reads = {"--data-dir": not makes_data_dir, "--runs-dir": command in READS_RUNS_DIR}
-    named, Options.named_folders = Options.named_folders, {}
-    for option, folder in named.items():
-        if reads[option] and not folder.is_dir():
-            fix = "Check its name, or make it with mkdir"
-            raise RunError(f"the folder {folder} does not exist", source=option, fix=fix)
-
-
 def duration(seconds: float) -> str:
     """Write a time as h:mm:ss; what takes any is a second at least."""
     return str(datetime.timedelta(seconds=max(1, round(seconds)))) if seconds else "0 s"
@@ -159,35 +131,26 @@ def say_warning(text: str) -> None:
 class PlainProgress(Progress):
     """Progress as lines, for a log: one every PLAIN_LINE_SECONDS, whether progress is reported or
     not, for a long step in a library reports nothing. What is quick leaves no line.
-
-    first_seconds: until the first line, if that comes earlier.
     """
 
-    def __init__(self, first_seconds: float | None = None) -> None:
+    def __init__(self, first_seconds: float) -> None:
         super().__init__(console=err, disable=True)
-        self._began = self._said = time.monotonic()
-        self._first_seconds = PLAIN_LINE_SECONDS if first_seconds is None else first_seconds
+        self._began = time.monotonic()
+        self.line_is_due = self._began + first_seconds
         self._is_over = threading.Event()
         self._speaker = threading.Thread(target=self._speak, daemon=True)
 
     def start(self) -> None:
-        if not self._speaker.is_alive():
-            self._speaker.start()
+        self._speaker.start()
 
     def stop(self) -> None:
         self._is_over.set()
-        if self._speaker.is_alive():
-            self._speaker.join()
-
-    def note_said(self) -> None:
-        """Wait anew, because something else printed a line."""
-        self._said = time.monotonic()
+        self._speaker.join()
 
     def _speak(self) -> None:
-        wait = self._first_seconds
-        while not self._is_over.wait(max(0.01, self._said + wait - time.monotonic())):
-            if time.monotonic() - self._said >= wait:
-                self._said, wait = time.monotonic(), PLAIN_LINE_SECONDS
+        while not self._is_over.wait(max(0.01, self.line_is_due - time.monotonic())):
+            if time.monotonic() >= self.line_is_due:
+                self.line_is_due = time.monotonic() + PLAIN_LINE_SECONDS
                 err.print(self._line(), soft_wrap=True)
 
     def _line(self) -> str:
@@ -195,51 +158,27 @@ class PlainProgress(Progress):
         if task is None or task.total is None:
             seconds = time.monotonic() - self._began if task is None else task.elapsed or 0
             return f"{task.description if task else 'working'} … {seconds:.0f} s"
-        left = task.time_remaining
-        shown = f", {datetime.timedelta(seconds=round(left))} left" if left else ""
+        left = f", {datetime.timedelta(seconds=round(task.time_remaining or 0))} left"
         done = f"{task.completed:,.0f} of {task.total:,.0f} ({task.percentage:.0f} %)"
-        return f"{task.description}: {done}{shown}"
-
-
-def bars(*columns: ProgressColumn, first_seconds: float | None = None) -> Progress:
-    """Make progress on stderr: bars on a terminal, elsewhere a line now and then."""
-    if not Options.quiet and not sys.stderr.isatty():
-        return PlainProgress(first_seconds)
-    text = rich_progress.TextColumn("{task.description}")
-    return Progress(text, *columns, console=err, disable=Options.quiet, transient=True)
-
-
-@contextlib.contextmanager
-def watching() -> Iterator[Callable[[str, int, int], None]]:
-    """Show how far several things are, one bar each; gives what takes what, done, all."""
-    times = (rich_progress.TimeElapsedColumn(), rich_progress.TimeRemainingColumn())
-    with bars(rich_progress.BarColumn(), rich_progress.MofNCompleteColumn(), *times) as progress:
-        tasks: dict[str, TaskID] = {}
-
-        def watch(what: str, n_done: int, n_all: int) -> None:
-            if what not in tasks:
-                tasks[what] = progress.add_task(escape(what), total=n_all)
-            progress.update(tasks[what], completed=n_done, total=n_all)
-
-        yield watch
-
-
-@contextlib.contextmanager
-def busy(title: str) -> Iterator[None]:
-    """Show that work with no foreseeable end is done, in a log once it has taken BUSY_SECONDS."""
-    columns = (rich_progress.SpinnerColumn(), rich_progress.TimeElapsedColumn())
-    with bars(*columns, first_seconds=BUSY_SECONDS) as progress:
-        progress.add_task(escape(title), total=None)
-        yield
+        return f"{task.description}: {done}{left if task.time_remaining else ''}"
 
 
 class Display:
-    """What the displays of runs and searches are: bars while they are entered, and lines."""
+    """Progress on stderr while it is entered: bars on a terminal, elsewhere a line now and then.
 
-    def __init__(self, *columns: ProgressColumn) -> None:
-        self._bars = bars(*columns)
+    first_seconds: until the first line, if that comes earlier than after PLAIN_LINE_SECONDS.
+    """
+
+    def __init__(self, *columns: ProgressColumn, first_seconds: float | None = None) -> None:
         self._stage = ""
         self._stage_bar: TaskID | None = None
+        if Options.quiet or sys.stderr.isatty():
+            text = rich_progress.TextColumn("{task.description}")
+            self._bars = Progress(
+                text, *columns, console=err, disable=Options.quiet, transient=True
+            )
+        else:
+            self._bars = PlainProgress(first_seconds or PLAIN_LINE_SECONDS)
 
     def __enter__(self) -> Self:
         self._bars.start()
@@ -253,7 +192,7 @@ class Display:
         if not Options.quiet:
             self._bars.console.print(text, soft_wrap=True)
             if isinstance(self._bars, PlainProgress):
-                self._bars.note_said()
+                self._bars.line_is_due = time.monotonic() + PLAIN_LINE_SECONDS
 
     def show_download(self, name: str) -> None:
         """Say that a weight file is downloaded."""
@@ -264,33 +203,47 @@ class Display:
         self.say(f"  [yellow]note[/] {escape(sentence)}")
 
     def show_stage(self, stage: str, n_done: int, n_total: int) -> None:
-        """Show how far a stage of a run is, as benchmark.data.progress reports; all 0: unknown."""
-        if stage != self._stage:
+        """Show how far a stage is, as benchmark.data.progress reports; all 0: unknown."""
+        if stage != self._stage or self._stage_bar is None:
             self.end_stage()
-            self._stage = stage
             # The field is of a run's display.
             self._stage_bar = self._bars.add_task(escape(stage), total=n_total or None, note="")
-        if self._stage_bar is not None:
-            self._bars.update(self._stage_bar, completed=n_done)
-        if n_done == n_total > 0:
-            self.end_stage()
+            self._stage = stage
+        self._bars.update(self._stage_bar, completed=n_done)
 
     def end_stage(self) -> None:
         if self._stage_bar is not None:
             self._bars.remove_task(self._stage_bar)
-        self._stage, self._stage_bar = "", None
+        self._stage_bar = None
 
 
-def print_table(table: "Table") -> None:
+@contextlib.contextmanager
+def watching() -> Iterator[Callable[[str, int, int], None]]:
+    """Show how far something is, one bar after another; gives what takes what, done, all."""
+    times = (rich_progress.TimeElapsedColumn(), rich_progress.TimeRemainingColumn())
+    columns = (rich_progress.BarColumn(), rich_progress.MofNCompleteColumn(), *times)
+    with Display(*columns) as display:
+        yield display.show_stage
+
+
+@contextlib.contextmanager
+def busy(title: str) -> Iterator[None]:
+    """Show that work with no foreseeable end is done, in a log once it has taken BUSY_SECONDS."""
+    columns = (rich_progress.SpinnerColumn(), rich_progress.TimeElapsedColumn())
+    with Display(*columns, first_seconds=BUSY_SECONDS) as display:
+        display.show_stage(title, 0, 0)
+        yield
+
+
+def print_table(table: Table) -> None:
     """Print a table, as wide as the terminal lets it be."""
-    from benchmark.reporting.tables import terminal
-
     out.print(terminal(table, out.width))
 
 
 def print_points(texts: Iterable[str]) -> None:
     """Print sentences as the points of a list, further lines of each under its first."""
+    grid = RichTable.grid(padding=(0, 1, 0, 0))
     for text in texts:
-        row = RichTable.grid(padding=(0, 1, 0, 0))
-        row.add_row("·", Text(text))
-        out.print(Padding(row, (0, 0, 0, 1)))
+        grid.add_row(" ·", Text(text))
+    if grid.rows:
+        out.print(grid)

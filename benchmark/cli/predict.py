@@ -1,9 +1,9 @@
 """`facebench predict`, `export` and `evaluate`: what a trained network is good for."""
 
-import contextlib
 import functools
 import itertools
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -24,6 +24,7 @@ from benchmark.tasks import TASK_TITLES, TaskName
 if TYPE_CHECKING:
     import pandas as pd
 
+    from benchmark.data.dataset import FaceSet
     from benchmark.inference.evaluate import Evaluation
     from benchmark.inference.load import Pixels, TrainedNetwork
 
@@ -33,32 +34,45 @@ PERCEIVED = "perceived: how an annotator would have seen them, by this network's
 NAME_WIDTH = 30
 SHOWN_OTHERS = 5
 
-# fmt: off
-RunOption = Annotated[str | None, option(
-    "A finished run: its id, or its experiment if that has one run.", "--run",
-    autocompletion=options.complete_run)]
-# fmt: on
-Checkpoint = Annotated[Path | None, option("A run's model.safetensors, wherever it lies now.")]
+
+@dataclass(frozen=True)
+class Trained:
+    """The trained network that is meant: options that `predict` and `export` share."""
+
+    run: Annotated[str | None, option(
+        "A finished run: its id, or its experiment if that has one run.",
+        autocompletion=options.complete_run)] = None  # fmt: skip
+    checkpoint: Annotated[
+        Path | None, option("A run's model.safetensors, wherever it lies now.")
+    ] = None
+    runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR
+
+    def network(self) -> "TrainedNetwork":
+        """Load it; raise RunError unless one of --run and --checkpoint is given."""
+        from benchmark.inference.load import trained_run
+
+        named = [it for it in (self.run, self.checkpoint) if it is not None]
+        if len(named) != 1:
+            found = "both --run and --checkpoint are given" if named else "no network is named"
+            fix = "`facebench status --all` lists the runs"
+            raise RunError(found, allowed="either of --run and --checkpoint", fix=fix)
+        return trained_run(named[0], self.runs_dir)
 
 
 def predict(
     answer: options.QuietAnswer,
     images: Annotated[list[Path], typer.Argument(
         metavar="IMAGE...", help="Pictures or folders.")],
-    run: RunOption = None,
-    checkpoint: Checkpoint = None,
-    crop: Annotated[bool, option("Find the faces first; else a picture is a face.",
-                                 "--crop")] = False,
+    which: Trained,
+    crop: Annotated[bool, option("Find the faces first; else a picture is a face.")] = False,
     faces: Faces = "largest",
-    calibrated: Annotated[bool, option("Apply the temperatures fitted on validation.",
-                                       "--calibrated")] = False,
+    calibrated: Annotated[bool, option("Apply the temperatures fitted on validation.")] = False,
     draw: Annotated[Path | None, option("Write pictures with the labels on them.",
                                         metavar="DIR")] = None,
     as_csv: Annotated[bool, option("Print CSV: all probabilities.", "--csv")] = False,
     device: options.DeviceName = None,
     detector: DetectorName = "yunet",
     detector_model: DetectorModel = None,
-    runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
     weights_dir: options.WeightsDir = None,
     data_dir: options.DataDir = options.DEFAULT_DATA_DIR,
 ) -> None:  # fmt: skip
@@ -83,7 +97,7 @@ def predict(
         raise DataError(f"{names} does not exist", allowed="pictures, or folders of them")
     choice = DetectorChoice(detector, detector_model, weights_dir or data_dir / "weights")
     cropping = Cropping(CropOptions(faces=faces), choice) if crop else None
-    network = _network(run, checkpoint, runs_dir)
+    network = which.network()
     predictor = Predictor(network, choose_device(device, "fp32"), cropping, calibrated)
     with watching() as watch:
         table = predictor.read(images, watch)
@@ -105,29 +119,15 @@ def predict(
         _print_predictions(table, network, calibrated=calibrated)
 
 
-def _network(run: str | None, checkpoint: Path | None, runs_dir: Path) -> "TrainedNetwork":
-    """Load the network that --run or --checkpoint names."""
-    from benchmark.inference.load import trained_run
-
-    named = [it for it in (run, checkpoint) if it is not None]
-    if len(named) != 1:
-        found = "both --run and --checkpoint are given" if named else "no network is named"
-        fix = "`facebench status --all` lists the runs"
-        raise RunError(found, allowed="either of --run and --checkpoint", fix=fix)
-    return trained_run(named[0], runs_dir)
-
-
 def _not_pictures(images: Sequence[Path]) -> Iterator[str]:
     """Say which files of the folders are no pictures by their names, and were not read."""
+    from benchmark.data.archive import open_source
     from benchmark.data.labels import is_picture_name
 
-    others = sorted(
-        str(it)
-        for folder in images
-        for it in (folder.rglob("*") if folder.is_dir() else ())
-        # A link to a folder is not followed: it may lead back here.
-        if it.is_symlink() and it.is_dir() or not (it.is_dir() or is_picture_name(it.as_posix()))
-    )
+    # Among them are folders that are links: they may lead back here, and are not followed.
+    folders = [folder for folder in images if folder.is_dir()]
+    members = ((folder, it.path) for folder in folders for it in open_source(folder).members())
+    others = [str(folder / path) for folder, path in members if not is_picture_name(path)]
     if others:
         names = and_more(others, SHOWN_OTHERS)
         yield f"{len(others):,} files are no pictures by their names and were not read: {names}"
@@ -156,7 +156,7 @@ def _print_predictions(
         labels = (_label(row, task) if row["face"] else NOTHING for task in network.tasks)
         rows.append([name, *labels])
     headings = (Column(TASK_TITLES[task], left=True) for task in network.tasks)
-    print_table(Table.of((Column("picture"), *headings), rows))
+    print_table(Table.of(("picture", *headings), rows))
     n_faces = int((table["face"] > 0).sum())
     how = "calibrated" if calibrated else "as the network gave them"
     said = f"{n_faces:,} face{'s' * (n_faces != 1)}, probabilities {how}; {escape(network.title)}"
@@ -202,12 +202,10 @@ def _draw(
 def export(
     answer: options.QuietAnswer,
     to: Annotated[Literal["onnx", "safetensors"], option("What to write.", "--to")],
-    run: RunOption = None,
-    checkpoint: Checkpoint = None,
+    which: Trained,
     out_path: Annotated[Path | None, option(
         "The file to write; EXPERIMENT-seed-N here if left out.", "--out")] = None,
     overwrite: options.Overwrite = False,
-    runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
     data_dir: options.DataDir = options.DEFAULT_DATA_DIR,
 ) -> None:  # fmt: skip
     """Write a trained network as ONNX or safetensors, and check that it predicts the same.
@@ -223,11 +221,11 @@ def export(
     """
     from benchmark.inference import export as exporting
 
-    network = _network(run, checkpoint, runs_dir)
+    network = which.network()
     seed = f"-seed-{network.record.seed}" if network.record else ""
     path = out_path or Path(f"{network.experiment.name}{seed}.{to}")
     check_outputs([path], overwrite=overwrite, inputs=[network.path])
-    real = _validation_faces(network, data_dir)
+    real = _validation_faces(network, options.prepared_here(data_dir, answer))
     if not real:
         why = "the run's own faces are not prepared here"
         answer.warnings.append(f"compared on random pictures alone: {why}")
@@ -241,26 +239,22 @@ def export(
     size = f"{to}, {n_bytes / 2**20:.1f} MiB"
     out.print(f"[bold]{path}[/]: {size}, of {escape(network.title)}", soft_wrap=True)
     headings = ("compared with the network on", "largest difference", "other labels")
-    rows = list[list[str]]()
-    for it in checks:
-        differ = f"{it['max_difference']:.2g}", str(it["labels_that_differ"])
-        rows.append([f"{it['pictures']} {it['on']}", *differ])
-    print_table(Table.of(headings, rows))
+    print_table(Table.of(headings, [
+        (f"{it['pictures']} {it['on']}", f"{it['max_difference']:.2g}",
+         str(it["labels_that_differ"])) for it in checks
+    ]))  # fmt: skip
 
 
-def _validation_faces(network: "TrainedNetwork", data_dir: Path) -> "dict[str, Pixels]":
+def _validation_faces(network: "TrainedNetwork", here: "list[FaceSet]") -> "dict[str, Pixels]":
     """Take faces to compare on from the run's data set, if it is prepared here."""
     import numpy as np
 
-    from benchmark.data.dataset import prepared_datasets
-
     digest = network.record.about["dataset"]["pixel_digest"] if network.record else None
-    with contextlib.suppress(DataError):  # a damaged data set is no obstacle
-        for faces in prepared_datasets(data_dir) if digest else []:
-            if (faces.pixel_digest, faces.image_px) == (digest, network.faces_px):
-                rows = np.flatnonzero((faces.table["part"] == "val").to_numpy())
-                chosen = rows[np.linspace(0, len(rows) - 1, min(MAX_FACES, len(rows))).astype(int)]
-                return {f"validation faces of {faces.name}": np.asarray(faces.pixels()[chosen])}
+    for faces in here:
+        if (faces.pixel_digest, faces.image_px) == (digest, network.faces_px):
+            rows = np.flatnonzero(faces.table["part"] == "val")
+            chosen = rows[np.linspace(0, len(rows) - 1, min(MAX_FACES, len(rows))).astype(int)]
+            return {f"validation faces of {faces.name}": np.asarray(faces.pixels()[chosen])}
     return {}
 
 
@@ -322,27 +316,21 @@ def _print_evaluation(found: "Evaluation", folder: Path) -> None:
         f"on [bold]{escape(faces.name)}[/]{drawn}: {found.sentence}.",
         soft_wrap=True,
     )
-    here, rows = found.metrics, list[list[str | Cell]]()
-    tasks = [task for group in found.groups for task in group.tasks]
-    for task in tasks:
+    here, rows = found.metrics, list[tuple[str | Cell, ...]]()
+    for task in (task for group in found.groups for task in group.tasks):
         name, n_faces = f"test/{task}/accuracy", f"{here[f'test/{task}/n_faces']:,.0f}"
         accuracy = _accuracy(here[name], here.get(f"{name}/low"), here.get(f"{name}/high"))
         own, macro_f1 = record.metrics.get(name), here.get(f"test/{task}/macro_f1")
-        rows.append([TASK_TITLES[task], n_faces, accuracy, _accuracy(macro_f1), _accuracy(own)])
+        rows.append((TASK_TITLES[task], n_faces, accuracy, _accuracy(macro_f1), _accuracy(own)))
     headings = ("task", "faces", "here", "macro-F1", "own test")
     print_table(Table.of(headings, rows, "Accuracy, with its 95 % interval"))
     for column, lines in found.by_word.groupby("column", sort=False):
-        words, by_word = str(column).replace("_", " "), dict[Any, dict[str, str | Cell]]()
-        for line in lines.to_dict("records"):
-            cells = by_word.setdefault(line["word"], {task: NOTHING for task in tasks})
-            accuracy = _accuracy(line["accuracy"], line["low"], line["high"])
-            n_faces = f"{line['n']:,} faces"
-            cells[line["task"]] = Cell(accuracy.text, f"{accuracy.note}; {n_faces}")
-            if line["n"] < SMALL_GROUP:
-                cells[line["task"]] = n_faces
-        rows = [[str(word), *cells.values()] for word, cells in by_word.items()]
-        titles = [words, *(TASK_TITLES[task] for task in tasks)]
-        print_table(Table.of(titles, rows, f"By the {words} that {faces.name} states"))
+        words, rows = str(column).replace("_", " "), []
+        for _, word, task, n, *rates in lines.itertuples(index=False):
+            cell = _accuracy(*rates) if n >= SMALL_GROUP else Cell()
+            rows.append((str(word), TASK_TITLES[task], f"{n:,}", cell))
+        heads = (words, "task", "faces", "accuracy")
+        print_table(Table.of(heads, rows, f"By the {words} that {faces.name} states"))
     for sentence in (*_worst(found), *found.notes, f"Everything else: {folder}"):
         out.print(escape(sentence), soft_wrap=True)
 

@@ -1,8 +1,9 @@
 """`facebench list`: what is registered; `show`: one definition in full. `list` loads no torch."""
 
+import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import asdict
+from typing import Annotated, Any
 
 import typer
 from rich.text import Text
@@ -16,9 +17,6 @@ from benchmark.experiment.definition import Augmentation, Experiment
 from benchmark.experiment.parts import flattened
 from benchmark.reporting.tables import NOTHING, Column, Table
 from benchmark.tasks import TASK_TITLES
-
-if TYPE_CHECKING:
-    from benchmark.models.network import Network
 
 UTKFACE_TRAIN = 19_000
 """About the training faces of UTKFace's leak-free split."""
@@ -70,20 +68,19 @@ def list_(
         rows = [(item.name, item.asks) for item in shown]
         print_table(Table.of(["experiment", QUESTION], rows, title))
     if suite is None and not wanted:
-        lines = list[list[str]]()
-        for it in registry.suites().values():
-            cost = _cost(registry.experiments_of(it.name))
-            lines.append([it.name, str(len(it.experiments)), cost, it.asks])
+        lines = [
+            (it.name, str(len(it.experiments)), _cost(registry.experiments_of(it.name)), it.asks)
+            for it in registry.suites().values()
+        ]
         out.print()
         print_table(Table.of(["suite", "experiments", "PMACs", QUESTION], lines))
     out.print(Text(f"\n{COST}", style="dim"))
 
 
 def _printed(experiment: Experiment) -> list[str]:
-    study = experiment.study
-    values = [getattr(study, task, None) for task in TASK_TITLES]
+    values = [getattr(experiment.study, task, None) for task in TASK_TITLES]
     numbers = [f"{100 * value:.2f}" if value else NOTHING for value in values]
-    return [study.row if study else NOTHING, experiment.name, *numbers]
+    return [getattr(experiment.study, "row", NOTHING), experiment.name, *numbers]
 
 
 def _cost(experiments: Iterable[Experiment]) -> str:
@@ -92,17 +89,16 @@ def _cost(experiments: Iterable[Experiment]) -> str:
 
 def _operations(experiment: Experiment) -> float:
     """Estimate a training's multiply-adds, backward as two; 0 where they were not counted."""
-    # What is frozen is computed once where nothing is augmented, since it is kept.
     recipe, backbone = experiment.recipe, experiment.backbone
     per_stage = architecture_named(backbone.architecture).mega_macs
     n_images = recipe.max_epochs * (
         recipe.steps_per_epoch * recipe.batch_size if recipe.steps_per_epoch else UTKFACE_TRAIN
     )
-    n_frozen = max(0, len(per_stage) - len(backbone.trained_stages))
-    frozen, trained = sum(per_stage[:n_frozen]), sum(per_stage[n_frozen:])
+    trained = sum(per_stage[-len(backbone.trained_stages) :]) if backbone.trained_stages else 0
+    # What is frozen is computed once where nothing is augmented, since it is kept.
     n_frozen_passes = UTKFACE_TRAIN if recipe.augmentation == Augmentation() else n_images
     face = 1e6 * (backbone.input_px / 100) ** 2
-    return face * (3 * trained * n_images + frozen * n_frozen_passes)
+    return face * (3 * trained * n_images + (sum(per_stage) - trained) * n_frozen_passes)
 
 
 def _summary(experiment: Experiment) -> dict[str, Any]:
@@ -116,20 +112,23 @@ def _summary(experiment: Experiment) -> dict[str, Any]:
 
 def show(
     answer: options.Answer,
-    name: Annotated[
-        str,
-        typer.Argument(help="An experiment's name.", autocompletion=options.complete_experiment),
-    ],
+    name: Annotated[str, typer.Argument(
+        help="An experiment's name.", autocompletion=options.complete_experiment)],
     runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
-) -> None:
+) -> None:  # fmt: skip
     """Show one definition in full: stages, parameters, recipe, STL counterparts.
 
     Examples:
       facebench show mtl-vgg16-imagenet-block5-gate
       facebench show mtl-vit_small_patch16_224-imagenet-full --json
     """
+    import torch
+
+    from benchmark.models.network import build_network
+
     experiment = registry.experiment(name)
-    network = _network(experiment)
+    with torch.device("meta"):  # without weights and without memory
+        network = build_network(experiment.adjusted({"backbone.weights": "none"}), None, seed=0)
     total, trained = network.parameter_counts()
     counterparts = registry.counterparts_of(experiment)
     # What standardises the features is no branch, and has no parameters.
@@ -157,17 +156,6 @@ def show(
     print_table(Table.of(["field", value], list(_lines(experiment, answer.data["twins"]))))
 
 
-def _network(experiment: Experiment) -> "Network":
-    """Build the network without weights and without memory: on the meta device."""
-    import torch
-
-    from benchmark.models.network import build_network
-
-    backbone = replace(experiment.backbone, weights="none")
-    with torch.device("meta"):
-        return build_network(replace(experiment, backbone=backbone, ad_hoc=True), None, seed=0)
-
-
 def _counted(parts: dict[str, Any], trained: set[str]) -> list[dict[str, Any]]:
     counts = {name: sum(p.numel() for p in module.parameters()) for name, module in parts.items()}
     return [
@@ -178,25 +166,15 @@ def _counted(parts: dict[str, Any], trained: set[str]) -> list[dict[str, Any]]:
 def _lines(
     experiment: Experiment, counterparts: dict[str, str | None]
 ) -> Iterator[tuple[str, str]]:
-    """Give every field of the definition by its dotted path, and what it is compared with."""
+    """Give every field by its path with its value, as --set takes both, and what it is beside."""
     definition = experiment.as_dict()
     for part in ("backbone", "head", "recipe", "protocol", "subset"):
         for field, value in flattened(definition[part] or {}, f"{part}."):
-            yield field, _plain(value)
+            yield field, value if isinstance(value, str) else json.dumps(value)
     yield "compared with", experiment.compare_with or NOTHING
     for task, name in counterparts.items():
         yield f"STL counterpart, {task}", name or "not registered"
-    study, row = f"{NOTHING} (a row of ours)", experiment.study
-    if row is not None:
+    if (row := experiment.study) is not None:
         accuracies = ((title, getattr(row, task)) for task, title in TASK_TITLES.items())
         printed = ", ".join(f"{of} {100 * value:.2f} %" for of, value in accuracies if value)
-        study = f"row {row.row}: {printed}, on a split that leaks"
-    yield "the study printed", study
-
-
-def _plain(value: Any) -> str:
-    if value is None or isinstance(value, bool):
-        return "not set" if value is None else "yes" if value else "no"
-    if isinstance(value, (tuple, list)):
-        return ", ".join(map(str, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
+        yield "the study printed", f"row {row.row}: {printed}, on a split that leaks"

@@ -1,32 +1,222 @@
-"""`facebench report`, `card` and `data explore`: pages about the runs, one run, one data set."""
+"""`facebench leaderboard`, `report`, `card` and `data explore`: tables and pages."""
 
 import datetime
+import itertools
 import os
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from rich.markdown import Markdown
 from rich.markup import escape
+from rich.text import Text
 
+from benchmark import registry
 from benchmark.cli import options
-from benchmark.cli.leaderboard import Dataset, Suites
-from benchmark.cli.options import option
-from benchmark.cli.output import CommandResult, busy, out, print_table, tell, watching
+from benchmark.cli.options import advanced, option
+from benchmark.cli.output import CommandResult, busy, out, print_points, print_table, tell, watching
 from benchmark.errors import DataError, RunError, TrackingError
 from benchmark.files import check_outputs, write_text
 from benchmark.record import finished_runs, work_folder
-from benchmark.reporting.tables import Table
+from benchmark.reporting.tables import Cell, Column, Table
 
 if TYPE_CHECKING:
+    from benchmark.comparison.leaderboard import Leaderboard
+    from benchmark.comparison.library import Run
+    from benchmark.data.dataset import FaceSet
     from benchmark.reporting.evidence import Evidence, RunLinks
+
+MOST_NOTE_LINES: Final = 10
+PERCEIVED: Final = "Labels are perceived, and the same person may be in training and test. "
+CLOSING: Final = "--notes prints {more}differences, costs and limitations."
+
+# fmt: off
+Suites = Annotated[list[str] | None, option(
+    "Show a suite, what is missing included; several in one table.",
+    autocompletion=options.complete_suite)]
+# fmt: on
+
+
+def leaderboard(
+    answer: options.Answer,
+    suite: Suites = None,
+    dataset: options.OnDataset = None,
+    where: Annotated[list[str] | None, option(
+        "Show the rows for which it holds: a column of the CSV file, then =, !=, <, <=, > or >=, "
+        "then a value; text may hold *, rates may be 0.9 or 90%.", metavar="CONDITION")] = None,
+    sort: Annotated[str, option(
+        "Order rows by a column of the CSV file, or COLUMN:asc, COLUMN:desc.",
+        metavar="COLUMN", show_default=False)] = "",
+    notes: Annotated[bool, option("Print differences, costs and all notes too.")] = False,
+    ad_hoc: Annotated[bool, option("Show runs changed on the command line too.")] = False,
+    from_predictions: Annotated[bool, advanced(
+        "Compute every number from the stored predictions anew.")] = False,
+    fit_references: Annotated[bool, advanced(
+        "Fit the logistic regressions that are missing, on pixels and on the frozen backbones of "
+        "finished runs; minutes on many faces, once.")] = False,
+    folds: Annotated[bool, advanced(
+        "Compare what `run --folds` gave with the fixed split: mean ± sd and ranks.")] = False,
+    acknowledge: Annotated[list[str] | None, advanced(
+        "Rank a run stopped by a red flag (its id, or an experiment: all its runs).",
+        autocompletion=options.complete_run)] = None,
+    why: Annotated[str, advanced(
+        "With --acknowledge: what was checked, and why the result stands; kept with the run."
+    )] = "",
+    out_dir: Annotated[Path | None, option(
+        "Where the files go; RUNS_DIR/leaderboards if left out.", "--out")] = None,
+    overwrite: options.Overwrite = False,
+    runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
+    data_dir: options.DataDir = options.DEFAULT_DATA_DIR,
+    weights_dir: options.WeightsDir = None,
+) -> None:  # fmt: skip
+    """Rank the available runs; write the tables as Markdown, CSV, LaTeX, JSON and an HTML page.
+
+    Ranked by validation. Without --suite: every experiment that was begun. A result on UTKFace that
+    is too good to be true is marked ! and not ranked until it is acknowledged.
+
+    Examples:
+      facebench leaderboard --suite quick --notes
+      facebench leaderboard --suite quick --suite depth --sort seconds
+      facebench leaderboard --where architecture=vgg16 --where 'gender_accuracy>=90%'
+      facebench leaderboard --suite quick --folds
+      facebench leaderboard --acknowledge b9aa30a6a761 --why "Split and pixels checked by hand"
+    """
+    from benchmark.reporting import leaderboards as boards_of
+    from benchmark.reporting.columns import as_data, narrowed
+
+    if why and not acknowledge:
+        raise RunError("--why gives a reason for nothing", fix="Name a run with --acknowledge")
+    for name in acknowledge or ():
+        _acknowledge(name, why, runs_dir, answer)
+    folder, is_owned = out_dir or runs_dir / "leaderboards", overwrite or out_dir is None
+    with watching() as watch:
+        available = boards_of.available_runs(
+            runs_dir, from_predictions=from_predictions, watch=watch
+        )
+        boards = [] if folds else boards_of.leaderboards(
+            available, boards_of.Places(runs_dir, data_dir, weights_dir or data_dir / "weights"),
+            suite or (), dataset, ad_hoc=ad_hoc, fitting=fit_references, watch=watch,
+        )  # fmt: skip
+    answer.warnings += available.warnings
+    if folds:
+        datasets = available.datasets(dataset, folder)
+        runs = [run for run in available.runs if run.setting.dataset in datasets]
+        _write_folds(runs, suite or (), folder, answer, overwrite=is_owned)
+        return
+    answer.data = {"leaderboards": []}
+    for board in boards:
+        if where or sort:
+            board = narrowed(board, where or (), sort)
+        with busy("writing"):
+            files = boards_of.write_board(board, folder, runs_dir, is_owned)
+        answer.data["leaderboards"].append(as_data(board) | {"files": list(map(str, files))})
+        _print_board(board, whole=notes)
+        others = ", ".join(path.suffix for path in files[1:])
+        tell(f"\nWritten: {files[0]}, {others}")
+
+
+def _acknowledge(argument: str, why: str, runs_dir: Path, answer: CommandResult) -> None:
+    """Write into the flagged runs' folders that somebody has looked, and why they stand."""
+    from benchmark.evaluation import red_flags
+
+    when = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    runs = finished_runs(argument, runs_dir)
+    flagged = [run for run in runs if red_flags.flag_state(run).flags]
+    # Where none is flagged, the first says so.
+    for run in flagged or runs[:1]:
+        red_flags.acknowledge(run, why, when)
+        answer.warnings.append(f"run {run.identity[:12]} is acknowledged: {why}")
+
+
+def _print_board(board: "Leaderboard", *, whole: bool) -> None:
+    """Print a table per setting, and the notes that fit into ten lines; or all there is."""
+    from benchmark.comparison.library import counted
+    from benchmark.reporting import columns
+    from benchmark.reporting.board_tables import board_table, by_setting, document_tables
+
+    out.print(Text(board.title, style="bold yellow" if board.drawn else "bold"))
+    study = columns.study_table(board)
+    if study.rows:
+        out.print(Text(f"{columns.READING}\n"))
+        print_table(study)
+        out.print()
+    for setting, tables in by_setting(board) if whole or not study.rows else ():
+        out.print(Text(f"{setting}\n", style="dim"))
+        table = board_table(tables).keeping(())
+        measured = tuple(row for row in table.rows if row.status != "missing")
+        print_table(Table(table.columns, measured))
+        for further in document_tables(tables)[1:] if whole else ():
+            out.print()
+            print_table(further)
+    out.print()
+    notes = list(_notes(board))
+    if whole:
+        notes += board.limits[int(board.drawn) :]
+    else:
+        ending = CLOSING if board.drawn else PERCEIVED + CLOSING
+        texts = [ending.format(more="00 more notes, "), *notes]
+        lines = [len(textwrap.wrap(text, out.width - 3)) for text in texts]
+        n = sum(end <= MOST_NOTE_LINES for end in itertools.accumulate(lines)) - 1
+        more = f"{counted(len(notes) - n, 'more note')}, " if n < len(notes) else ""
+        notes = [*notes[:n], ending.format(more=more)]
+    print_points(notes)
+
+
+def _notes(board: "Leaderboard") -> Iterator[str]:
+    """Give what must be known first: how to read it, leaks and red flags, what was not run."""
+    from benchmark.reporting.board_tables import READING, footnotes, listed, not_run
+
+    yield READING
+    yield from board.limits[: int(board.drawn)]
+    remarks: dict[str, list[str]] = {}
+    for row in (row for table in board.tables for row in table.rows):
+        for remark in footnotes(row):
+            remarks.setdefault(remark, []).append(row.name)
+    yield from (f"{listed(names)}: {remark}" for remark, names in remarks.items())
+    yield from not_run(board)
+    yield from board.notes
+
+
+def _write_folds(
+    runs: "Sequence[Run]", suites: Sequence[str], folder: Path, answer: CommandResult, *,
+    overwrite: bool,
+) -> None:  # fmt: skip
+    """Write and print how stable the numbers are over the five folds."""
+    from benchmark.comparison import leaderboard as boards
+    from benchmark.comparison.wording import setting_text
+
+    asked = [item for name in dict.fromkeys(suites) for item in registry.experiments_of(name)]
+    found = boards.stability_tables(runs, asked or list(registry.experiments().values()))
+    if not found:
+        allowed = "runs made with `facebench run --folds`, of registered experiments"
+        fix = "`facebench run NAME --folds 0-4`"
+        raise RunError("no finished run is of a fold", allowed=allowed, fix=fix)
+    answer.data = {"folds": []}
+    files = [folder / f"folds-{it.dataset}-{number}.csv" for number, (it, _) in enumerate(found)]
+    check_outputs(files, overwrite=overwrite)
+    for path, (setting, numbers) in zip(files, found, strict=True):
+        write_text(path, numbers.to_csv(index=False))
+        plain = numbers.astype(object).where(numbers.notna(), None)
+        answer.data["folds"].append(
+            {"dataset": setting.dataset, "split_digest": setting.split_digest,
+             "rows": plain.to_dict("records"), "file": str(path)}
+        )  # fmt: skip
+        headings, rows = boards.stability_cells(numbers)
+        columns = [Column(heading, left=not place) for place, heading in enumerate(headings)]
+        stacked = [[Cell.parted(text.replace(" / ", "\n")) for text in row] for row in rows]
+        synthetic = "SYNTHETIC FACES · " if setting.drawn else ""
+        title = Text(f"{synthetic}Stability over folds on {setting.dataset}\n", "bold")
+        out.print(title + Text(setting_text(setting), style="dim"))
+        print_table(Table.of(columns, stacked))
+    out.print(Text(boards.STABILITY_NOTE))
 
 
 def report(
     answer: options.Answer,
     suite: Suites = None,
-    dataset: Dataset = None,
+    dataset: options.OnDataset = None,
     with_faces: Annotated[bool, option(
         "Show photographed faces predicted wrongly: the page is personal data.")] = False,
     mlflow_url: Annotated[str | None, option(
@@ -59,28 +249,26 @@ def report(
         boards = leaderboards(available, places, asked, dataset, compared=False, watch=watch)
     answer.warnings += [*available.warnings, *available.notes]
     answer.data = {"reports": []}
-    library = options.library_of(available.runs, data_dir)
+    here = {faces.name: faces for faces in options.prepared_here(data_dir, answer)}
+    library = options.library_of(available.runs, list(here.values()))
     for board in boards:
         name = f"report-{board.dataset}-{'-'.join(asked) or 'all'}.html"
         part = board.dataset if len(boards) > 1 else ""
         path = named_file(out_path or runs_dir / "reports", name, (".html",), part)
         check_outputs([path], overwrite=overwrite or out_path is None)
         evidence = Evidence(library, board, asked, _links(runs_dir, path, mlflow_url, answer))
-        faces = _faces(evidence, data_dir, answer) if board.drawn or with_faces else None
+        shown = here.get(board.dataset) if board.drawn or with_faces else None
+        faces = _faces(evidence, shown, answer) if shown else None
         with watching() as watch:
             answers = answers_of(evidence, watch)
         write_text(path, write_page(evidence, answers, datetime.datetime.now().date(), faces))
         found = {
             it.question.slug: {
-                "question": it.question.text, "answered": it.answered,
-                "answer": it.sentences[0],
+                "question": it.question.text, "answered": it.answered, "answer": it.sentences[0],
             } for it in answers
         }  # fmt: skip
-        answer.data["reports"].append({
-            "dataset": board.dataset, "suites": list(asked), "drawn": board.drawn,
-            "with_faces": faces is not None and not faces["drawn"], "answers": found,
-            "file": str(path),
-        })  # fmt: skip
+        about = {"dataset": board.dataset, "drawn": board.drawn, "suites": list(asked)}
+        answer.data["reports"].append(about | {"answers": found, "file": str(path)})
         out.print(f"[bold]{board.dataset}[/]")
         for item in sorted(answers, key=lambda item: not item.answered):
             out.print(f"\n[bold]{'LEAKY · ' if item.leaky else ''}{item.question.text}[/]")
@@ -119,14 +307,12 @@ def _links(runs_dir: Path, page: Path, url: str | None, answer: CommandResult) -
     return mlflow_links(url, known)
 
 
-def _faces(evidence: "Evidence", data_dir: Path, answer: CommandResult) -> dict[str, Any] | None:
+def _faces(evidence: "Evidence", faces: "FaceSet", answer: CommandResult) -> dict[str, Any] | None:
     """Find the pictures of the most confident errors; trouble is said, and no obstacle."""
-    from benchmark.data.dataset import prepared_datasets
     from benchmark.reporting.report import gallery
 
     try:
-        prepared = [item for item in prepared_datasets(data_dir) if item.name == evidence.dataset]
-        found = gallery(evidence, prepared[0]) if prepared else None
+        found = gallery(evidence, faces)
     except (DataError, RunError) as error:
         answer.warnings.append(str(error))
         return None
@@ -156,7 +342,6 @@ def card(
     Examples:
       facebench card mtl-cnn-none-full-short
       facebench card fc7728290a43 --out card.html
-      facebench card fc7728290a43 --json
     """
     from benchmark.reporting.card import CARD_FILE, card_page, model_card
 
@@ -169,17 +354,14 @@ def card(
             if out_path is not None:
                 part = f"seed-{record.seed}" if len(records) > 1 else ""
                 written.append(named_file(out_path, f"{named}.md", (".md", ".html"), part))
-                is_page = written[-1].suffix == ".html"
                 check_outputs(written[1:], overwrite=overwrite)
-                content = card_page(text, f"Model card: {named}") if is_page else text
-                write_text(written[-1], content)
+                is_page = written[1].suffix == ".html"
+                write_text(written[1], card_page(text, f"Model card: {named}") if is_page else text)
             write_text(written[0], text)
-        files = [str(path) for path in written]
+        files = list(map(str, written))
         answer.data["cards"].append({"identity": record.identity, "files": files, "markdown": text})
-        if out_path is None:
-            # Laid out on a terminal, as Markdown into a file or pipe.
-            shown = Markdown(text) if out.is_terminal else text
-            out.print(shown, soft_wrap=True, markup=False)
+        if out_path is None:  # laid out on a terminal, as Markdown into a file or pipe
+            out.print(Markdown(text) if out.is_terminal else text, soft_wrap=True, markup=False)
         tell(f"Written: {escape(str(written[-1]))}")
 
 
@@ -198,7 +380,6 @@ def explore(
     Examples:
       facebench data explore
       facebench data explore --dataset utkface-100 --out docs/pictures/utkface
-      facebench data explore --dataset drawn --json
     """
     from benchmark.data.dataset import choose_dataset
     from benchmark.reporting.explore import Explored, write_exploration

@@ -34,9 +34,7 @@ def speed(
     against: Annotated[
         str, option("Loops beside the plain one: timm, lightning, or none.")
     ] = "timm,lightning",
-    compiled: Annotated[
-        bool, option("Let torch.compile fuse our operations.", "--compile")
-    ] = False,
+    compile_: Annotated[bool, option("Let torch.compile fuse our operations.")] = False,
     dataset: options.DatasetName = None,
     device: options.DeviceName = None,
     precision: Annotated[str, option("Ours: auto, bf16 or fp32.")] = "auto",
@@ -63,7 +61,7 @@ def speed(
 
     wanted, hardware = rows_named(rows), choose_device(device, precision)
     faces = choose_dataset(data_dir, dataset)
-    session = SpeedSession(faces, hardware, rounds, images, workers, loops, compiled)
+    session = SpeedSession(faces, hardware, rounds, images, workers, loops, compile_)
     found = list[dict[str, Any]]()
     if missing := ", ".join(name for name in loops if name not in session.loops):
         brings = "pip install 'facebench[speed]' brings it"

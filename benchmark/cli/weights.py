@@ -15,11 +15,10 @@ from benchmark.reporting.tables import NOTHING, Cell, Column, Table
 
 if TYPE_CHECKING:
     from benchmark.models.preprocessing import Preprocessing
-    from benchmark.models.weights import SourceState
+    from benchmark.models.weight_manifest import PublishedFile
+    from benchmark.models.weights import SourceState, WeightFile
 
 COLOURS = {"here": "green", "missing": "yellow", "damaged": "red"}
-OF_FILE = ("sha256", "origin", "origin_sha256", "published", "licence", "trained_on")
-OF_PUBLISHED = ("url", "layout", "sha256", "md5", "licence", "trained_on")
 
 
 def list_(
@@ -38,17 +37,8 @@ def list_(
     Examples:
       facebench weights list
       facebench weights list --architecture vgg16
-      facebench weights list --json
     """
     states = _read(answer, weights_dir or data_dir / "weights", architecture)
-    rows: list[list[str | Cell]] = []
-    for state in states:
-        known = state.file or next(iter(state.published), None)
-        about = (known.licence, known.trained_on) if known else (NOTHING, NOTHING)
-        name = f"{state.architecture} {state.source}"
-        rows.append([name, Cell(state.state, style=COLOURS[state.state]), *about])
-    headings = ("weights", "state", "licence", Column("trained on", fold=True))
-    output.print_table(Table.of(headings, rows))
     for file in (it for state in states for it in state.published if architecture):
         fed = f"fed {file.preprocessing.sentence()}"
         out.print(f"{file.file_name}\n  {file.url}\n  {fed}", soft_wrap=True)
@@ -69,13 +59,7 @@ def verify(
       facebench weights verify
     """
     folder = weights_dir or data_dir / "weights"
-    states = _read(answer, folder, missing=False)
-    for file in (state.file for state in states if state.file):
-        about = f"sound, sha256 {file.sha256[:12]}, from {file.origin}"
-        out.print(escape(f"{file.path.name}: {about}"), soft_wrap=True)
-        if not (file.published or file.is_own):
-            answer.warnings.append(f"{file.path.name} is not from the published file.")
-    if not states:
+    if not _read(answer, folder, missing=False):
         out.print(f"No weights in {folder}; facebench weights list says where to get them.")
 
 
@@ -83,36 +67,39 @@ def _read(
     answer: output.CommandResult, folder: Path, architecture: str | None = None, *,
     missing: bool = True,
 ) -> "list[SourceState]":  # fmt: skip
-    """Read sources whole and put them into the answer, and an error for each damaged one."""
+    """Read sources whole, show what they are, and give an error for each damaged one."""
     from benchmark.models.weights import list_weights, read_trusted
 
     with busy("reading weight files"):
         trusted, states = read_trusted(folder), list_weights(folder, architecture)
-    states, sources = [it for it in states if missing or it.state != "missing"], []
+    states = [it for it in states if missing or it.state != "missing"]
+    sources, rows = [], list[tuple[str | Cell, ...]]()
     for state in states:
+        known = state.file or next(iter(state.published), None)
+        about = (known.licence, known.trained_on) if known else (NOTHING, NOTHING)
+        colour, name = COLOURS[state.state], f"{state.architecture} {state.source}"
+        rows.append((name, Cell(state.state, style=colour), *about))
+        if state.file and not (state.file.published or state.file.is_own):
+            answer.warnings.append(f"{state.file.path.name} is not from the published file.")
         published = [
-            {
-                **_plain(file, OF_PUBLISHED),
-                "file": file.file_name,
-                "tensors_sha256": file.digest["whole"] if file.digest else None,
-                "pinned": trusted.get(file.file_name),
-            }
+            _plain(file)
+            | {"tensors_sha256": file.digest and file.digest["whole"]}
+            | {"pinned": trusted.get(file.file_name)}
             for file in state.published
         ]
-        file = _plain(state.file, OF_FILE) if state.file else None
+        file = state.file and _plain(state.file)
         named = {"architecture": state.architecture, "source": state.source}
         sources.append({**named, "state": state.state, "file": file, "published": published})
     answer.data = {"folder": str(folder), "sources": sources}
     answer.errors += [state.problem for state in states if state.problem]
+    headings = ("weights", "state", "licence", Column("trained on", fold=True))
+    if rows:
+        output.print_table(Table.of(headings, rows))
     return states
 
 
-def _plain(file: Any, names: tuple[str, ...]) -> dict[str, Any]:
-    """Give a converted file, or a published one, as plain values."""
-    said = {"preprocessing": file.preprocessing.as_dict(), "options": dict(file.options)}
-    if names is OF_FILE:
-        said |= {"path": str(file.path), "faces_seen": list(file.faces_seen)}
-    return {name: getattr(file, name) for name in names} | said
+def _plain(file: "WeightFile | PublishedFile") -> dict[str, Any]:
+    return vars(file) | {"preprocessing": file.preprocessing.as_dict()}
 
 
 def add(
@@ -125,10 +112,8 @@ def add(
     preprocessing: Annotated[str | None, option(
         "How your own are fed: imagenet, caffe, vggface, unit, centred, or channels, scale, mean "
         "and std as JSON.")] = None,
-    replace: Annotated[bool, option(
-        "Change over from other weights of the same name.", "--replace")] = False,
-    any_checksum: Annotated[bool, option(
-        "Take a file that is not the published one.", "--any-checksum")] = False,
+    replace: Annotated[bool, option("Change over from other weights of the same name.")] = False,
+    any_checksum: Annotated[bool, option("Take a file that is not the published one.")] = False,
     data_dir: options.DataDir = options.DEFAULT_DATA_DIR,
     weights_dir: options.WeightsDir = None,
 ) -> None:  # fmt: skip
@@ -153,7 +138,7 @@ def add(
     if added.origin_sha256 in (it["sha256"] for it in read_trusted(folder).values()):
         found = f"The whole sha256 of {file.name} is not published: {added.origin_sha256}"
         answer.warnings.append(f"{found} is trusted from now on.")
-    answer.data = {**_plain(added, OF_FILE), "notes": list(added.notes)}
+    answer.data = _plain(added)
     about = f"from {added.origin}, {added.licence}, input {added.preprocessing.sentence()}"
     out.print(f"[bold]{added.architecture} {added.source}[/] is here: {added.path}", soft_wrap=True)
     out.print(*map(escape, (about, *added.notes)), sep="\n", soft_wrap=True)

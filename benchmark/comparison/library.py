@@ -8,11 +8,10 @@ import contextlib
 import dataclasses
 import datetime
 import difflib
-import itertools
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal
 
 from benchmark.data.progress import OnProgress, keep_quiet
 from benchmark.errors import ExperimentError, RunError
@@ -294,15 +293,6 @@ class Library:
         """Name the data sets on which an experiment, as it is defined now, has finished runs."""
         return sorted({run.setting.dataset for run in self.runs_of(name) if run.done})
 
-    def standings(
-        self, names: Iterable[str], seeds: Sequence[int], dataset: str | None
-    ) -> Iterator["Standing"]:
-        """Say where every experiment stands with every seed, `absent` where no run has begun."""
-        for name, seed in itertools.product(names, seeds):
-            ours = (run for run in self.runs_of(name) if run.record.seed == seed)
-            found = [standing(run.record) for run in ours if dataset in (None, run.setting.dataset)]
-            yield from found or [Standing("absent", name, seed, dataset or "")]
-
 
 def files_of_several(runs: Iterable[Run]) -> dict[str, int]:
     """Name what runs have more than one of: pixels, splits or weight files; with how many."""
@@ -376,8 +366,6 @@ def choose_dataset(
 
 
 State = Literal["claimed", "interrupted", "failed", "damaged", "queued", "absent", "done"]
-STATES: Final[tuple[State, ...]] = get_args(State)
-"""Those that ask for attention first."""
 LOCK: Final = "claim"
 
 

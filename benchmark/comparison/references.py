@@ -120,15 +120,6 @@ BOUNDS: Final = (
 EQUAL: Final = "equal bytes"
 NEAR: Final = "near"
 BOTH: Final = "both"
-ASSUMPTIONS: Final = (
-    "Of photographs that are there several times, with labels given independently: the share of "
-    "pairs of files that disagree, d, averaged over photographs (95 % bootstrap over photographs). "
-    "A network with one answer per photograph is right on at most 1 − d/2; if each label errs "
-    "independently with one rate e, d = 2e − e²K/(K−1) for K classes, and a network that knew "
-    "every true class would agree with 1 − e of the labels. Labels that share their source share "
-    "their errors, which makes both ceilings too high; pairs that are not one photograph make them "
-    "too low (docs/METHODS.md)."
-)
 
 
 def label_noise(table: pd.DataFrame) -> pd.DataFrame:
@@ -138,7 +129,8 @@ def label_noise(table: pd.DataFrame) -> pd.DataFrame:
     photograph differ, at least one is wrong. table: faces with file, sha256, cluster and the three
     labels, those without a place in the split included. A row per task and files: pairs of
     EQUAL bytes, of NEAR-duplicates, or BOTH, with n_pairs, n_photographs and BOUNDS, shares in
-    [0, 1]; of fewer than 30 photographs only the counts are given. See ASSUMPTIONS.
+    [0, 1]; of fewer than 30 photographs only the counts are given. docs/METHODS.md says what both
+    ceilings assume.
     """
     repeated = table[table["cluster"].duplicated(keep=False)]
     columns = repeated[["cluster", "sha256", *TASKS]].assign(place=np.arange(len(repeated)))

@@ -23,7 +23,6 @@ TIMEOUT_SECONDS: Final = 10
 PART_FOLDER: Final = ".fetching"
 """Under the data folder: what has arrived so far."""
 
-NAME: Final = "utkface"
 REPOSITORY: Final = "py97/UTKFace-Cropped"
 """On the hub: a copy that others keep there, so that what came is checked."""
 FILE_NAME: Final = "UTKFace.tar.gz"

@@ -59,10 +59,10 @@ def test_what_is_added_is_listed_and_verified_until_it_is_damaged(h5: Path, tmp_
     assert (code, "squeezenet1_1 local:mine" in stdout) == (0, True)
     stored = tmp_path / "store" / "squeezenet1_1-imagenet.safetensors"
     code, stdout, stderr = weights("verify", *store)
-    assert (code, f"{stored.name}: sound, sha256 " in stdout) == (0, True)
+    assert (code, stdout.count("squeezenet1_1"), stdout.count(" here ")) == (0, 2, 2)
     assert stderr.count("is not from the published file") == 1
     stored.write_bytes(stored.read_bytes()[:1000])
-    for command, shown in (("list", "damaged"), ("verify", "squeezenet1_1-local-mine")):
+    for command, shown in (("list", "damaged"), ("verify", "squeezenet1_1 local:mine")):
         code, stdout, stderr = weights(command, *store)
         assert (code, shown in stdout, f"{stored.name} is damaged" in stderr) == (1, True, True)
 

@@ -113,4 +113,4 @@ def test_no_network_no_file_and_no_package_are_sentences(
         with pytest.raises(DataError, match=r"pip install 'facebench\[fetch\]'"):
             fetch(tmp_path / "data")
     answer = call(tmp_path, "celeba")
-    assert (answer.exit_code, "allowed: utkface" in flat(answer.stderr)) == (2, True)
+    assert (answer.exit_code, "is not one of 'utkface'" in flat(answer.stderr)) == (2, True)

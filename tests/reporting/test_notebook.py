@@ -43,7 +43,7 @@ def test_importing_the_package_and_asking_its_commands_for_help_loads_nothing_he
         "import sys, benchmark, benchmark.errors\n"
         "heavy = {'torch', 'pandas', 'numpy', 'mlflow', 'benchmark.reporting.notebook'}\n"
         "heavy &= set(sys.modules)\n"
-        "import benchmark.cli.compare, benchmark.cli.leaderboard, benchmark.cli.registry\n"
+        "import benchmark.cli.compare, benchmark.cli.report, benchmark.cli.registry\n"
         "heavy |= {'torch', 'sklearn', 'statsmodels', 'mlflow', 'timm'} & set(sys.modules)\n"
         "sys.exit(', '.join(heavy) or 0)"
     )
