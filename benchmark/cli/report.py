@@ -90,7 +90,7 @@ def leaderboard(
         raise RunError("--why gives a reason for nothing", fix="Name a run with --acknowledge")
     for name in acknowledge or ():
         _acknowledge(name, why, runs_dir, answer)
-    folder, is_owned = out_dir or runs_dir / "leaderboards", overwrite or out_dir is None
+    folder = out_dir or runs_dir / "leaderboards"
     with watching() as watch:
         available = boards_of.available_runs(
             runs_dir, from_predictions=from_predictions, watch=watch
@@ -103,14 +103,14 @@ def leaderboard(
     if folds:
         datasets = available.datasets(dataset, folder)
         runs = [run for run in available.runs if run.setting.dataset in datasets]
-        _write_folds(runs, suite or (), folder, answer, overwrite=is_owned)
+        _print_folds(runs, suite or (), answer)
         return
     answer.data = {"leaderboards": []}
     for board in boards:
         if where or sort:
             board = narrowed(board, where or (), sort)
         with busy("writing"):
-            files = boards_of.write_board(board, folder, runs_dir, is_owned)
+            files = boards_of.write_board(board, folder, runs_dir, overwrite or out_dir is None)
         answer.data["leaderboards"].append(as_data(board) | {"files": list(map(str, files))})
         _print_board(board, whole=notes)
         others = ", ".join(path.suffix for path in files[1:])
@@ -179,11 +179,8 @@ def _notes(board: "Leaderboard") -> Iterator[str]:
     yield from board.notes
 
 
-def _write_folds(
-    runs: "Sequence[Run]", suites: Sequence[str], folder: Path, answer: CommandResult, *,
-    overwrite: bool,
-) -> None:  # fmt: skip
-    """Write and print how stable the numbers are over the five folds."""
+def _print_folds(runs: "Sequence[Run]", suites: Sequence[str], answer: CommandResult) -> None:
+    """Print how stable the numbers are over the five folds."""
     from benchmark.comparison import leaderboard as boards
     from benchmark.comparison.wording import setting_text
 
@@ -194,15 +191,10 @@ def _write_folds(
         fix = "`facebench run NAME --folds 0-4`"
         raise RunError("no finished run is of a fold", allowed=allowed, fix=fix)
     answer.data = {"folds": []}
-    files = [folder / f"folds-{it.dataset}-{number}.csv" for number, (it, _) in enumerate(found)]
-    check_outputs(files, overwrite=overwrite)
-    for path, (setting, numbers) in zip(files, found, strict=True):
-        write_text(path, numbers.to_csv(index=False))
-        plain = numbers.astype(object).where(numbers.notna(), None)
-        answer.data["folds"].append(
-            {"dataset": setting.dataset, "split_digest": setting.split_digest,
-             "rows": plain.to_dict("records"), "file": str(path)}
-        )  # fmt: skip
+    for setting, numbers in found:
+        plain = numbers.astype(object).where(numbers.notna(), None).to_dict("records")
+        named = {"dataset": setting.dataset, "split_digest": setting.split_digest}
+        answer.data["folds"].append(named | {"rows": plain})
         headings, rows = boards.stability_cells(numbers)
         columns = [Column(heading, left=not place) for place, heading in enumerate(headings)]
         stacked = [[Cell.parted(text.replace(" / ", "\n")) for text in row] for row in rows]
