@@ -267,9 +267,7 @@ def run_shown(
     return ends
 
 
-def shown_by(
-    display: output.Display, settings: "Settings", answer: CommandResult
-) -> "Settings":  # fmt: skip
+def shown_by(display: output.Display, settings: "Settings", answer: CommandResult) -> "Settings":
     """Let the display show progress, and each note once."""
 
     def say(sentence: str) -> None:

@@ -35,8 +35,6 @@ from benchmark.runs.plan import about_faces
 from benchmark.tracking import TrialView
 from benchmark.training.trainer import TRAINER_VERSION
 
-SAMPLERS: Final = ("tpe", "random")
-PRUNERS: Final = ("median", "hyperband", "none")
 OBJECTIVE: Final = "val/combined"
 TRIAL_SEED: Final = 1000
 """Of every trial's training: they differ in their recipes and in nothing else. No suite is run with
@@ -83,8 +81,8 @@ class Study:
     grid: GridSpace | None = None
 
     def __post_init__(self) -> None:
-        require_choice("--sampler", self.sampler, SAMPLERS)
-        require_choice("--pruner", self.pruner, PRUNERS)
+        require_choice("--sampler", self.sampler, ("tpe", "random"))
+        require_choice("--pruner", self.pruner, ("median", "hyperband", "none"))
 
     @property
     def about(self) -> dict[str, Any]:
