@@ -277,14 +277,10 @@ def _ranked(rows: Sequence[Row]) -> list[Row]:
 
     done = [row for row in rows if row.runs]
     done.sort(key=lambda row: (-score(row), row.name, row.identities))
-    scores = [score(row) for row in done if not (row.stopped or row.is_one_class)]
-    ranked = [
-        row
-        if row.stopped or row.is_one_class
-        else replace(row, rank=1 + sum(other > score(row) for other in scores))
-        for row in done
-    ]
-    return ranked + [row for row in rows if not row.runs]
+    ranked = [row for row in done if not (row.stopped or row.is_one_class)]
+    ranks = {id(row): 1 + sum(score(it) > score(row) for it in ranked) for row in ranked}
+    done = [replace(row, rank=ranks.get(id(row))) for row in done]
+    return done + [row for row in rows if not row.runs]
 
 
 def _reading_notes(tables: Sequence[BoardTable]) -> Iterator[str]:

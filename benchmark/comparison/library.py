@@ -260,7 +260,7 @@ class Library:
         prepared here are meant, then those of the newest trainer.
         """
         here = [run for run in self.runs_of(name) if run.setting.dataset == dataset]
-        done = [run for run in here if run.done]
+        done = sorted((run for run in here if run.done), key=lambda run: run.record.seed)
         if not done:
             same_name = [run for run in self.runs if run.name == name]
             if here:
@@ -272,35 +272,32 @@ class Library:
             else:
                 why = "run ad hoc alone; an id names such a run" if same_name else "not run"
             return RunGroup(name, why=why)
-        groups: dict[str, list[Run]] = defaultdict(list)
-        for run in sorted(done, key=lambda run: run.record.seed):
-            groups[run.record.family].append(run)
-        found = list(groups.values())
-        found = [runs for runs in found if runs[0].setting.faces in self.prepared] or found
-        newest = max(runs[0].trainer_version for runs in found)
-        meant = [runs for runs in found if runs[0].trainer_version == newest]
-        if len(meant) > 1:
-            other = ", ".join(files_of_several(runs[0] for runs in meant))
-            ids = "; ".join(", ".join(run.short_identity for run in runs) for runs in meant)
-            why = f"its runs are of {len(meant)} kinds (other {other}): {ids}"
+        found = [run for run in done if run.setting.faces in self.prepared] or done
+        newest = max(run.trainer_version for run in found)
+        meant = [run for run in found if run.trainer_version == newest]
+        kinds: dict[str, list[str]] = defaultdict(list)
+        for run in meant:
+            kinds[run.record.family].append(run.short_identity)
+        if len(kinds) > 1:
+            ids = "; ".join(map(", ".join, kinds.values()))
+            other = ", ".join(files_of_several(meant))
+            why = f"its runs are of {len(kinds)} kinds (other {other}): {ids}"
             return RunGroup(name, why=why)
-        left_out = [run.short_identity for run in done if run not in meant[0]]
-        remark = "left out, of an older trainer or of faces prepared otherwise: "
-        remarks = (f"{remark}{', '.join(left_out)}",) if left_out else ()
-        return RunGroup(name, tuple(meant[0]), remarks)
+        left_out = ", ".join(run.short_identity for run in done if run not in meant)
+        remark = f"left out, of an older trainer or of faces prepared otherwise: {left_out}"
+        return RunGroup(name, tuple(meant), (remark,) if left_out else ())
 
     def datasets_of(self, name: str) -> list[str]:
         """Name the data sets on which an experiment, as it is defined now, has finished runs."""
         return sorted({run.setting.dataset for run in self.runs_of(name) if run.done})
 
 
-def files_of_several(runs: Iterable[Run]) -> dict[str, int]:
+def files_of_several(runs: Collection[Run]) -> dict[str, int]:
     """Name what runs have more than one of: pixels, splits or weight files; with how many."""
-    ours = list(runs)
     counts = {
-        "pixels": len({run.setting.pixel_digest for run in ours}),
-        "splits": len({run.setting.split_digest for run in ours}),
-        "weight files": len({run.weights_sha256 for run in ours}),
+        "pixels": len({run.setting.pixel_digest for run in runs}),
+        "splits": len({run.setting.split_digest for run in runs}),
+        "weight files": len({run.weights_sha256 for run in runs}),
     }
     return {what: count for what, count in counts.items() if count > 1}
 

@@ -200,11 +200,11 @@ def judge_pairs(
         both = [task for task in tasks if task in group.tasks and task in reference.tasks]
         asked += [(family, reference, group, it, partial(difference, it)) for it in both]
         missing = [f"{side.label}: {side.why}" for side in (reference, group) if not side.runs]
+        gap = words.Gap(group.label, reference.label, "; ".join(missing) or NO_TASK)
         if family == "mtl_stl" and missing:
             gap = words.Gap(group.label, reference.label, reference.why, tasks[0])
-        else:
-            gap = words.Gap(group.label, reference.label, "; ".join(missing) or NO_TASK)
-        found[family].gaps.extend([] if both else [gap])
+        if not both:
+            found[family].gaps.append(gap)
     for (family, reference, group, *_), line in zip(asked, judge_lines(asked), strict=True):
         if not isinstance(line, RunError):
             found[family].lines.append(line)
