@@ -6,28 +6,22 @@ comparisons of a report are made and corrected together, so that each has one p-
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
 
-import pandas as pd
-
 from benchmark.comparison import pairs as comparing
-from benchmark.comparison import wording as words
 from benchmark.comparison.leaderboard import KINDS, Kind, Leaderboard
 from benchmark.comparison.library import Library, RunGroup, Setting
 from benchmark.comparison.pairs import NO_TASK, Book, Found, Pair
 from benchmark.comparison.rows import Row
 from benchmark.comparison.statistics import Family
 from benchmark.errors import RunError
-from benchmark.evaluation.figures import BY_TITLES
-from benchmark.evaluation.subgroups import EQUALIZED_ODDS
 from benchmark.experiment.definition import CONDITIONINGS, Experiment, Protocol
 from benchmark.files import canonical_json
 from benchmark.identity import steering_content
-from benchmark.reporting.tables import Cell, Table
 from benchmark.tasks import TASKS, TaskName
 
 DIGITS: Final = 12
@@ -46,18 +40,6 @@ PLACE_OF: Final[dict[Family, Callable[[Experiment], Any]]] = {
 """By what they stand in order, the reference first."""
 MOST_RIVALS: Final = 60
 """So many networks are compared with the first of their table."""
-STORED: Final = (
-    ("subgroup_rates", "differences of rates between subgroups", ("task", "by", "class"),
-     "difference", "equalized odds, pp", 100.0),
-    ("gender_gaps", "accuracy for women minus men", ("task", "within"), "difference",
-     "women − men, pp", 100.0),
-    ("age_edges", "age group by years from the nearest edge (14, 25, 40, 60)",
-     ("years_from_edge", "n"), "accuracy", "accuracy, %", 100.0),
-    ("age_years", "mean age of the predicted group as an estimate of age", ("read_as",),
-     "mae_years", "mean absolute error, years", 1.0),
-)  # fmt: skip
-"""Tables of the runs' folders: file, caption, columns that name a row, the number's column with
-`low` and `high` beside it, its heading and scale."""
 
 
 @dataclass(frozen=True)
@@ -240,31 +222,3 @@ def judged(evidence: Evidence, family: Family) -> Found:
             gaps = [gap for gap in found.gaps if key == "mtl_stl" or gap.why != NO_TASK]
             evidence.found[key] = found._replace(gaps=gaps)
     return evidence.found[family]
-
-
-def stored_tables(network: Row) -> Iterator[Table]:
-    """Average what the runs' folders keep; what an older facebench did not compute is left out."""
-    for file, caption, keys, value, heading, scale in STORED:
-        paths = [run.record.folder / f"{file}.csv" for run in network.runs]
-        if not all(path.is_file() for path in paths):
-            continue
-        found = pd.concat([pd.read_csv(path, dtype=dict.fromkeys(keys, str)) for path in paths])
-        if "rate" in found:
-            found = found[found["rate"] == EQUALIZED_ODDS]
-        if "read_as" in found:
-            found = found[found["group"] == "all"]
-        rows = []
-        for _, ours in found.dropna(subset=[value]).groupby(list(keys), sort=False):
-            names = ours[list(keys)].iloc[0].tolist()
-            mean, low, high = (scale * float(ours[name].mean()) for name in (value, "low", "high"))
-            ends = f"{words.one_place(low)} to {words.one_place(high)}"
-            row = [Cell(BY_TITLES.get(name, name)) for name in names]
-            row.append(Cell(words.one_place(mean), ends, mean))
-            if "p" in found:
-                permuted, p = scale * float(ours["permuted"].mean()), float(ours["p"].max())
-                row += [Cell(f"{permuted:.1f}", value=permuted), Cell(words.p_text(p), value=p)]
-            rows.append(row)
-        headings = [key.replace("_", " ") for key in keys]
-        headings += [heading, *(["permuted", "p"] if "p" in found else [])]
-        if rows:
-            yield Table.of(headings, rows, f"{network.name}: {caption}")

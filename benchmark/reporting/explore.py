@@ -3,9 +3,7 @@
 Shares are of the faces that have the label in question. The page is templates/explore.html.
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from itertools import combinations
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,9 +17,9 @@ from scipy.ndimage import gaussian_filter1d
 from benchmark import __version__
 from benchmark.data import labelled
 from benchmark.data.dataset import FaceSet
-from benchmark.data.duplicates import count_duplicates, identical_files, near_in_words
+from benchmark.data.duplicates import count_duplicates, near_in_words
 from benchmark.data.labels import LICENCE, WEBSITE, age_group_of
-from benchmark.evaluation.figures import FAINT, INK, PAPER, finish, percent_ticks, write_png
+from benchmark.evaluation.figures import FAINT, INK, LOOK, PAPER, finish, percent_ticks, write_png
 from benchmark.evaluation.predictions import limits_of
 from benchmark.files import check_outputs, write_text
 from benchmark.reporting.figures import svg
@@ -46,16 +44,11 @@ PALETTES: Final[dict[str, tuple[str, ...]]] = {
 }
 """Of classes: they differ for colour-blind readers, and are of a middle lightness that shows on
 white and black. Every class is named beside its colour too."""
-LOOK: Final[dict[Any, Any]] = {
-    "font.size": 11, "text.color": INK, "axes.labelcolor": INK, "axes.titlelocation": "left",
-    "axes.titlesize": 12, "axes.labelsize": 11, "legend.frameon": False, "legend.fontsize": 11,
-    "figure.constrained_layout.use": True,
-}  # fmt: skip
 ON_COLOUR: Final = "#fefefe"
 HEADINGS: Final = {
     "n": "faces", "count": "faces", "edge": "last age of a group",
-    "n_next": "faces a year above", "share_next": "share a year above", "first": "one class",
-    "second": "another", "25%": "a quarter up to", "50%": "half up to", "75%": "3 quarters up to",
+    "n_next": "faces a year above", "share_next": "share a year above",
+    "25%": "a quarter up to", "50%": "half up to", "75%": "3 quarters up to",
 }  # fmt: skip
 Counts = npt.NDArray[np.int64]
 
@@ -81,15 +74,6 @@ class Explored:
         years = named["age"].dropna().astype(np.int64)
         self.ages = ages = np.bincount(years, minlength=OLDEST + 1)
         n_aged = max(int(ages.sum()), 1)
-        same = identical_files(table)
-        groups = named.loc[same.index].groupby(same["sha256"])
-        years_apart = groups["age"].max() - groups["age"].min()
-        disagreements = []
-        for task in TASKS:  # Three classes are three pairs.
-            known = (labels.cat.remove_unused_categories().cat for _, labels in groups[task])
-            pairs = Counter(pair for of in known for pair in combinations(of.categories, 2))
-            for (first, second), n in sorted(pairs.items(), key=lambda item: (-item[1], item[0])):
-                disagreements.append({"task": task, "first": first, "second": second, "groups": n})
         self.numbers: dict[str, Any] = {
             "dataset": faces.name,
             "drawn": faces.drawn,
@@ -105,8 +89,6 @@ class Explored:
             ],
             "heaping": _heaping(ages) if ages.any() else None,
             "duplicates": count_duplicates(table),
-            "years_apart": years_apart[years_apart > 0].astype(int).tolist(),
-            "disagreements": disagreements,
             "left_out": faces.left_out().to_dict("records"),
             "labels": faces.manifest.get("labels"),
         }
@@ -197,7 +179,6 @@ def tables_of(explored: Explored) -> dict[str, Table]:
             crossed = counts(label, other).unstack().rename(index=str, columns=str)
             crossed["all"] = crossed.sum(axis=1)
             found[f"{label}-{other}"] = crossed.rename_axis(label).reset_index()
-    found["disagreements"] = pd.DataFrame(numbers["disagreements"]).replace({"task": TASK_TITLES})
     found["left-out"] = pd.DataFrame(numbers["left_out"]).rename(columns={"n": "files"})
     return {name: _table(frame) for name, frame in found.items() if len(frame)}
 
@@ -225,7 +206,7 @@ def _table(frame: pd.DataFrame) -> Table:
     return Table.of([HEADINGS.get(name, name) for name in cells], zip(*cells.values(), strict=True))
 
 
-@mpl.rc_context(LOOK)
+@mpl.rc_context({**LOOK, "font.size": 11, "figure.constrained_layout.use": True})
 def figures_of(explored: Explored) -> dict[str, Figure]:
     """Draw every figure for which the data set has the labels, by its file's name."""
     known, counts, heaping = explored.known, explored.counts, explored.numbers["heaping"]
@@ -253,7 +234,7 @@ def _figure(height: float, *shape: int, grid: str = "y", **labels: Any) -> tuple
     panels = figure.subplots(*shape, squeeze=False).ravel()
     for axes in panels:
         axes.set(**labels)
-        finish(axes, grid=grid)
+        finish(axes, grid)
     return figure, panels
 
 
@@ -328,7 +309,7 @@ def _ages_by_race_figure(explored: Explored) -> Figure:
         density = gaussian_filter1d(counts[1:] / counts.sum(), BANDWIDTH_YEARS, mode="reflect")
         axes.plot(range(1, OLDEST + 1), density, label=label, **line)
     axes.set(xlim=(1, 100), ylim=(0, None))
-    axes.legend(labelcolor=INK)
+    axes.legend()
     return figure
 
 
@@ -348,6 +329,6 @@ def _shares_figure(tables: Sequence[tuple[str, pd.DataFrame]]) -> Figure:
             axes.bar_label(bars, texts, label_type="center", size=10, color=ON_COLOUR)
         axes.invert_yaxis()
         axes.xaxis.set_major_formatter(percent_ticks())
-        axes.legend(ncols=counts.shape[1], labelcolor=INK, loc="lower left",
-                    bbox_to_anchor=(0, 1), borderaxespad=0.1)  # fmt: skip
+        place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.1}
+        axes.legend(ncols=counts.shape[1], **place)
     return figure

@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -25,7 +24,7 @@ from benchmark.experiment.architectures import architecture_named
 from benchmark.reporting import figures
 from benchmark.reporting.board_tables import listed
 from benchmark.reporting.comparison_tables import pairs_table, study_tables
-from benchmark.reporting.evidence import Evidence, judged, sibling_pairs, siblings, stored_tables
+from benchmark.reporting.evidence import Evidence, judged, sibling_pairs, siblings
 from benchmark.reporting.figures import PageFigure
 from benchmark.reporting.tables import NOTHING, Cell, Column, Table
 from benchmark.tasks import TASK_TITLES, TASKS, TaskName
@@ -228,18 +227,18 @@ def _depths(evidence: Evidence) -> Iterator[PageFigure]:
     """Draw test accuracy by unfreezing depth, a line per group of networks that differ in it."""
     scores = {name: row.scores for name, row in evidence.networks.items() if row.scores}
     groups = siblings((item for item in evidence.experiments if item.name in scores), "depth")
-    lines: dict[TaskName, list[figures.Line]] = defaultdict(list)
-    for task, group in itertools.product(TASKS, groups):
-        known = [item for item in group if task in scores[item.name]]
-        if known:
-            label = group[0].name.replace(f"-{group[0].backbone.depth_name}", "")
-            n_stages = len(architecture_named(group[0].backbone.architecture).stages)
-            places = [len(item.backbone.trained_stages) / n_stages for item in known]
-            ours = [scores[item.name][task] for item in known]
-            columns = zip(*((it.accuracy, it.low, it.high) for it in ours), strict=True)
-            lines[task].append(figures.Line(label, places, *columns))
-    if lines:
-        yield figures.depth_figure(lines)
+    places = []
+    for item, first in ((item, group[0]) for group in groups for item in group):
+        label = first.name.replace(f"-{first.backbone.depth_name}", "")
+        n_stages = len(architecture_named(first.backbone.architecture).stages)
+        share = len(item.backbone.trained_stages) / n_stages
+        places += [
+            (task, label, share, score.accuracy, score.low, score.high)
+            for task, score in scores[item.name].items()
+        ]
+    if places:
+        names = ["task", "label", "share", "accuracy", "low", "high"]
+        yield figures.depth_figure(pd.DataFrame(places, columns=names))
 
 
 def _tally(lines: Sequence[TaskComparison]) -> str:
@@ -289,23 +288,17 @@ def _lowest_subgroups(evidence: Evidence, question: Question) -> Answer:
     )
     headings = ("task", "subgroups by", "lowest", "highest", "gap, pp", "permuted, pp", "p, Holm")
     title = f"{best.name}: gap between the lowest and the highest subgroup"
-    tables = (Table.of(headings, rows, title), *stored_tables(best))
     return Answer(
         question,
         (*sentences, said),
         evidence.links.of(best.group.identities),
         matrices=matrices,
-        tables=tables,
+        tables=(Table.of(headings, rows, title),),
         notes=(
             "Subgroups are by the labels; those of under 30 faces are marked and not ranked. "
             "Permuted: the mean gap when faces are assigned to the subgroups at random, with the "
             "p-value of a gap as wide, corrected by Holm over all rows of the table. Several seeds "
             "have a gap each; a row shows their mean, and the p of the seed with the largest p.",
-            "Rates: each class against the rest; equalized odds is the larger difference of true- "
-            "and false-positive rates between subgroups, permuted among faces of one true class. "
-            "Women and men: adjusted means of one age group. Years: a prediction counts as the "
-            "mean age of its group's training faces; the true group's error is that of a network "
-            "that is always right. Several seeds: means, and the largest p.",
         ),
     )
 

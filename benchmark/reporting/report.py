@@ -19,14 +19,12 @@ from benchmark.data.dataset import FaceSet
 from benchmark.data.progress import OnProgress, keep_quiet
 from benchmark.errors import DataError, RunError, and_more
 from benchmark.evaluation.artifacts import mistakes
-from benchmark.evaluation.figures import COLOURS, INK
 from benchmark.evaluation.predictions import read_predictions
 from benchmark.reporting.board_tables import Links, board_table, by_setting
 from benchmark.reporting.evidence import Evidence, kind_of
-from benchmark.reporting.figures import Line, confusion_matrix, heat_map, lines_panel
+from benchmark.reporting.figures import confusion_matrix, curves_panels, heat_map
 from benchmark.reporting.questions import QUESTIONS, Answer
 from benchmark.reporting.tables import Table, page
-from benchmark.tasks import TASK_TITLES, TaskName
 
 SHOWN_PER_TASK: Final = 12
 THUMBNAIL_PX: Final = 72
@@ -104,8 +102,7 @@ def network_sections(evidence: Evidence) -> Iterator[dict[str, Any]]:
             trouble.append(str(error))
         try:
             runs = row.runs[:CURVE_SEEDS]
-            histories = {run.record.seed: run.record.history() for run in runs}
-            curves = list(_curves(histories, row.group.tasks, f"network-{number}"))
+            curves = curves_panels(f"network-{number}", [run.record.history() for run in runs])
         except (RunError, KeyError, ValueError) as error:
             trouble.append(f"learning curves: {error}")
         yield {
@@ -116,25 +113,6 @@ def network_sections(evidence: Evidence) -> Iterator[dict[str, Any]]:
             "curves": curves,
             "trouble": "; ".join(trouble),
         }
-
-
-def _curves(
-    histories: dict[int, pd.DataFrame], tasks: Sequence[TaskName], anchor: str
-) -> Iterator[Markup]:
-    """Draw loss and each task's validation accuracy by epoch, a line per seed."""
-    panels = [("train/loss", "Training loss", INK)]
-    for task in tasks:
-        title = f"{TASK_TITLES[task].capitalize()}: validation accuracy"
-        panels.append((f"val/{task}/accuracy", title, COLOURS[task]))
-    for number, (column, heading, colour) in enumerate(panels):
-        lines = [
-            Line(f"seed {seed}", history["epoch"].tolist(), history[column].tolist())
-            for seed, history in histories.items()
-            if column in history
-        ]
-        if lines:
-            name, rates = f"{anchor}-{number}", number > 0
-            yield lines_panel(name, heading, lines, x_title="epoch", colour=colour, rates=rates)
 
 
 def write_page(

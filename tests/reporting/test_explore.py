@@ -15,7 +15,7 @@ from benchmark.data.prepare import audit, prepare
 from benchmark.reporting import explore
 from benchmark.reporting.explore import Explored, figures_of, write_exploration
 from benchmark.tasks import CLASS_NAMES, TASKS
-from tests.data.sources import face_name, folder_of, jpeg
+from tests.data.sources import folder_of, jpeg
 
 
 def explored_of(tmp_path: Path, ages: list[int]) -> Explored:
@@ -56,22 +56,6 @@ def test_edges_are_the_last_ages_of_groups_and_heaping_is_measured(tmp_path: Pat
     children = explored_of(tmp_path / "children", [3] * 10 + [9] * 10)
     assert children.numbers["heaping"]["whipple"] is None
     assert "heaping" not in figures_of(children)
-
-
-def test_labels_of_one_file_are_counted_by_pairs_and_shown(tmp_path: Path) -> None:
-    files = {
-        face_name(1, age=30, race=0): jpeg(1),
-        face_name(2, age=38, race=4): jpeg(1),
-        face_name(3, age=30, race=0): jpeg(3),
-        face_name(4, age=30, race=4): jpeg(3),
-        **{face_name(i): jpeg(i) for i in range(5, 12)},
-    }
-    explored = Explored(prepare(folder_of(tmp_path / "f", files), tmp_path, image_px=24).faces)
-    pair = {"task": "race", "first": "White", "second": "Others", "groups": 2}
-    assert explored.numbers["disagreements"] == [pair]
-    assert explored.numbers["years_apart"] == [8]
-    cells = explore.tables_of(explored)["disagreements"].rows[0].cells
-    assert [cell.text for cell in cells] == ["race", "White", "Others", "2"]
 
 
 def test_every_slice_of_the_donut_is_named_after_the_faces_it_stands_for(
