@@ -8,7 +8,7 @@ from typing import Final
 from benchmark.comparison import wording as words
 from benchmark.comparison.leaderboard import HEADINGS, ONE_SEED, BoardTable, Leaderboard
 from benchmark.comparison.library import Setting, counted
-from benchmark.comparison.rows import Row
+from benchmark.comparison.rows import CombinedScore, GroupGap, Row, TaskScore, WorstGroup
 from benchmark.comparison.statistics import Judged
 from benchmark.comparison.wording import percent, span, with_sd
 from benchmark.errors import and_more
@@ -91,17 +91,15 @@ def _cells(
     yield _name(row, remarks, links)
     yield Cell(with_sd(row.val_combined, row.val_combined_sd), value=row.val_combined)
     for s in scores:
-        yield _rate(s.accuracy, s.low, s.high, s.accuracy_sd) if s else empty
-    n_worst = f" (n {low.n})" if low else ""
-    yield _rate(low.accuracy, low.low, low.high, None, n_worst, low.group) if low else Cell()
+        yield _rate(s, s.accuracy, s.accuracy_sd) if s else empty
+    yield _rate(low, low.accuracy, None, f" (n {low.n})", low.group) if low else Cell()
     yield Cell(words.count_text(row.parameters), value=row.parameters)
     yield Cell(words.duration_text(row.seconds), value=row.seconds)
     yield Cell(f"{n} seed{'s' * (n > 1)}", value=n) if n else Cell()
     for s in scores:
         yield Cell(with_sd(s.macro_f1, s.macro_f1_sd), value=s.macro_f1) if s else empty
-    yield _rate(both.value, both.low, both.high, both.sd) if both else Cell()
-    permuted = f"permuted {percent(gap.chance)}" if gap else ""
-    yield _rate(gap.gap, gap.low, gap.high, None, "", permuted) if gap else Cell()
+    yield _rate(both, both.value, both.sd) if both else Cell()
+    yield _rate(gap, gap.gap, None, "", f"permuted {percent(gap.chance)}") if gap else Cell()
     for task in tasks:
         printed = getattr(row.study, task, None)
         yield Cell() if printed is None else Cell(f"LEAKY {percent(printed)}", "", printed)
@@ -116,11 +114,11 @@ def _cells(
 
 
 def _rate(
-    rate: float, low: float | None, high: float | None, sd: float | None, after: str = "",
-    beneath: str = "",
+    score: TaskScore | CombinedScore | WorstGroup | GroupGap, rate: float, sd: float | None,
+    after: str = "", beneath: str = "",
 ) -> Cell:  # fmt: skip
-    """Write a rate, its interval beneath it; `after` and `beneath` stand after either."""
-    ends = "" if low is None or high is None else span(low, high)
+    """Write a rate, its score's interval beneath it; `after` and `beneath` stand after either."""
+    ends = "" if score.low is None or score.high is None else span(score.low, score.high)
     return Cell(with_sd(rate, sd) + after, ", ".join(filter(None, (ends, beneath))), rate)
 
 
@@ -231,14 +229,7 @@ def page(board: Leaderboard, links: Links | None = None) -> str:
     parts = {name: title for name, title in PARTS.items() if name in found}
     if any(differences.rows for _, _, differences in made):
         parts["differences"] = "Differences"
+    said = {"title": board.title, "reading": READING, "study_reading": STUDY_READING}
     return forms.template("leaderboard.html").render(
-        title=board.title,
-        reading=READING,
-        study=study_table(board),
-        study_reading=STUDY_READING,
-        drawn=board.drawn,
-        settings=made,
-        parts=parts,
-        notes=board.notes,
-        limits=board.limits,
+        **said, board=board, study=study_table(board), settings=made, parts=parts
     )

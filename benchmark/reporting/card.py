@@ -87,10 +87,9 @@ def _template() -> "Template":
 def _content(record: RunRecord) -> dict[str, Any]:
     """Read what the template shows; tables as lists of rows."""
     about, metrics = record.about, record.metrics
-    drawn = bool(about["dataset"]["drawn"])
-    tasks = [task for task in TASKS if task in about["experiment"]["head"]["tasks"]]
+    drawn, definition = bool(about["dataset"]["drawn"]), about["experiment"]
+    tasks = [task for task in TASKS if task in definition["head"]["tasks"]]
     tested = [task for task in tasks if f"test/{task}/accuracy" in metrics]
-    groups = record.subgroups() if tested else pd.DataFrame()
     flagged = warning({record.identity[:12]: flag_state(record)}, record.identity[:12])
     said = [(text, drawn) for text in LIMITS_DRAWN]
     said += [(LEAKY, about["leaky"]), (AD_HOC, about["ad_hoc"]), (flagged, bool(flagged))]
@@ -98,17 +97,16 @@ def _content(record: RunRecord) -> dict[str, Any]:
     has_it = calibration.is_file()
     ours = [row for row in _rows(record, "gaps") if row["by"] == GAP_BY[row["task"]]]
     rates, errors = _rows(record, "subgroup_rates"), _rows(record, "subgroup_ece")
-    weights, definition = about["weights"], about["experiment"]
     base = registry.experiments().get(record.experiment_name) if about["ad_hoc"] else None
     changed = changed_settings(base.as_dict(), definition) if base else ()
     changes = "".join(f" --set {shlex.quote(text)}" for text in changed)
     changes += " --read-test" * bool(about["ad_hoc"] and tested)
+    weights = about["weights"]
     known = FILES if weights["source"] != "none" else ()
-    origins = [item for item in known if item.file_name == weights.get("origin")]
     return {
         "about": about,
         "record": record,
-        "origin": origins[0] if origins else None,
+        "origin": next((it for it in known if it.file_name == weights.get("origin")), None),
         "changes": changes,
         "has_model": (record.folder / "model.safetensors").is_file(),
         "metrics": metrics,
@@ -116,13 +114,11 @@ def _content(record: RunRecord) -> dict[str, Any]:
         "tested": tested,
         "warnings": [text for text, is_so in said if is_so],
         "limits": limits_of(about["dataset"]),
-        "groups": groups.to_dict("records"),
+        "groups": record.subgroups().to_dict("records") if tested else [],
         # Of few faces there is a row, and no gap.
         "gaps": {row["task"]: row for row in ours if pd.notna(row["gap"])} if ours else None,
         "rates": [row for row in rates if pd.notna(row["difference"])],
-        "gender_gaps": _rows(record, "gender_gaps"),
-        "age_edges": _rows(record, "age_edges"),
-        "age_years": _rows(record, "age_years"),
+        **{name: _rows(record, name) for name in ("gender_gaps", "age_edges", "age_years")},
         "subgroup_ece": [row | {"is_above": row["low"] > row["chance"]} for row in errors],
         "calibration": json.loads(calibration.read_text("utf-8"))["tasks"] if has_it else {},
         "utkface": UTKFACE_NAME,

@@ -8,7 +8,7 @@ import fnmatch
 import json
 import operator
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -21,7 +21,7 @@ from benchmark.comparison.wording import percent, protocol_text, span, with_sd
 from benchmark.errors import BenchmarkError, RunError, require_choice
 from benchmark.experiment.definition import Backbone
 from benchmark.reporting.tables import NOTHING, Cell, Column, Table
-from benchmark.tasks import TASK_TITLES, TASKS
+from benchmark.tasks import TASK_TITLES, TASKS, TaskName
 
 READING: Final = (
     "Test accuracy in percent: age group / gender / race. printed: by the study, on a split that "
@@ -35,41 +35,32 @@ DIGITS: Final = 9
 Values = dict[str, Any]
 
 
-def _difference_fields(start: str) -> str:
-    return f"{start}:points {start}_low:points {start}_high:points {start}_p_holm:p"
-
-
+_SCORES: Final = ("accuracy", "accuracy_sd", "accuracy_low", "accuracy_high", "macro_f1",
+                  "macro_f1_sd")  # fmt: skip
+_COMPARED: Final = (
+    *(f"{start}_{task}" for start in ("twin", "compared") for task in TASKS),
+    "first",
+)
 _NAMES: Final = f"""
 table status rank:count experiment architecture weights trained conditioning features
 hidden_units:count input_px:count learning_rate:number batch_size:count max_epochs:count
 val_combined:rate val_combined_sd:rate
-{
-    " ".join(
-        f"{task}_accuracy:rate {task}_accuracy_sd:rate {task}_accuracy_low:rate "
-        f"{task}_accuracy_high:rate {task}_macro_f1:rate {task}_macro_f1_sd:rate"
-        for task in TASKS
-    )
-}
+{" ".join(f"{task}_{name}:rate" for task in TASKS for name in _SCORES)}
 combined:rate combined_sd:rate combined_low:rate combined_high:rate
 worst_task worst_by worst_group worst_n:count worst_accuracy:rate worst_low:rate worst_high:rate
 gap_by gap:number gap_low:number gap_high:number gap_chance:number
-{
-    " ".join(
-        _difference_fields(f"{start}_{task}") for start in ("twin", "compared") for task in TASKS
-    )
-}
-{_difference_fields("first")} tied_with_first:flag
-compare_with against_missing study_row study_age_group:rate study_gender:rate study_race:rate
+{" ".join(f"{it}:rate {it}_low:rate {it}_high:rate {it}_p_holm:number" for it in _COMPARED)}
+tied_with_first compare_with against_missing
+study_row study_age_group:rate study_gender:rate study_race:rate
 parameters:count trainable_parameters:count gmacs:number seconds:number images_per_second:number
-peak_memory_mib:number n_seeds:count seeds:words device precision:words commit:words runs:words
-leaky:flag stopped:flag red_flag remarks suite:words dataset drawn:flag split_version split_digest
+peak_memory_mib:number n_seeds:count seeds device precision commit runs
+leaky stopped red_flag remarks suite dataset drawn split_version split_digest
 pixel_digest protocol selection people
 """
 FIELDS: Final = {
     name: kind or "text" for name, _, kind in (text.partition(":") for text in _NAMES.split())
 }
-"""The columns and their kinds: text; words, several with spaces between; flag; count; rate;
-points, a difference of rates; p; number."""
+"""The columns and their kinds: text (flags too), count, rate (differences of rates too), number."""
 STARTS: Final[dict[RowQuestion, str]] = {
     "counterpart": "twin", "defined": "compared", "first": "first",
 }  # fmt: skip
@@ -96,7 +87,7 @@ def flat_row(board: Leaderboard, table: BoardTable, row: Row) -> Values:
     for task, score in row.scores.items():
         for part, value in vars(score).items():
             known[f"{task}_{'accuracy_' * (part in ('low', 'high'))}{part}"] = value
-    for name in ("combined", "worst", "gap"):
+    for name in ("combined", "worst", "gap", "study"):
         if known[name] is not None:
             known |= {f"{name}_{part}": value for part, value in vars(known[name]).items()}
     missing = []
@@ -108,8 +99,6 @@ def flat_row(board: Leaderboard, table: BoardTable, row: Row) -> Values:
         found = outcome.judged.difference
         known |= {name: found.accuracy, f"{name}_low": found.low, f"{name}_high": found.high}
         known[f"{name}_p_holm"] = outcome.judged.p_holm
-    if row.study is not None:
-        known |= {f"study_{part}": value for part, value in vars(row.study).items()}
     known |= {
         "table": table.kind,
         "experiment": row.name,
@@ -147,35 +136,32 @@ def narrowed(board: Leaderboard, where: Sequence[str], sort: str = "") -> Leader
 
     Raises RunError where a column is unknown, a condition cannot be read, or no row is left.
     """
-    column, _, order = sort.partition(":")
+    placed = [(at, row) for at, table in enumerate(board.tables) for row in table.rows]
+    frame = pd.DataFrame(flat_rows(board), columns=list(FIELDS))
+    shown = ranked = frame[frame["status"] != "reference"]
+    for text in where:
+        shown = shown[_holds(shown, text)]
     if sort:
+        column, _, order = sort.partition(":")
         kind = FIELDS[_column(column)]
-        order = order or ("desc" if kind in ("rate", "points") else "asc")
+        order = order or ("desc" if kind == "rate" else "asc")
         require_choice("the order of --sort", order, ("asc", "desc"))
-    tables, n_rows = [], 0
-    for table in board.tables:
-        ranked = [row for row in table.rows if row.status != "reference"]
-        frame = pd.DataFrame([flat_row(board, table, row) for row in ranked], columns=list(FIELDS))
-        n_rows += len(frame)
-        for text in where:
-            frame = frame.loc[_holds(frame, text)]
-        if sort:
-            keys = frame[column].astype(float) if _is_number(column) else frame[column].map(_word)
-            ascending = order != "desc"
-            frame = frame.loc[keys.sort_values(ascending=ascending, kind="stable").index]
-        references = [row for row in table.rows if row.status == "reference"]
-        rows = (*references, *(ranked[place] for place in frame.index))
-        tables += [replace(table, rows=rows)] if len(frame) else []
+        keys = shown[column].map(_word) if kind == "text" else shown[column].astype(float)
+        shown = shown.loc[keys.sort_values(ascending=order == "asc", kind="stable").index]
     asked = " and ".join([*where, *([f"sorted by {sort}"] if sort else [])])
-    if not tables:
+    if shown.empty:
         raise RunError(
             f"no row of {board.dataset} fits {asked}",
             allowed="conditions that some row fulfils; the CSV file has every value",
         )
-    n_shown = sum(row.status != "reference" for table in tables for row in table.rows)
+    tables = []
+    for number, table in enumerate(board.tables):
+        rows = [row for at, row in map(placed.__getitem__, shown.index) if at == number]
+        references = [row for row in table.rows if row.status == "reference"]
+        tables += [replace(table, rows=(*references, *rows))] if rows else []
     note = (
-        f"{n_shown} of {n_rows} rows are shown ({asked}). Ranks, marks and corrected p-values are "
-        "those of the whole table."
+        f"{len(shown)} of {len(ranked)} rows are shown ({asked}). Ranks, marks and corrected "
+        "p-values are those of the whole table."
     )
     return replace(board, tables=tuple(tables), notes=(note, *board.notes))
 
@@ -190,13 +176,8 @@ def _column(name: str) -> str:
     )
 
 
-def _is_number(column: str) -> bool:
-    return FIELDS[column] not in ("text", "words", "flag")
-
-
 def _word(value: Any) -> str | None:
-    missing = value is None or value == ""
-    return None if missing else str(_plain(value)).lower()
+    return None if value is None or value == "" else str(_plain(value)).lower()
 
 
 def _holds(frame: pd.DataFrame, text: str) -> Any:
@@ -208,7 +189,7 @@ def _holds(frame: pd.DataFrame, text: str) -> Any:
             allowed="COLUMN=VALUE, or with !=, <, <=, > or >=, as in 'gender_accuracy>=90%'",
         )
     values, how, asked = frame[_column(parts[1])], parts[2], parts[3].lower()
-    if not _is_number(parts[1]):
+    if FIELDS[parts[1]] == "text":
         if how not in ("=", "!="):
             raise RunError(f"--where {text!r}: {parts[1]} holds text", allowed="= and !=")
         words = [_word(value) or "" for value in values]
@@ -239,9 +220,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float):
         return f"{value:.6f}" if abs(value) >= 1e-4 or not value else f"{value:.3g}"
     # A spreadsheet would take such a text for a formula.
-    if isinstance(value, str) and value.startswith(("=", "+", "-", "@")):
-        return f"'{value}"
-    return value
+    is_formula = isinstance(value, str) and value.startswith(("=", "+", "-", "@"))
+    return f"'{value}" if is_formula else value
 
 
 def as_data(board: Leaderboard) -> Values:
@@ -267,29 +247,23 @@ def study_data(board: Leaderboard) -> list[Values]:
     """Give the rows that the study has too, in the order asked for; accuracies in [0, 1]."""
     rows = {row.name: row for table in board.tables for row in table.rows if not row.leaky}
     names = dict.fromkeys(name for names in board.suites.values() for name in names)
+    found = [rows[name] for name in names if name in rows and rows[name].study is not None]
     return [
         {
-            "row": study.row,
+            "row": vars(row.study)["row"],
             "experiment": row.name,
-            "printed_leaky": {
-                task: getattr(study, task)
-                for task in TASKS
-                if task in row.definition["head"]["tasks"]
-            },
+            "printed_leaky": {t: vars(row.study)[t] for t in row.definition["head"]["tasks"]},
             "leak_free": _scores(row),
-            "replayed_leaky": _scores(board.replays[row.name])
-            if row.name in board.replays
-            else None,
+            "replayed_leaky": _scores(replay) if (replay := board.replays.get(row.name)) else None,
             "seeds": list(row.seeds),
             "runs": list(row.identities),
             "state": state(row),
         }
-        for row in (rows[name] for name in names if name in rows)
-        if (study := row.study) is not None
+        for row in found
     ]
 
 
-def _scores(row: Row) -> Values:
+def _scores(row: Row) -> dict[TaskName, Any]:
     return {
         task: {"mean": it.accuracy, "sd": it.accuracy_sd, "low": it.low, "high": it.high}
         for task, it in row.scores.items()
@@ -308,30 +282,22 @@ def state(row: Row) -> str:
 
 def study_table(board: Leaderboard) -> Table:
     """Lay the study's rows out; no rows where the leaderboard's suite is not the study's."""
-    columns = (
-        Column("row", left=False),
-        Column("experiment", left=True),
-        Column("printed, LEAKY", left=True, below=True),
-        Column("leak-free", left=True),
-        Column("replayed, LEAKY", left=True, below=True),
-        Column("state", left=True),
-    )
+    heads = ("row", "experiment", "printed, LEAKY", "leak-free", "replayed, LEAKY", "state")
+    columns = [Column(head, left=head != "row", below="LEAKY" in head) for head in heads]
 
-    def ours(scores: Values) -> str:
-        texts = {t: f"{with_sd(s['mean'], s['sd'])} ({span(s['low'], s['high'])})"
-                 for t, s in scores.items()}  # fmt: skip
-        return "\n".join(f"{TASK_TITLES[t]} {texts[t]}" for t in TASKS if t in texts)
-
-    def others(start: str, rates: Iterable[float | None]) -> str:
-        texts = " / ".join(map(percent, rates))
-        return f"{start} {texts}" if texts else NOTHING
+    def ours(scores: Mapping[TaskName, Any]) -> str:
+        return "\n".join(
+            f"{TASK_TITLES[t]} {with_sd(s['mean'], s['sd'])} ({span(s['low'], s['high'])})"
+            for t, s in scores.items()
+        )
 
     found = study_data(board)
     firsts = [row for row in board.tables[0].rows if row.status == "reference"] if found else []
     rows = [("", row.name, "", ours(_scores(row)), "", "") for row in firsts]
     for row in found:
-        printed = others("printed", row["printed_leaky"].values())
-        replayed = others("replayed", (s["mean"] for s in (row["replayed_leaky"] or {}).values()))
+        replay = [score["mean"] for score in (row["replayed_leaky"] or {}).values()]
+        printed = f"printed {' / '.join(map(percent, row['printed_leaky'].values()))}"
+        replayed = f"replayed {' / '.join(map(percent, replay))}" if replay else NOTHING
         leak_free = ours(row["leak_free"]) or NOTHING
         rows.append((row["row"], row["experiment"], printed, leak_free, replayed, row["state"]))
     # A page for phones hides cells without a value: here only those with nothing to show.

@@ -62,10 +62,10 @@ def as_data(comparison: Comparison) -> dict[str, Any]:
 def flat_line(kind: Kind, line: TaskComparison) -> dict[str, Any]:
     """Give one task of one pair as plain values by column name; the same columns every time."""
     numbers = dict(vars(line.difference))
+    sides = {"arm": line.group, "reference": line.reference}
     return {
         "table": kind,
-        "arm": line.group.label,
-        "reference": line.reference.label,
+        **{side: group.label for side, group in sides.items()},
         "task": line.task,
         "difference": numbers.pop("accuracy"),
         **numbers,
@@ -74,10 +74,8 @@ def flat_line(kind: Kind, line: TaskComparison) -> dict[str, Any]:
         "family": line.family,
         "p_values_in_family": line.n_family,
         "minimum_detectable": line.minimum_detectable,
-        "arm_seeds": " ".join(map(str, line.group.seeds)),
-        "reference_seeds": " ".join(map(str, line.reference.seeds)),
-        "arm_runs": " ".join(identity[:12] for identity in line.group.identities),
-        "reference_runs": " ".join(identity[:12] for identity in line.reference.identities),
+        **{f"{side}_seeds": " ".join(map(str, group.seeds)) for side, group in sides.items()},
+        **{f"{it}_runs": " ".join(k[:12] for k in group.identities) for it, group in sides.items()},
     }
 
 
@@ -85,30 +83,29 @@ def scores_table(comparison: Comparison) -> Table:
     """Show each run group's test accuracy; what was not run as well."""
     columns = [Column("test accuracy, %", True), Column("seeds", True)]
     columns += [Column(TASK_TITLES[task], False) for task in comparison.tasks]
-    rows = []
+    rows: list[TableRow] = []
     for group, scores in comparison.groups:
-        label = f"{group.label}{' (LEAKY)' if group.leaky else ''}"
-        rows.append(
-            [label, ", ".join(map(str, group.seeds))]
-            + [Cell(with_sd(s.accuracy, s.accuracy_sd), span(s.low, s.high)) if s else Cell()
-               for s in map(scores.get, comparison.tasks)]
-        )  # fmt: skip
+        cells = [
+            Cell(f"{group.label}{' (LEAKY)' * group.leaky}"),
+            Cell(", ".join(map(str, group.seeds))),
+        ]
+        for s in map(scores.get, comparison.tasks):
+            cells += [
+                Cell(with_sd(s.accuracy, s.accuracy_sd), span(s.low, s.high)) if s else Cell()
+            ]
+        rows.append(TableRow(tuple(cells)))
     empty = [Cell()] * (len(columns) - 1)
-    names = (Cell(f"{absent.label} (not run: {absent.why})") for absent in comparison.absent)
-    missing = (TableRow((name, *empty), "", "missing") for name in names)
-    return Table.of(columns, [*rows, *missing])
+    for absent in comparison.absent:
+        name = Cell(f"{absent.label} (not run: {absent.why})")
+        rows.append(TableRow((name, *empty), "", "missing"))
+    return Table(tuple(columns), tuple(rows))
 
 
 def pairs_table(lines: Sequence[TaskComparison], *, of_mtl: bool = False) -> Table:
     """Show differences, a section a pair; of_mtl: MTL networks against their counterparts."""
-    columns = (
-        Column("task", True),
-        Column("accuracy, pp", False),
-        Column("macro-F1, pp", False),
-        Column("p", False),
-        Column("Holm", False),
-        Column("verdict", True, fold=True),
-    )
+    numbers = ("accuracy, pp", "macro-F1, pp", "p", "Holm")
+    columns = [Column("task", True), *(Column(head, False) for head in numbers)]
+    columns.append(Column("verdict", True, fold=True))
     rows = []
     for line in lines:
         found = line.difference
@@ -123,7 +120,7 @@ def pairs_table(lines: Sequence[TaskComparison], *, of_mtl: bool = False) -> Tab
             Cell(wording.verdict_text(line), style=STYLES[line.verdict]),
         )
         rows.append(TableRow(cells, section))
-    return Table(columns, tuple(rows))
+    return Table.of(columns, rows)
 
 
 def difference_cell(value: float | None, low: float | None, high: float | None) -> Cell:
