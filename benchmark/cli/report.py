@@ -96,12 +96,12 @@ def leaderboard(
             runs_dir, from_predictions=from_predictions, watch=watch
         )
         boards = [] if folds else boards_of.leaderboards(
-            available, boards_of.Places(runs_dir, data_dir, weights_dir or data_dir / "weights"),
-            suite or (), dataset, ad_hoc=ad_hoc, fitting=fit_references, watch=watch,
+            available, data_dir, suite or (), dataset, weights_dir=weights_dir,
+            ad_hoc=ad_hoc, fitting=fit_references, watch=watch,
         )  # fmt: skip
     answer.warnings += available.warnings
     if folds:
-        datasets = available.datasets(dataset, folder)
+        datasets = available.datasets(dataset)
         runs = [run for run in available.runs if run.setting.dataset in datasets]
         _print_folds(runs, suite or (), answer)
         return
@@ -231,14 +231,16 @@ def report(
       facebench report --suite study --out study.html --mlflow-url http://127.0.0.1:5000
     """
     from benchmark.reporting.evidence import Evidence
-    from benchmark.reporting.leaderboards import Places, available_runs, leaderboards
+    from benchmark.reporting.leaderboards import available_runs, leaderboards
     from benchmark.reporting.report import answers_of, write_page
 
     asked = tuple(suite or ())
-    places = Places(runs_dir, data_dir, weights_dir or data_dir / "weights")
     with watching() as watch:
         available = available_runs(runs_dir, watch=watch)
-        boards = leaderboards(available, places, asked, dataset, compared=False, watch=watch)
+        boards = leaderboards(
+            available, data_dir, asked, dataset,
+            weights_dir=weights_dir, compared=False, watch=watch,
+        )  # fmt: skip
     answer.warnings += [*available.warnings, *available.notes]
     answer.data = {"reports": []}
     here = {faces.name: faces for faces in options.prepared_here(data_dir, answer)}
@@ -265,8 +267,8 @@ def report(
         for item in sorted(answers, key=lambda item: not item.answered):
             out.print(f"\n[bold]{'LEAKY · ' if item.leaky else ''}{item.question.text}[/]")
             out.print(item.sentences[0], markup=False)
-            for command in item.commands[:1]:
-                out.print(f"  {command}", markup=False, soft_wrap=True)
+            if item.command:
+                out.print(f"  {item.command}", markup=False, soft_wrap=True)
         tell(f"\nWritten: {path} ({path.stat().st_size / 1e6:.1f} MB)")
 
 

@@ -191,10 +191,10 @@ def write_artifacts(
     if draw:
         from benchmark.evaluation import figures
 
-        caption = figures.Caption(
-            f"{record.experiment_name}, seed {record.seed}", about["dataset"]["name"],
-            about["dataset"]["drawn"], leaky=bool(about["leaky"]),
-        )  # fmt: skip
+        dataset, named = about["dataset"], f"{record.experiment_name}, seed {record.seed}"
+        caption = figures.caption_of(
+            named, dataset["name"], drawn=dataset["drawn"], leaky=bool(about["leaky"])
+        )
         epoch = int(done["selected_epoch"])
         curves = figures.curves_figure(record.history(), caption, selected_epoch=epoch)
         figures.write_png(folder / "curves.png", curves)

@@ -5,7 +5,6 @@ in inches: laying out text by constraint takes longer than drawing it. Numbers c
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -49,21 +48,9 @@ BY_TITLES: Final[dict[By, str]] = {
 ROWS_BY: Final[tuple[By, ...]] = ("gender", "race", "gender_race", "age_group")
 
 
-@dataclass(frozen=True)
-class Caption:
-    """What every figure says of where it comes from."""
-
-    experiment: str
-    dataset: str
-    drawn: bool
-    """True for synthetic faces, which say nothing of people."""
-    leaky: bool = False
-    """True where test faces were seen in training: then every title says so first."""
-
-    def under(self, title: str) -> str:
-        """Write the title: what is shown, then experiment and data set."""
-        leaky, faces = "LEAKY · " * self.leaky, " (synthetic faces)" * self.drawn
-        return f"{leaky}{title}\n{self.experiment}\n{self.dataset}{faces}"
+def caption_of(experiment: str, dataset: str, *, drawn: bool, leaky: bool) -> str:
+    """Say below a figure's title where it comes from; leaky: test faces were seen in training."""
+    return f"{'LEAKY · ' * leaky}{experiment}\n{dataset}{' (synthetic faces)' * drawn}"
 
 
 def write_png(path: Path, figure: Figure) -> None:
@@ -125,12 +112,12 @@ def draw_interval(
 
 
 @drawing
-def confusion_figure(confusion: dict[TaskName, npt.NDArray[Any]], caption: Caption) -> Figure:
+def confusion_figure(confusion: dict[TaskName, npt.NDArray[Any]], caption: str) -> Figure:
     """Draw counts and row shares of each task's confusion matrix, (true class, predicted class)."""
     sizes = [len(matrix) for matrix in confusion.values()]
     figure, grid = new_figure(
         (max(0.9 * sum(sizes) + 1.1 * (len(sizes) - 1), 4.0), 0.8 * max(sizes)),
-        caption.under("Confusion matrices of the test faces"), grid="",
+        f"Confusion matrices of the test faces\n{caption}", grid="",
         columns=len(sizes), left=1.1, top=1.3, gap=(1.1, 0.5), width_ratios=sizes,
     )  # fmt: skip
     for axes, (task, matrix) in zip(grid[0], confusion.items(), strict=True):
@@ -181,10 +168,10 @@ def draw_accuracy(axes: Axes, histories: Sequence[pd.DataFrame]) -> None:
 
 
 @drawing
-def curves_figure(history: pd.DataFrame, caption: Caption, selected_epoch: int) -> Figure:
+def curves_figure(history: pd.DataFrame, caption: str, selected_epoch: int) -> Figure:
     """Draw training loss and validation accuracy by epoch; history: a row per epoch."""
     figure, grid = new_figure(
-        (9.4, 3.4), caption.under("Loss and validation accuracy by epoch"), columns=2, gap=(0.9, 0)
+        (9.4, 3.4), f"Loss and validation accuracy by epoch\n{caption}", columns=2, gap=(0.9, 0)
     )
     for axes, draw in zip(grid[0], (draw_loss, draw_accuracy), strict=True):
         draw(axes, [history])
@@ -194,13 +181,13 @@ def curves_figure(history: pd.DataFrame, caption: Caption, selected_epoch: int) 
 
 
 @drawing
-def reliability_figure(calibration: dict[TaskName, Calibration], caption: Caption) -> Figure:
+def reliability_figure(calibration: dict[TaskName, Calibration], caption: str) -> Figure:
     """Draw accuracy against confidence in bins, with 95 % intervals, and the faces per bin.
 
     Below the diagonal a network is more confident than it is accurate.
     """
     figure, grid = new_figure(
-        (4.6 * len(calibration), 5.2), caption.under("Reliability of the predicted probabilities"),
+        (4.6 * len(calibration), 5.2), f"Reliability of the predicted probabilities\n{caption}",
         rows=2, columns=len(calibration), gap=(0.7, 0.25), top=1.2, height_ratios=(3.4, 1),
     )  # fmt: skip
     for (axes, counts), (task, found) in zip(grid.T, calibration.items(), strict=True):
@@ -225,7 +212,7 @@ def reliability_figure(calibration: dict[TaskName, Calibration], caption: Captio
 
 
 @drawing
-def subgroups_figure(subgroups: pd.DataFrame, gaps: pd.DataFrame, caption: Caption) -> Figure:
+def subgroups_figure(subgroups: pd.DataFrame, gaps: pd.DataFrame, caption: str) -> Figure:
     """Draw each task's accuracy with its 95 % interval in every subgroup, beside the overall one.
 
     subgroups, gaps: as Scores has them. A column per task. Subgroups of under 30 faces are hollow;
@@ -237,7 +224,7 @@ def subgroups_figure(subgroups: pd.DataFrame, gaps: pd.DataFrame, caption: Capti
     title = f"Test accuracy by subgroup, with 95 % intervals (grey: all test faces; {hollow})"
     n_rows = (subgroups["task"] == tasks[0]).sum() - 1 + len(ROWS_BY)
     figure, grid = new_figure(
-        (5.2 * len(tasks) - 1.5, 0.26 * n_rows), caption.under(title), columns=len(tasks),
+        (5.2 * len(tasks) - 1.5, 0.26 * n_rows), f"{title}\n{caption}", columns=len(tasks),
         left=1.3, right=1.2, gap=(1.5, 0), grid="x",
     )  # fmt: skip
     for axes, task in zip(grid[0], tasks, strict=True):
@@ -281,7 +268,7 @@ CAUTION: Final = "The label may be right and the network wrong; nothing was rela
 
 
 @drawing
-def contact_sheet(suspects: pd.DataFrame, faces: "FaceSet", caption: Caption) -> Figure:
+def contact_sheet(suspects: pd.DataFrame, faces: "FaceSet", caption: str) -> Figure:
     """Show the first possible label errors of each task, as label_suspects gives them.
 
     It shows people: it is kept with the run and in MLflow, and belongs on no page and in no
@@ -290,8 +277,8 @@ def contact_sheet(suspects: pd.DataFrame, faces: "FaceSet", caption: Caption) ->
     # One panel measured in inches: a panel per face takes a second and more.
     figure = Figure()
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
-    title = caption.under("Possible label errors: test faces whose label is contradicted")
-    axes.text(0.1, 0.08, f"{title}\n{CAUTION}", va="top", size=11)
+    title = "Possible label errors: test faces whose label is contradicted"
+    axes.text(0.1, 0.08, f"{title}\n{caption}\n{CAUTION}", va="top", size=11)
     row_of = dict(zip(faces.table["file"], range(len(faces.table)), strict=True))
     pixels, top = faces.pixels(), 0.8
     shown = suspects[suspects["rank"] <= FACES_PER_TASK]
@@ -314,7 +301,7 @@ def contact_sheet(suspects: pd.DataFrame, faces: "FaceSet", caption: Caption) ->
     return figure
 
 
-def write_test_figures(folder: Path, scores: Scores, caption: Caption) -> None:
+def write_test_figures(folder: Path, scores: Scores, caption: str) -> None:
     """Draw what follows from predictions of test faces, all tasks on one figure; no face."""
     write_png(folder / "confusion.png", confusion_figure(scores.confusion, caption))
     subgroups = subgroups_figure(scores.subgroups, scores.gaps, caption)

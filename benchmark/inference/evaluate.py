@@ -25,7 +25,7 @@ from benchmark.data.labels import LABELS
 from benchmark.data.splits import Rows
 from benchmark.errors import BenchmarkError, DataError, RunError, and_more
 from benchmark.evaluation import artifacts, predictions
-from benchmark.evaluation.figures import Caption, write_test_figures
+from benchmark.evaluation.figures import caption_of, write_test_figures
 from benchmark.evaluation.intervals import wilson
 from benchmark.evaluation.metrics import SCORING_VERSION, Scores, score
 from benchmark.experiment.definition import Experiment
@@ -245,7 +245,7 @@ def write(evaluation: Evaluation, runs_dir: Path) -> Path:
     trained_on = record.about["dataset"]["name"]
     title = f"{record.experiment_name}, seed {record.seed}, trained on {trained_on}"
     leaky = bool(record.about["leaky"])
-    caption = Caption(title, f"evaluated on {faces.name}", faces.drawn, leaky=leaky)
+    caption = caption_of(title, f"evaluated on {faces.name}", drawn=faces.drawn, leaky=leaky)
     for group in evaluation.groups:
         place = folder / "-".join(group.tasks) if len(evaluation.groups) > 1 else folder
         predictions.write_predictions(place / "predictions.csv", group.predictions)

@@ -1,4 +1,4 @@
-"""What the report is made from: one data set's runs, who is compared, what folders keep.
+"""What the report is made from: one data set's runs, and which of them are compared.
 
 Pairs are experiments that differ in one respect alone, found by content and not by name. All
 comparisons of a report are made and corrected together, so that each has one p-value on it.
@@ -14,8 +14,8 @@ from urllib.parse import urlencode, urlsplit
 
 from benchmark.comparison import pairs as comparing
 from benchmark.comparison.leaderboard import KINDS, Kind, Leaderboard
-from benchmark.comparison.library import Library, RunGroup, Setting
-from benchmark.comparison.pairs import NO_TASK, Book, Found, Pair
+from benchmark.comparison.library import Library, Setting
+from benchmark.comparison.pairs import Book, Found, Pair
 from benchmark.comparison.rows import Row
 from benchmark.comparison.statistics import Family
 from benchmark.errors import RunError
@@ -26,18 +26,13 @@ from benchmark.tasks import TASKS, TaskName
 
 DIGITS: Final = 12
 """How many digits of an identity name a run on the page."""
-FIELD_OF: Final[dict[Family, tuple[str, str]]] = {
-    "weights": ("backbone", "weights"),
-    "depth": ("backbone", "trainable_stages"),
-    "conditioning": ("head", "conditioning"),
+VARIED: Final[dict[Family, tuple[str, str, Callable[[Experiment], Any]]]] = {
+    "weights": ("backbone", "weights", lambda it: it.backbone.weights != "none"),
+    "depth": ("backbone", "trainable_stages", lambda it: len(it.backbone.trained_stages)),
+    "conditioning": ("head", "conditioning", lambda it: CONDITIONINGS.index(it.head.conditioning)),
 }
-"""What the experiments of a question differ in: part and field of their definitions."""
-PLACE_OF: Final[dict[Family, Callable[[Experiment], Any]]] = {
-    "weights": lambda item: (item.backbone.weights != "none", item.backbone.weights),
-    "depth": lambda item: len(item.backbone.trained_stages),
-    "conditioning": lambda item: CONDITIONINGS.index(item.head.conditioning),
-}
-"""By what they stand in order, the reference first."""
+"""What the experiments of a question differ in: part and field of their definitions, and by what
+they stand in order, the reference first."""
 MOST_RIVALS: Final = 60
 """So many networks are compared with the first of their table."""
 
@@ -61,7 +56,7 @@ class RunLinks:
         if not self.base:
             return f"{self.work}/{identities[0]}/" if len(wanted) == 1 else ""
         found = [self.known[key] for key in wanted if key in self.known]
-        if not found or len(found) < len(wanted):
+        if len(found) < len(wanted):
             return ""
         if len(found) == 1:
             return f"{self.base}/#/experiments/{found[0][0]}/runs/{found[0][1]}"
@@ -99,8 +94,6 @@ class Evidence:
     """Those asked for; empty: every experiment that was begun."""
     links: RunLinks = RunLinks()
     book: Book = field(default_factory=Book)
-    found: dict[Family, Found] = field(default_factory=dict)
-    """The page's comparisons, once `judged` has made them."""
 
     @property
     def dataset(self) -> str:
@@ -133,12 +126,12 @@ class Evidence:
     @cached_property
     def networks(self) -> Mapping[str, Row]:
         """The finished honest rows of the setting by name, in the order of the tables."""
-        found: dict[str, Row] = {}
-        for table in self.board.tables:
-            for row in table.rows if table.setting == self.setting else ():
-                if row.status == "done" and not row.leaky:
-                    found.setdefault(row.name, row)
-        return found
+        return {
+            row.name: row
+            for table in self.board.tables
+            for row in table.rows
+            if table.setting == self.setting and row.status == "done" and not row.leaky
+        }
 
     def ranked(self, kind: Kind) -> list[Row]:
         """List the networks of a kind that have a rank and were evaluated on the test set, best on
@@ -151,21 +144,38 @@ class Evidence:
         """The ranked networks of the first kind that has any."""
         return next((ranked for kind in KINDS if (ranked := self.ranked(kind))), [])
 
-    def of_name(self, name: str) -> RunGroup:
-        """Give the runs of an experiment as its row has them, or say why there are none."""
-        if row := self.networks.get(name):
-            return row.group if row.scores else RunGroup(name, why="not evaluated on test")
-        found = self.library.run_group(name, self.dataset)
-        if not found.runs:
-            return found
-        why = "run on other faces, another split or another protocol"
-        return RunGroup(name, why="LEAKY, never compared with honest runs" if found.leaky else why)
+    @cached_property
+    def found(self) -> dict[Family, Found]:
+        """What came of each question: all comparisons, made and corrected together."""
+        names: dict[Family, list[tuple[str, str]]] = {
+            family: [(one.name, other.name) for one, other in sibling_pairs(self, family)]
+            for family in VARIED
+        }
+        # Shown by no table of the report, and compared all the same: the leaderboard of these runs
+        # corrects a pair within this family, and a pair has one corrected p on both.
+        names["compare_with"] = [
+            (item.compare_with, item.name) for item in self.experiments if item.compare_with
+        ]
+        firsts = [self.ranked(kind)[: 1 + MOST_RIVALS] for kind in KINDS]
+        names["first"] = [(rows[0].name, row.name) for rows in firsts for row in rows[1:]]
+        groups = {name: row.group for name, row in self.networks.items() if row.scores}
+        counterparts = comparing.counterpart_pairs(
+            self.library, groups.values(), self.dataset, TASKS
+        )
+        pairs: dict[Family, list[Pair]] = {"mtl_stl": [*counterparts]}
+        for family, ours in names.items():
+            pairs[family] = [
+                (groups[reference], groups[other], TASKS)
+                for reference, other in ours
+                if reference in groups and other in groups
+            ]
+        return comparing.judge_pairs(pairs, self.book)
 
 
 def siblings(experiments: Iterable[Experiment], family: Family) -> list[list[Experiment]]:
-    """Group experiments that differ in one of FIELD_OF alone, their learning rates perhaps with
-    it: shallow to deep, the reference first. Groups of one are none."""
-    part, name = FIELD_OF[family]
+    """Group experiments that differ in one of VARIED alone, their learning rates perhaps with it:
+    shallow to deep, the reference first. Groups of one are none."""
+    part, name, place = VARIED[family]
     groups: dict[str, dict[str, Experiment]] = {}
     for item in experiments:
         content = steering_content(item.as_dict())
@@ -173,8 +183,7 @@ def siblings(experiments: Iterable[Experiment], family: Family) -> list[list[Exp
         # The study trained frozen backbones at another rate than deeper ones.
         content["recipe"].pop("learning_rate")
         groups.setdefault(canonical_json(content), {}).setdefault(str(value), item)
-
-    ordered = (sorted(it.values(), key=PLACE_OF[family]) for it in groups.values() if len(it) > 1)
+    ordered = (sorted(it.values(), key=place) for it in groups.values() if len(it) > 1)
     is_conditioning = family == "conditioning"
     return [it for it in ordered if not is_conditioning or it[0].head.conditioning == "none"]
 
@@ -193,32 +202,3 @@ def sibling_pairs(evidence: Evidence, family: Family) -> list[tuple[Experiment, 
         else:
             pairs += [(group[0], other) for other in group[1:]]
     return pairs
-
-
-def judged(evidence: Evidence, family: Family) -> Found:
-    """Give what came of one question; all of the report's are compared and corrected together."""
-    if not evidence.found:
-        experiments, of_name = evidence.experiments, evidence.of_name
-        names: dict[Family, list[tuple[str, str]]] = {
-            family: [(one.name, other.name) for one, other in sibling_pairs(evidence, family)]
-            for family in FIELD_OF
-        }
-        # Shown by no table of the report, and compared all the same: the leaderboard of these runs
-        # corrects a pair within this family, and a pair has one corrected p on both.
-        names["compare_with"] = [
-            (item.compare_with, item.name) for item in experiments if item.compare_with is not None
-        ]
-        firsts = [evidence.ranked(kind)[: 1 + MOST_RIVALS] for kind in KINDS]
-        names["first"] = [(rows[0].name, row.name) for rows in firsts for row in rows[1:]]
-        groups = (of_name(item.name) for item in experiments)
-        pairs: dict[Family, list[Pair]] = {
-            "mtl_stl": [
-                *comparing.counterpart_pairs(evidence.library, groups, evidence.dataset, TASKS)
-            ]
-        }
-        for key, ours in names.items():
-            pairs[key] = [(of_name(reference), of_name(other), TASKS) for reference, other in ours]
-        for key, found in comparing.judge_pairs(pairs, evidence.book).items():
-            gaps = [gap for gap in found.gaps if key == "mtl_stl" or gap.why != NO_TASK]
-            evidence.found[key] = found._replace(gaps=gaps)
-    return evidence.found[family]

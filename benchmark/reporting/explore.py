@@ -23,7 +23,7 @@ from benchmark.evaluation.figures import FAINT, INK, LOOK, PAPER, finish, percen
 from benchmark.evaluation.predictions import limits_of
 from benchmark.files import check_outputs, write_text
 from benchmark.reporting.figures import svg
-from benchmark.reporting.tables import NOTHING, Cell, Table, page
+from benchmark.reporting.tables import NOTHING, Cell, Table, template
 from benchmark.tasks import AGE_GROUP_UPPER_YEARS, CLASS_NAMES, MISSING, TASK_TITLES, TASKS
 
 OLDEST: Final = AGE_GROUP_UPPER_YEARS[-1]
@@ -46,9 +46,8 @@ PALETTES: Final[dict[str, tuple[str, ...]]] = {
 white and black. Every class is named beside its colour too."""
 ON_COLOUR: Final = "#fefefe"
 HEADINGS: Final = {
-    "n": "faces", "count": "faces", "edge": "last age of a group",
-    "n_next": "faces a year above", "share_next": "share a year above",
-    "25%": "a quarter up to", "50%": "half up to", "75%": "3 quarters up to",
+    "n": "faces", "edge": "last age of a group", "n_next": "faces a year above",
+    "share_next": "share a year above",
 }  # fmt: skip
 Counts = npt.NDArray[np.int64]
 
@@ -73,7 +72,10 @@ class Explored:
         self.known = {label for label in named if named[label].notna().any()}
         years = named["age"].dropna().astype(np.int64)
         self.ages = ages = np.bincount(years, minlength=OLDEST + 1)
-        n_aged = max(int(ages.sum()), 1)
+        edges = pd.DataFrame({"edge": EDGES, "n": ages[[*EDGES]]})
+        edges["share"] = edges["n"] / max(len(years), 1)
+        edges["n_next"] = ages[[edge + 1 for edge in EDGES]]
+        edges["share_next"] = edges["n_next"] / max(len(years), 1)
         self.numbers: dict[str, Any] = {
             "dataset": faces.name,
             "drawn": faces.drawn,
@@ -83,10 +85,7 @@ class Explored:
             "counts": {task: self.counts(task).to_dict() for task in TASKS},
             "ages": {str(age): int(n) for age, n in enumerate(ages) if n},
             "gender_race": self.counts("gender", "race").reset_index(name="n").to_dict("records"),
-            "bin_edges": [
-                {"edge": edge, "n": n, "share": n / n_aged, "n_next": m, "share_next": m / n_aged}
-                for edge, n, m in ((edge, *ages[edge : edge + 2].tolist()) for edge in EDGES)
-            ],
+            "bin_edges": edges.to_dict("records"),
             "heaping": _heaping(ages) if ages.any() else None,
             "duplicates": count_duplicates(table),
             "left_out": faces.left_out().to_dict("records"),
@@ -158,52 +157,45 @@ def write_exploration(explored: Explored, folder: Path, overwrite: bool = True) 
     near, tables = near_in_words(explored.faces.manifest["near_duplicates"]), tables_of(explored)
     shown = {"svgs": svgs, "tables": tables, "near": near, "share": share, "version": __version__}
     title = f"Composition of {explored.faces.name}"
-    write_text(files[0], page("explore.html", title=title, explored=explored, **shown))
+    page = template("explore.html").render(shown, title=title, explored=explored)
+    write_text(files[0], page)
     return files
 
 
 def tables_of(explored: Explored) -> dict[str, Table]:
     """Give the page's tables, without those that would be empty."""
-    numbers, ages, counts = explored.numbers, explored.ages, explored.counts
+    numbers, counts = explored.numbers, explored.counts
     found = {"classes": pd.concat(_classes(explored, task) for task in TASKS)}
-    if ages.any():
-        by_age = pd.DataFrame({"age": range(len(ages)), "faces": ages, "share": ages / ages.sum()})
-        found["by-age"] = by_age[by_age["faces"] > 0]
+    if explored.ages.any():
         found["edges"] = pd.DataFrame(numbers["bin_edges"])
-    if {"age", "race"} <= explored.known:
-        by_race = explored.named.dropna(subset="age").groupby("race", observed=True)["age"]
-        shown = by_race.describe()[["count", "25%", "50%", "75%", "mean"]]
-        found["ages-by-race"] = shown.rename(index=str).reset_index()
     for label, other in (("gender", "age_group"), ("race", "age_group"), ("gender", "race")):
         if {label, other} <= explored.known:
             crossed = counts(label, other).unstack().rename(index=str, columns=str)
-            crossed["all"] = crossed.sum(axis=1)
-            found[f"{label}-{other}"] = crossed.rename_axis(label).reset_index()
+            found[f"{label}-{other}"] = crossed.assign(all=crossed.sum(axis=1)).reset_index()
     found["left-out"] = pd.DataFrame(numbers["left_out"]).rename(columns={"n": "files"})
     return {name: _table(frame) for name, frame in found.items() if len(frame)}
 
 
 def _classes(explored: Explored, task: str) -> pd.DataFrame:
-    counts = pd.DataFrame({"faces": explored.counts(task)})
-    counts["share"] = counts["faces"] / max(counts["faces"].sum(), 1)
+    counts = explored.counts(task)
+    found = pd.DataFrame({"faces": counts, "share": counts / max(counts.sum(), 1)})
     parts = explored.counts(task, "part").unstack().rename(columns=str)
-    shares = (parts / parts.sum().clip(lower=1)).add_prefix("share of ")
-    found: pd.DataFrame = pd.concat([counts, parts, shares], axis=1).rename(index=str)
-    return found.rename_axis("class").reset_index().assign(label=task.replace("_", " "))
+    named = found.join(parts).rename(index=str).rename_axis("class").reset_index()
+    return named.assign(label=task.replace("_", " "))
 
 
 def _table(frame: pd.DataFrame) -> Table:
     """Make a sortable table; columns whose names begin with `share` are in percent."""
-    cells = {
-        name: [
-            Cell(value) if isinstance(value, str)
-            else Cell(share(value, 1), value=value) if name.startswith("share")
-            else Cell(f"{value:,.1f}".removesuffix(".0"), value=value)
-            for value in frame[name].tolist()
-        ]
-        for name in map(str, frame)
-    }  # fmt: skip
-    return Table.of([HEADINGS.get(name, name) for name in cells], zip(*cells.values(), strict=True))
+
+    def cell(name: str, value: Any) -> Cell:
+        if isinstance(value, str):
+            return Cell(value)
+        return Cell(share(value, 1) if name.startswith("share") else f"{value:,}", value=value)
+
+    rows = [
+        [cell(str(name), value) for name, value in row.items()] for row in frame.to_dict("records")
+    ]
+    return Table.of([HEADINGS.get(name, name) for name in map(str, frame)], rows)
 
 
 @mpl.rc_context({**LOOK, "font.size": 11, "figure.constrained_layout.use": True})

@@ -22,27 +22,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmark.comparison.wording import StudyPanel, StudyPicture, percent, points, points_span
-from benchmark.evaluation.figures import (
-    COLOURS,
-    FAINT,
-    GRID,
-    INK,
-    PAPER,
-    draw_accuracy,
-    draw_interval,
-    draw_loss,
-    drawing,
-    new_figure,
-    percent_ticks,
-    pp_ticks,
-)
+from benchmark.evaluation import figures as style
 from benchmark.evaluation.intervals import confusion
 from benchmark.evaluation.predictions import RunPredictions
 from benchmark.evaluation.subgroups import SMALL_GROUP, By, group_codes, group_names
 from benchmark.reporting.tables import Cell, Table
 from benchmark.tasks import CLASS_NAMES, TASK_TITLES, TASKS, TaskName, n_classes
 
-PAGE_COLOURS: Final = {INK: "--ink", FAINT: "--faint", GRID: "--grid", PAPER: "--paper"}
+PAGE_COLOURS: Final = {
+    style.INK: "--ink",
+    style.FAINT: "--faint",
+    style.GRID: "--grid",
+    style.PAPER: "--paper",
+}
 """Colours that a page sets by itself, for light and dark."""
 WIDTH: Final = 4.0
 """Inches of a panel: 9 points are then 11 pixels on a phone."""
@@ -128,17 +120,17 @@ def _draw(axes: Axes, picture: StudyPicture, number: int) -> None:
     for label, mark in zip(_labels(panel), panel.marks, strict=True):
         row += 1 + FURTHER_LINE * label.count("\n")
         ends, marker = (mark.low, mark.value, mark.high), "D" if mark.leaky else "o"
-        colour = LEAKY_COLOUR if mark.leaky else COLOURS[panel.task]
-        draw_interval(axes, row, ends, colour, filled=mark.filled, marker=marker)
+        colour = LEAKY_COLOUR if mark.leaky else style.COLOURS[panel.task]
+        style.draw_interval(axes, row, ends, colour, filled=mark.filled, marker=marker)
         axes.text(0, row - 0.24, label, va="bottom", transform=across)
         words = points(mark.value) if differences else f"{percent(mark.value)} %"
         axes.text(1.02, row, words, va="center", transform=across)
     limits = common_limits(picture)[number]
     axes.set(title=panel.title, yticks=[], xlim=limits, ylim=(row + 0.5, -0.75))
     axes.locator_params(axis="x", nbins=5)
-    axes.xaxis.set_major_formatter(pp_ticks() if differences else percent_ticks())
+    axes.xaxis.set_major_formatter(style.pp_ticks() if differences else style.percent_ticks())
     if differences:
-        axes.axvline(0, color=FAINT, linewidth=1.2, zorder=1)
+        axes.axvline(0, color=style.FAINT, linewidth=1.2, zorder=1)
         axes.set_xlabel("percentage points")
 
 
@@ -147,11 +139,13 @@ def _panel(
 ) -> tuple[Figure, Axes]:
     """Make a panel; height: of its axes; below: for a legend. Lengths in inches."""
     size, below = (WIDTH - left - right, height), 0.5 + below
-    figure, axes = new_figure(size, "", left=left, right=right, top=0.35, below=below, grid=grid)
+    figure, axes = style.new_figure(
+        size, "", left=left, right=right, top=0.35, below=below, grid=grid
+    )
     return figure, axes[0, 0]
 
 
-@drawing
+@style.drawing
 def intervals_figure(name: str, picture: StudyPicture) -> PageFigure:
     """Draw rates or differences with their 95 % intervals, a panel per task.
 
@@ -174,13 +168,13 @@ def intervals_figure(name: str, picture: StudyPicture) -> PageFigure:
     return PageFigure(picture.title, picture.caption, tuple(panels))
 
 
-@drawing
+@style.drawing
 def study_figure(picture: StudyPicture, dataset: str, *, drawn: bool) -> Figure:
     """Draw a study's panels side by side, for a file."""
     n, caption = len(picture.panels), picture.caption.replace("; ", "\n")
     title = f"{picture.title}\n{dataset}{' (synthetic faces)' if drawn else ''}"
     size = (WIDTH * n - 0.6, max(map(_height, picture.panels)))
-    figure, grid = new_figure(
+    figure, grid = style.new_figure(
         size, title, columns=n, left=0.1, right=0.6, below=1.2, gap=(0.7, 0), grid="x"
     )
     for number, axes in enumerate(grid[0]):
@@ -190,11 +184,14 @@ def study_figure(picture: StudyPicture, dataset: str, *, drawn: bool) -> Figure:
     return figure
 
 
-@drawing
+@style.drawing
 def curves_panels(name: str, histories: Sequence[pd.DataFrame]) -> list[Markup]:
     """Draw training loss and validation accuracy by epoch, a line per seed; name: see svg."""
     panels = list[Markup]()
-    for what, draw in (("Training loss", draw_loss), ("Validation accuracy", draw_accuracy)):
+    for what, draw in (
+        ("Training loss", style.draw_loss),
+        ("Validation accuracy", style.draw_accuracy),
+    ):
         figure, axes = _panel(2.0, 0.7, 0.15)
         draw(axes, histories)
         axes.set_title(what)
@@ -207,7 +204,7 @@ def curves_panels(name: str, histories: Sequence[pd.DataFrame]) -> list[Markup]:
     return panels
 
 
-@drawing
+@style.drawing
 def depth_figure(scores: pd.DataFrame) -> PageFigure:
     """Draw test accuracy by the share of stages trained, a panel per task.
 
@@ -229,7 +226,7 @@ def depth_figure(scores: pd.DataFrame) -> PageFigure:
             says.append(f"{label}: {', '.join(map(percent, line['accuracy']))}")
         axes.set(title=title, xlabel="share of stages trained", ylim=its_limits)
         axes.set_xticks([0.0, 0.5, 1.0], ["frozen", "half", "full"])
-        axes.yaxis.set_major_formatter(percent_ticks())
+        axes.yaxis.set_major_formatter(style.percent_ticks())
         figure.legend(loc="lower left", borderpad=0)
         said = f"{title}, percent, by share of stages trained. {'; '.join(says)}."
         panels.append(svg(figure, f"depth-lines-{task}", said))
@@ -237,19 +234,20 @@ def depth_figure(scores: pd.DataFrame) -> PageFigure:
     return PageFigure("Accuracy by unfreezing depth", caption, tuple(panels))
 
 
-@drawing
+@style.drawing
 def cost_panel(name: str, heading: str, networks: pd.DataFrame, x_title: str) -> Markup:
     """Draw scores against a cost on a logarithmic axis, and the Pareto front as a line of steps.
 
-    networks: label, cost, score and on_front, by the number that names one in the table beside.
+    networks: label, cost (ascending), score and on_front, by the number that names one in the table
+    beside.
     """
     figure, axes = _panel(2.4, left=0.6, right=0.25, grid="both")
     axes.set_xscale("log")
-    front = networks[networks["on_front"]].sort_values("cost", kind="stable")
+    front = networks[networks["on_front"]]
     costs = [*front["cost"], networks["cost"].max() * 1.3]
     scores = [*front["score"], front["score"].iloc[-1]]
-    axes.step(costs, scores, where="post", color=COLOURS["age_group"], linewidth=1.5)
-    axes.plot(networks["cost"], networks["score"], "o", color=INK, ms=5)
+    axes.step(costs, scores, where="post", color=style.COLOURS["age_group"], linewidth=1.5)
+    axes.plot(networks["cost"], networks["score"], "o", color=style.INK, ms=5)
     axes.margins(x=0.1, y=0.15)
     # Networks whose marks lie on each other share a label.
     marks = axes.transData.transform(networks[["cost", "score"]].to_numpy())
@@ -259,7 +257,7 @@ def cost_panel(name: str, heading: str, networks: pd.DataFrame, x_title: str) ->
         axes.annotate(words, at, (5, 4), textcoords="offset points")
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter(lambda x, _: f"{x:g}" if f"{x:e}"[0] in "25" else "")
-    axes.yaxis.set_major_formatter(percent_ticks())
+    axes.yaxis.set_major_formatter(style.percent_ticks())
     axes.set(title=heading, xlabel=x_title)
     named = zip(front["label"], front["score"], strict=True)
     best = ", ".join(f"{label} ({percent(score)} %)" for label, score in named)

@@ -29,50 +29,36 @@ from benchmark.reporting.board_tables import Links, latex, listed, markdown, pag
 from benchmark.reporting.columns import csv_text, json_text
 
 FORMATS: Final[dict[str, Callable[[Leaderboard], str]]] = {
-    "md": markdown,
-    "csv": csv_text,
-    "tex": latex,
-    "json": json_text,
-    "html": page,
-}
+    "md": markdown, "csv": csv_text, "tex": latex, "json": json_text, "html": page,
+}  # fmt: skip
 """By the ending of its file."""
-
-
-@dataclass(frozen=True)
-class Places:
-    """Where runs, data sets and weights are."""
-
-    runs_dir: Path
-    data_dir: Path
-    weights_dir: Path
 
 
 @dataclass
 class AvailableRuns:
-    """All runs that can be read, and what is to be said of the others."""
+    """All runs of a folder that can be read, and what is to be said of the others."""
 
+    runs_dir: Path
     runs: list[Run]
     notes: list[str]
     warnings: list[str] = field(default_factory=list)
 
-    def datasets(self, asked: str | None, runs_dir: Path) -> list[str]:
+    def datasets(self, asked: str | None) -> list[str]:
         """Name the data sets to show: the one asked for, else photographs, else synthetic."""
-        drawn = {run.setting.dataset: run.setting.drawn for run in self.runs}
+        drawn, source = {it.setting.dataset: it.setting.drawn for it in self.runs}, self.runs_dir
         if not drawn:
             unread = f" ({'; '.join(self.notes)})" if self.notes else ""
-            raise RunError(f"there is no run to show{unread}", source=str(runs_dir), fix=HOW_TO_RUN)
+            raise RunError(f"there is no run to show{unread}", source=str(source), fix=HOW_TO_RUN)
+        hidden = sorted(name for name, is_drawn in drawn.items() if is_drawn)
+        photographed = sorted(drawn.keys() - hidden)
         if asked is not None:
             if named := library.named_dataset(asked, sorted(drawn)):
                 return named
-            there, source = ", ".join(sorted(drawn)), str(runs_dir)
-            raise RunError(f"no run is on the data set {asked!r}", allowed=there, source=source)
-        photographed, hidden = (
-            sorted(name for name in drawn if drawn[name] == is_drawn) for is_drawn in (False, True)
-        )
+            found, there = f"no run is on the data set {asked!r}", ", ".join(sorted(drawn))
+            raise RunError(found, allowed=there, source=str(source))
         if photographed and hidden:
-            self.warnings.append(
-                f"runs on synthetic faces are not shown; --dataset {hidden[0]} shows them"
-            )
+            found = f"runs on synthetic faces are not shown; --dataset {hidden[0]} shows them"
+            self.warnings.append(found)
         return photographed or hidden
 
 
@@ -89,29 +75,30 @@ def available_runs(
         again = from_predictions or not (record.folder / "metrics.json").is_file()
         rebuilt = again and record.state == "done"
         read.append(RebuiltRecord(record.folder) if rebuilt else record)
-    return AvailableRuns(*library.read_runs(read, watch))
+    return AvailableRuns(runs_dir, *library.read_runs(read, watch))
 
 
 def leaderboards(
     available: AvailableRuns,
-    places: Places,
+    data_dir: Path,
     suites: Sequence[str] = (),
     dataset: str | None = None,
     *,
     ad_hoc: bool = False,
+    weights_dir: Path | None = None,
     compared: bool = True,
     fitting: bool = False,
     watch: OnProgress = keep_quiet,
 ) -> list[Leaderboard]:
     """Build a leaderboard for each data set to show, of some suites or of all that was begun.
 
-    compared: set rows against others. fitting: fit the logistic regressions that are missing, which
-    may take minutes and is kept.
+    weights_dir: `data_dir/weights` if left out. compared: set rows against others. fitting: fit the
+    logistic regressions that are missing, which may take minutes and is kept.
     """
     chosen = [registry.suite(name) for name in dict.fromkeys(suites)]
-    references = References(places.runs_dir, places.data_dir, fitting, available.runs, watch)
+    references = References(available.runs_dir, data_dir, fitting, available.runs, watch)
     boards = []
-    for name in available.datasets(dataset, places.runs_dir):
+    for name in available.datasets(dataset):
         ours = [run for run in available.runs if run.setting.dataset == name]
         wanted = dict.fromkeys(item for suite in chosen for item in suite.experiments)
         experiments, notes = [registry.experiment(item) for item in wanted], list[str]()
@@ -122,7 +109,7 @@ def leaderboards(
             name,
             chosen,
             references=references.rows,
-            missing=missing_weights(experiments, places.weights_dir),
+            missing=missing_weights(experiments, weights_dir or data_dir / "weights"),
             known=registry.experiments(),
             ad_hoc=ad_hoc,
             compared=compared,
@@ -152,19 +139,14 @@ def _replays(runs: Sequence[Run], query: LeaderboardQuery) -> dict[str, Row]:
 
 def _begun(runs: Sequence[Run]) -> tuple[list[Experiment], list[str]]:
     """List every registered experiment that was begun; with notes on the runs of no such one."""
-    known = registry.experiments()
-    begun = {run.name for run in runs}
+    known, begun = registry.experiments(), {run.name for run in runs}
     ours = {run.definition_key for run in runs if not run.ad_hoc}
     keys = {name: library.definition_key(item.as_dict()) for name, item in known.items()}
     shown = {name: item for name, item in known.items() if name in begun or keys[name] in ours}
     of_shown = {keys[name] for name in shown}
-    unknown = [
-        run.name for run in runs if run.name not in known and run.definition_key not in of_shown
-    ]
-    folds = registry.folds_of(set(unknown))
-    strange = [name for name in unknown if name not in folds]
-    notes = []
-    if strange:
+    others = [it.name for it in runs if it.name not in known and it.definition_key not in of_shown]
+    folds, notes = registry.folds_of(set(others)), []
+    if strange := [name for name in others if name not in folds]:
         left, said = library.counted(len(strange), "run"), listed(sorted(set(strange)))
         notes.append(f"Left out: {left} of experiments not registered here ({said}).")
     if n_folds := sum(run.name in folds for run in runs):
@@ -176,11 +158,11 @@ def _begun(runs: Sequence[Run]) -> tuple[list[Experiment], list[str]]:
 def missing_weights(experiments: Sequence[Experiment], weights_dir: Path) -> Mapping[str, str]:
     """Say by experiment which weights are not available; whether a file is sound is for `run`."""
     found = {}
-    for item in experiments:
-        architecture, source = item.backbone.architecture, item.backbone.weights
+    for name, backbone in ((item.name, item.backbone) for item in experiments):
+        architecture, source = backbone.architecture, backbone.weights
         is_file = source != "none" and not source.startswith("run:")
         if is_file and not stored_path(architecture, source, weights_dir).exists():
-            found[item.name] = (
+            found[name] = (
                 f"not measured: weights missing ({source} of {architecture}; "
                 "`facebench weights list` says how to get them)"
             )
@@ -194,11 +176,9 @@ def write_board(
     suites = "+".join(board.suites) or board.suite or "all"
     files = [folder / f"leaderboard-{board.dataset}-{suites}.{ending}" for ending in FORMATS]
     check_outputs(files, overwrite=overwrite)
+    links = run_links(board, folder, runs_dir)
     for file, text in zip(files, FORMATS.values(), strict=True):
-        is_page = file.suffix == ".html"
-        write_text(
-            file, page(board, run_links(board, folder, runs_dir)) if is_page else text(board)
-        )
+        write_text(file, page(board, links) if text is page else text(board))
     return files
 
 

@@ -23,7 +23,7 @@ from benchmark.evaluation.predictions import read_predictions
 from benchmark.record import finished_runs
 from benchmark.reporting.board_tables import markdown, page
 from benchmark.reporting.columns import FIELDS, flat_rows
-from benchmark.reporting.leaderboards import Places, available_runs, leaderboards
+from benchmark.reporting.leaderboards import available_runs, leaderboards
 from benchmark.tasks import CLASS_NAMES, TaskName
 
 if TYPE_CHECKING:
@@ -47,21 +47,19 @@ class Board:
     @cached_property
     def table(self) -> pd.DataFrame:
         """Every row with every column; rates as fractions, missing values as missing."""
-        types = {"count": "Int64", **dict.fromkeys(("rate", "points", "p", "number"), "float64")}
+        types = {"count": "Int64", "rate": "float64", "number": "float64"}
         frame = pd.DataFrame(list(flat_rows(self.leaderboard)), columns=list(FIELDS))
         return frame.astype({n: types[kind] for n, kind in FIELDS.items() if kind in types})
 
     def markdown(self) -> str:
-        """The tables as GitHub Markdown."""
+        """The tables as GitHub Markdown; a notebook shows them so."""
         return markdown(self.leaderboard)
 
     def html(self) -> str:
         """One HTML page that needs nothing else."""
         return page(self.leaderboard)
 
-    def _repr_markdown_(self) -> str:
-        """Show the tables in a notebook."""
-        return self.markdown()
+    _repr_markdown_ = markdown
 
     def __repr__(self) -> str:
         return f"<leaderboard of {self.leaderboard.dataset}: {len(self.rows)} rows>"
@@ -86,10 +84,12 @@ def leaderboard(
     A Board's `.table` is a pandas DataFrame, its `.rows` are typed; it shows itself in a notebook.
     Raises RunError where there is no run, or where runs are on several data sets.
     """
-    places = Places(Path(runs_dir), Path(data_dir), Path(weights_dir or Path(data_dir) / "weights"))
-    available = available_runs(places.runs_dir, from_predictions=from_predictions)
-    with registry.with_tuned(places.runs_dir):
-        boards = leaderboards(available, places, suites, dataset, ad_hoc=ad_hoc)
+    available = available_runs(Path(runs_dir), from_predictions=from_predictions)
+    weights = Path(weights_dir) if weights_dir else None
+    with registry.with_tuned(available.runs_dir):
+        boards = leaderboards(
+            available, Path(data_dir), suites, dataset, ad_hoc=ad_hoc, weights_dir=weights
+        )
     if len(boards) > 1:
         raise RunError(
             f"there are runs on {len(boards)} data sets",

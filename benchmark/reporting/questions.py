@@ -24,9 +24,9 @@ from benchmark.experiment.architectures import architecture_named
 from benchmark.reporting import figures
 from benchmark.reporting.board_tables import listed
 from benchmark.reporting.comparison_tables import pairs_table, study_tables
-from benchmark.reporting.evidence import Evidence, judged, sibling_pairs, siblings
+from benchmark.reporting.evidence import Evidence, sibling_pairs, siblings
 from benchmark.reporting.figures import PageFigure
-from benchmark.reporting.tables import NOTHING, Cell, Column, Table
+from benchmark.reporting.tables import Cell, Column, Table
 from benchmark.tasks import TASK_TITLES, TASKS, TaskName
 
 SEEDS: Final = "--seeds 0,1,2"
@@ -67,31 +67,32 @@ class Answer:
     """What the runs say to a question."""
 
     question: Question
-    sentences: tuple[str, ...] = ()
+    sentences: Sequence[str]
     """The first is the short answer, or why there is none."""
     href: str = ""
     """The address of the runs behind it."""
-    figures: tuple[PageFigure, ...] = ()
-    matrices: tuple[Table, ...] = ()
-    tables: tuple[Table, ...] = ()
-    commands: tuple[str, ...] = ()
-    """What would answer the question."""
-    missing: tuple[str, ...] = ()
-    """What could not be compared, and why."""
-    notes: tuple[str, ...] = ()
+    figures: Sequence[PageFigure] = ()
+    matrices: Sequence[Table] = ()
+    tables: Sequence[Table] = ()
+    command: str = ""
+    """What would answer the question; empty: it is answered."""
+    notes: Sequence[str] = ()
     leaky: bool = False
-    answered: bool = True
+
+    @property
+    def answered(self) -> bool:
+        """Whether the runs say anything to it."""
+        return not self.command
 
 
-def _unanswered(question: Question, why: str, *commands: str) -> Answer:
-    said = f"Not answered by these runs: {why}"
-    return Answer(question, (said,), commands=commands, answered=False)
-
-
-def _command(evidence: Evidence, suite: str = "", names: str = "") -> str:
-    """Write the command that makes runs: those named, or a suite's; else the first asked for."""
+def _unanswered(
+    evidence: Evidence, question: Question, why: str, suite: str = "", names: str = ""
+) -> Answer:
+    """Say why there is no answer, and which command makes runs: those named, or a suite's; else
+    the first asked for."""
     what = names or f"--suite {suite or next(iter(evidence.suites), 'quick')}"
-    return f"facebench run {what} {SEEDS} --dataset {evidence.dataset}"
+    command = f"facebench run {what} {SEEDS} --dataset {evidence.dataset}"
+    return Answer(question, [f"Not answered by these runs: {why}"], command=command)
 
 
 def _pairs_of(title: str, lines: Sequence[TaskComparison]) -> Table:
@@ -100,15 +101,13 @@ def _pairs_of(title: str, lines: Sequence[TaskComparison]) -> Table:
 
 def _best_network(evidence: Evidence, question: Question) -> Answer:
     if not evidence.first_ranked:
-        return _unanswered(question, NO_RUN, _command(evidence))
-    sentences, missing, tables = list[str](), list[str](), list[Table]()
+        return _unanswered(evidence, question, NO_RUN)
+    sentences, tables = list[str](), list[Table]()
     compared: list[TaskComparison] = []
     for kind in filter(evidence.ranked, KINDS):
-        ranked, found = evidence.ranked(kind), judged(evidence, "first")
-        best = ranked[0]
-        lines = [line for line in found.lines if line.reference.label == best.name]
+        best, *others = evidence.ranked(kind)
+        lines = [it for it in evidence.found["first"].lines if it.reference.label == best.name]
         compared += lines
-        missing += words.gap_sentences([gap for gap in found.gaps if gap.reference == best.name])
         scores = joined(
             f"{TASK_TITLES[t]} {words.with_sd(s.accuracy, s.accuracy_sd)} "
             f"({words.span(s.low, s.high)}) %"
@@ -117,7 +116,7 @@ def _best_network(evidence: Evidence, question: Question) -> Answer:
         val = words.with_sd(best.val_combined, best.val_combined_sd)
         sentences.append(
             f"{HEADINGS[kind]}: {best.name} is best on validation of "
-            f"{counted(len(ranked), 'network')}, with {val} % over "
+            f"{counted(1 + len(others), 'network')}, with {val} % over "
             f"{counted(len(best.seeds), 'seed')}. Its test accuracy: {scores}."
         )
         sentences += _ties(lines)
@@ -126,11 +125,10 @@ def _best_network(evidence: Evidence, question: Question) -> Answer:
             tables.append(_pairs_of(title, lines))
     return Answer(
         question,
-        tuple(sentences),
+        sentences,
         evidence.links.of(evidence.first_ranked[0].group.identities),
-        figures=tuple(_rankings(evidence)),
-        tables=tuple(tables),
-        missing=tuple(missing),
+        figures=list(_rankings(evidence)),
+        tables=tables,
         notes=(
             "Best means best on validation, which ranks; test was evaluated once and is shown.",
             *words.reading_notes(compared, ()),
@@ -184,14 +182,14 @@ def _intervals(
 def _pairs(evidence: Evidence, question: Question) -> Answer:
     """Answer for pairs that differ in one respect, or for MTL against its STL counterparts."""
     family, is_mtl = question.family, question.family == "mtl_stl"
-    found = judged(evidence, family)
+    found = evidence.found[family]
     if not found.lines:
         alike = "an MTL network and its counterpart" if is_mtl else "two that differ in this alone"
         why = f"of {alike}, both must be finished on the same faces."
         # A pair of what the report shows; else a suite that has one.
         pairs = [] if is_mtl else sibling_pairs(evidence, family)[:1]
         names = " ".join(item.name for pair in pairs for item in pair)
-        return _unanswered(question, why, _command(evidence, "".join(question.suites), names))
+        return _unanswered(evidence, question, why, "".join(question.suites), names)
     better = "MTL" if is_mtl else "the named network"
     is_tallied = not is_mtl and len(words.by_pair(found.lines)) > 1
     sentences = [_tally(found.lines)] if is_tallied else words.sentences(found.lines, of_mtl=is_mtl)
@@ -218,7 +216,6 @@ def _pairs(evidence: Evidence, question: Question) -> Answer:
         evidence.links.of(identities),
         figures=(*depths, figure),
         tables=(_pairs_of(question.title, found.lines),),
-        missing=tuple(words.gap_sentences(found.gaps)),
         notes=(*(() if is_mtl else (RATES_NOTE,)), *reading),
     )
 
@@ -259,14 +256,14 @@ def _tally(lines: Sequence[TaskComparison]) -> str:
 
 def _lowest_subgroups(evidence: Evidence, question: Question) -> Answer:
     if not evidence.first_ranked:
-        return _unanswered(question, NO_RUN, _command(evidence))
+        return _unanswered(evidence, question, NO_RUN)
     best = evidence.first_ranked[0]
     try:
         predictions = evidence.book.predictions(best.group)
         matrices = tuple(figures.heat_map(predictions, task) for task in best.group.tasks)
         gaps = _gaps(predictions)
     except RunError as error:
-        return _unanswered(question, str(error))
+        return _unanswered(evidence, question, str(error))
     sentences, rows, beyond = [], [], []
     if (worst := best.worst) is not None:
         overall = words.percent(best.scores[worst.task].accuracy)
@@ -325,21 +322,17 @@ def _cost_of_accuracy(evidence: Evidence, question: Question) -> Answer:
     ranked = evidence.first_ranked
     if len(ranked) < 2:
         why = "fewer than two networks are finished and ranked on this data set."
-        return _unanswered(question, why, _command(evidence))
+        return _unanswered(evidence, question, why)
     panels, sentences = [], []
-    fronts: dict[str, list[str]] = {row.name: [] for row in ranked}
     for number, (heading, axis, field, scale) in enumerate(COSTS):
         points = _cost_points(ranked, field, scale)
-        if len(points) < 2:
-            continue
-        panels.append(figures.cost_panel(f"cost-{number}", heading, points, axis))
-        front = points.loc[points["on_front"], "label"].tolist()
-        for label in front:
-            fronts[label].append(heading.removeprefix("By "))
-        sentences.append(
-            f"{heading}, no network is both cheaper and better on validation than "
-            f"{joined(front)}: the Pareto front of {len(points)} networks."
-        )
+        if len(points) > 1:
+            panels.append(figures.cost_panel(f"cost-{number}", heading, points, axis))
+            sentences.append(
+                f"{heading}, no network is both cheaper and better on validation than "
+                f"{joined(points.loc[points['on_front'], 'label'])}: the Pareto front of "
+                f"{len(points)} networks."
+            )
     caption = (
         "Weighted validation accuracy, which ranks, against cost on a logarithmic axis. The line "
         "is the Pareto front: the best that a budget buys. Numbers are those of the table."
@@ -350,31 +343,25 @@ def _cost_of_accuracy(evidence: Evidence, question: Question) -> Answer:
             Cell(words.duration_text(row.seconds), value=row.seconds),
             Cell(words.count_text(row.parameters), value=row.parameters),
             Cell(words.number_text(row.gmacs), value=row.gmacs),
-            joined(fronts[row.name]) or NOTHING,
         )
         for number, row in enumerate(ranked, 1)
     ]  # fmt: skip
-    headings = ("#", Column("network", left=True), "val, %", "training", "parameters", "GMACs",
-                Column("on the front of", left=True))  # fmt: skip
+    network = Column("network", left=True)
+    headings = ("#", network, "val, %", "training", "parameters", "GMACs")
     table = Table.of(headings, rows, "Costs; training is the mean of a run's seconds")
     figure = PageFigure("Accuracy against cost", caption, tuple(panels))
-    return Answer(question, tuple(sentences), figures=(figure,), tables=(table,))
+    return Answer(question, sentences, figures=(figure,), tables=(table,))
 
 
 def _cost_points(ranked: Sequence[Row], field: str, scale: float) -> pd.DataFrame:
-    """Place the networks whose cost is known; on the front is what none dominates."""
-    places = pd.DataFrame(
-        {
-            "label": [row.name for row in ranked],
-            "cost": [scale * (getattr(row, field) or 0.0) for row in ranked],
-            "score": [row.val_combined or 0.0 for row in ranked],
-        },
-        index=range(1, len(ranked) + 1),
-    ).query("cost > 0")
-    cost, score = (places[name].to_numpy() for name in ("cost", "score"))
-    no_worse = (cost[:, None] <= cost) & (score[:, None] >= score)
-    differs = (cost[:, None] != cost) | (score[:, None] != score)
-    return places.assign(on_front=~(no_worse & differs).any(axis=0))
+    """Place networks whose cost is known, by cost; on the front is what no cheaper one beats."""
+    costs = [scale * (getattr(row, field) or 0.0) for row in ranked]
+    found = {"label": [row.name for row in ranked], "cost": costs}
+    found["score"] = [row.val_combined or 0.0 for row in ranked]
+    places = pd.DataFrame(found, index=range(1, len(ranked) + 1)).query("cost > 0")
+    places = places.sort_values(["cost", "score"], ascending=[True, False], kind="stable")
+    best_before = places["score"].cummax().shift(fill_value=-1.0)
+    return places.assign(on_front=places["score"] > best_before)
 
 
 def _study(evidence: Evidence, question: Question) -> Answer:
@@ -394,20 +381,16 @@ def _study(evidence: Evidence, question: Question) -> Answer:
             studied = next(has_runs, members[-1])
             page = subset_page(subset_study(library, studied, dataset))
     except RunError as error:
-        names = [item.name for of in members for item in of]
-        places = {place for name in names for place in library.datasets_of(name)} - {dataset}
-        others = f"; there are such runs on {', '.join(sorted(places))}" if places else ""
         suite = "leak" if slug == "leak" else question.suites[-1]
-        return _unanswered(question, f"{error.found}{others}.", _command(evidence, suite))
+        return _unanswered(evidence, question, f"{error.found}.", suite)
     groups = [library.run_group(item.name, dataset) for item in studied]
     known = [key for group in groups for key in group.identities]
-    drawn = (figures.intervals_figure(f"{slug}-{n}", it) for n, it in enumerate(page.pictures))
     return Answer(
         question,
-        page.sentences or ("Nothing could be compared.",),
+        page.sentences or ["Nothing could be compared."],
         evidence.links.of(known),
-        figures=tuple(drawn),
-        tables=tuple(study_tables(page)),
+        figures=[figures.intervals_figure(f"{slug}-{n}", it) for n, it in enumerate(page.pictures)],
+        tables=study_tables(page),
         notes=page.notes,
         leaky=page.title.startswith("LEAKY"),
     )

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import pandas as pd
-from markupsafe import Markup
 from PIL import Image
 
 from benchmark.comparison.leaderboard import HEADINGS
@@ -24,7 +23,7 @@ from benchmark.reporting.board_tables import Links, board_table, by_setting
 from benchmark.reporting.evidence import Evidence, kind_of
 from benchmark.reporting.figures import confusion_matrix, curves_panels, heat_map
 from benchmark.reporting.questions import QUESTIONS, Answer
-from benchmark.reporting.tables import Table, page
+from benchmark.reporting.tables import Table, template
 
 SHOWN_PER_TASK: Final = 12
 THUMBNAIL_PX: Final = 72
@@ -91,28 +90,18 @@ def network_sections(evidence: Evidence) -> Iterator[dict[str, Any]]:
     tested = (row for row in evidence.networks.values() if row.scores)
     best = sorted(tested, key=lambda row: row.rank or MOST_NETWORKS)[:MOST_NETWORKS]
     for number, row in enumerate(best):
-        matrices: list[Table] = []
-        curves: list[Markup] = []
-        trouble = []
+        shown: dict[str, Any] = {"matrices": [], "curves": [], "trouble": ""}
         try:
             predictions = evidence.book.predictions(row.group)
             for task in row.group.tasks:
-                matrices += [confusion_matrix(predictions, task), heat_map(predictions, task)]
-        except RunError as error:
-            trouble.append(str(error))
-        try:
-            runs = row.runs[:CURVE_SEEDS]
-            curves = curves_panels(f"network-{number}", [run.record.history() for run in runs])
+                shown["matrices"].append(confusion_matrix(predictions, task))
+                shown["matrices"].append(heat_map(predictions, task))
+            histories = [run.record.history() for run in row.runs[:CURVE_SEEDS]]
+            shown["curves"] = curves_panels(f"network-{number}", histories)
         except (RunError, KeyError, ValueError) as error:
-            trouble.append(f"learning curves: {error}")
-        yield {
-            "name": row.name,
-            "kind": HEADINGS[kind_of(row)],
-            "href": evidence.links.of(row.group.identities),
-            "matrices": matrices,
-            "curves": curves,
-            "trouble": "; ".join(trouble),
-        }
+            shown["trouble"] = str(error)
+        href = evidence.links.of(row.group.identities)
+        yield {"name": row.name, "kind": HEADINGS[kind_of(row)], "href": href, **shown}
 
 
 def write_page(
@@ -124,19 +113,11 @@ def write_page(
     """Write the page; equal runs and dates give equal text. faces: as `gallery` gives them."""
     suites = joined(evidence.suites)
     named = f", suite{'s' * (len(evidence.suites) > 1)} {suites}" if suites else ""
-    return page(
-        "report.html",
-        title=f"facebench report: {evidence.dataset}{named}",
-        drawn=evidence.board.drawn,
-        facts=dict(_facts(evidence, date)),
-        answers=answers,
-        boards=tuple(_boards(evidence)),
-        networks=tuple(network_sections(evidence)),
-        gallery=faces,
-        notes=evidence.board.notes,
-        limits=evidence.board.limits,
-        links=evidence.links,
-    )
+    title, facts = f"facebench report: {evidence.dataset}{named}", dict(_facts(evidence, date))
+    found = {"boards": tuple(_boards(evidence)), "networks": tuple(network_sections(evidence))}
+    said = {"title": title, "facts": facts, "answers": answers, "gallery": faces}
+    shown = {"board": evidence.board, "links": evidence.links, **said, **found}
+    return template("report.html").render(shown)
 
 
 def _boards(evidence: Evidence) -> Iterator[tuple[str, Table, bool]]:

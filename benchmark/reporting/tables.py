@@ -12,7 +12,6 @@ import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
 
 from rich.cells import cell_len
@@ -67,8 +66,6 @@ class Cell:
     """Which of the table's notes belong to it, counted from 1; not in a terminal."""
     style: str = ""
     """In a terminal, in rich's words: `bold`, `dim`, `red`; of a page's matrix, the colour."""
-    about: str = ""
-    """A tooltip of a page's matrix."""
 
     @classmethod
     def parted(cls, text: str) -> "Cell":
@@ -363,25 +360,17 @@ def environment() -> "jinja2.Environment":
         keep_trailing_newline=True,
         undefined=jinja2.StrictUndefined,
     )
-    made.filters["commands"] = _with_code
+    made.filters |= {"commands": _with_code, "sha256": _digest}
     return made
 
 
 def template(name: str) -> "jinja2.Template":
-    """Load a template; `table.html` has the macro for a Table."""
+    """Load a template; `table.html` has the macro for a Table, `base.html` style and script."""
     return environment().get_template(name)
 
 
-def page(name: str, /, **content: Any) -> str:
-    """Write a page that needs nothing else: a template that extends base.html."""
-    from markupsafe import Markup
-
-    texts = files("benchmark.reporting").joinpath("templates")
-    style, script = ((texts / f"report.{end}").read_text(encoding="utf-8") for end in ("css", "js"))
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
-    return template(name).render(
-        style=Markup(style), script=Markup(script), script_digest=digest, **content
-    )
+def _digest(script: str) -> str:
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
 
 
 def _with_code(text: str) -> str:

@@ -26,7 +26,7 @@ from benchmark.evaluation.subgroups import group_codes
 from benchmark.experiment.definition import Experiment
 from benchmark.files import write_json
 from benchmark.identity import Ingredients, family_of, identity_of
-from benchmark.reporting.leaderboards import FORMATS, Places, available_runs, leaderboards
+from benchmark.reporting.leaderboards import FORMATS, available_runs, leaderboards
 from benchmark.tasks import TASKS, TaskName, combined, n_classes
 
 DIGESTS = {"pixel_digest": "ab" * 32, "split_digest": "cd" * 32}
@@ -188,7 +188,6 @@ def main() -> None:
 
 
 def _measure(runs_dir: Path) -> None:
-    places = Places(runs_dir, runs_dir.parent / "data", runs_dir.parent / "weights")
     marks = [(time.perf_counter(), time.process_time())]
 
     def tell(what: str) -> None:
@@ -198,7 +197,9 @@ def _measure(runs_dir: Path) -> None:
 
     at_hand = available_runs(runs_dir)
     tell(f"read {len(at_hand.runs)} runs")
-    (board,) = leaderboards(at_hand, places)
+    (board,) = leaderboards(
+        at_hand, runs_dir.parent / "data", weights_dir=runs_dir.parent / "weights"
+    )
     rows = sum(len(table.rows) for table in board.tables)
     tell(f"built {rows} rows")
     n_bytes = sum(len(text(board).encode()) for text in FORMATS.values())

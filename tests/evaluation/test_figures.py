@@ -9,12 +9,12 @@ from matplotlib.figure import Figure
 
 from benchmark.evaluation import figures
 from benchmark.evaluation.artifacts import label_suspects
-from benchmark.evaluation.figures import Caption
+from benchmark.evaluation.figures import caption_of
 from benchmark.evaluation.metrics import Scores, score
 from benchmark.tasks import CLASS_NAMES, TaskName
 from tests.made_runs import made_up_predictions
 
-CAPTION = Caption("mtl-cnn-none-full-short", "drawn-100", drawn=True, leaky=True)
+CAPTION = caption_of("mtl-cnn-none-full-short", "drawn-100", drawn=True, leaky=True)
 SKILLS: dict[TaskName, float] = {"age_group": 1.2, "gender": 1.5, "race": 1.5}
 HISTORY = pd.DataFrame({"epoch": [1, 2], "train/loss": [1.2, 0.9], "val/race/accuracy": [0.4, 0.5]})
 
