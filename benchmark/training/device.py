@@ -1,6 +1,7 @@
 """The device a run trains on, its precision, and how its memory and time are measured."""
 
 import contextlib
+import ctypes
 import os
 import platform
 import re
@@ -19,6 +20,10 @@ Precision = Literal["bf16", "fp32"]
 PRECISIONS: Final = ("auto", "bf16", "fp32")
 NATIVE_BF16: Final = ("avx512_bf16", "amx_bf16")
 """As Linux names what multiplies bf16 in a processor."""
+KEPT: Final = {-4: 0, -1: -1}
+"""glibc's M_MMAP_MAX and M_TRIM_THRESHOLD: nothing mapped by itself, nothing returned."""
+RETURNED: Final = {-4: 65536, -3: 32 * 2**20, -1: 64 * 2**20}
+"""The same and M_MMAP_THRESHOLD, as glibc's own adjustment leaves them after large tensors."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,8 @@ class Device:
 
         Exact: deterministic algorithms only, no TF32, no cuDNN benchmark, which may choose another
         kernel each time. Otherwise, on CUDA, cuDNN benchmark. Of several GPUs this one is made the
-        current one, because streams and CUDA graphs belong to the current device.
+        current one, because streams and CUDA graphs belong to the current device. A CPU keeps the
+        memory that a step frees for the next one.
         """
         on_cuda, before = self.kind == "cuda", _switches()
         if self.exact:
@@ -78,7 +84,7 @@ class Device:
         elif on_cuda:
             _set_switches(*before[:3], True, *before[4:])
         try:
-            with torch.cuda.device(self.torch_device) if on_cuda else contextlib.nullcontext():
+            with torch.cuda.device(self.torch_device) if on_cuda else _freed_memory_kept():
                 yield
         finally:
             _set_switches(*before)
@@ -134,6 +140,26 @@ def _set_switches(*values: bool) -> None:
     torch.use_deterministic_algorithms(values[0], warn_only=values[1])
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = values[2:4]
     torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = values[4:]
+
+
+@contextlib.contextmanager
+def _freed_memory_kept() -> Iterator[None]:
+    """Let glibc keep what is freed, as CUDA's allocator does; other C libraries are left alone.
+
+    By itself it returns every large tensor, and the kernel clears the pages of the next step's
+    feature maps again: 98,000 page faults a second and a fifth of the time of VGG16.
+    """
+    libc = ctypes.CDLL(None)
+    is_glibc = hasattr(libc, "malloc_trim")
+    for option, value in KEPT.items() if is_glibc else ():
+        libc.mallopt(option, value)
+    try:
+        yield
+    finally:
+        for option, value in RETURNED.items() if is_glibc else ():
+            libc.mallopt(option, value)
+        if is_glibc:
+            libc.malloc_trim(0)
 
 
 def choose_device(
