@@ -43,7 +43,7 @@ def options_of(plan: Plan, **changes: Any) -> ExecutionOptions:
     where = settings(plan.folder.parents[1], **changes)
     network = build_network(plan.experiment, None, plan.seed)
     options = ExecutionOptions(plan, on_cpu(plan.faces), where, network)
-    begin(plan, plan.about(where.device, network, {}) | options.record())
+    begin(plan, plan.about(options.device, network, {}) | options.record())
     return options
 
 
