@@ -45,6 +45,8 @@ N_RANDOM: Final = 6
 """Trials before a model of the earlier ones proposes."""
 N_CANDIDATES: Final = 128
 """Points of which the trees propose the best; Optuna's own number is 24."""
+MOST_DEATHS: Final = 12
+"""A point whose process died so often is not tried again: it may be what kills it."""
 LOCK_SECONDS: Final = 60
 """How long one process waits for another's write; a write takes milliseconds."""
 AWAY_SECONDS: Final = 120.0
@@ -306,17 +308,19 @@ class TrialQueue:
                     continue
             # Queued first: if this process dies between the two, the next one finds it queued.
             point = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-            self._queue_again(point, trial.number)
-            reason = "its process died, queued again"
+            deaths = int(trial.user_attrs.get("deaths", 0)) + 1
+            if again := deaths < MOST_DEATHS:
+                self._queue_again(point, trial.number, deaths=deaths)
+            reason = "its process died" + (", queued again" if again else "")
             self._storage.set_trial_user_attr(trial._trial_id, "reason", reason)
             self.optuna_study.tell(trial.number, state=TrialState.FAIL)
             self._say(f"trial {trial.number} was left running by a process that died")
 
-    def _queue_again(self, point: Mapping[str, Any], number: int) -> None:
+    def _queue_again(self, point: Mapping[str, Any], number: int, **more: int) -> None:
         """Queue the point of trial `number` once more."""
         trials = self.optuna_study.get_trials(deepcopy=False)
         if number not in [trial.user_attrs.get("retry_of") for trial in trials]:
-            self.optuna_study.enqueue_trial(dict(point), user_attrs={"retry_of": number})
+            self.optuna_study.enqueue_trial(dict(point), user_attrs={"retry_of": number, **more})
 
     def note_run(self, handle: TrialHandle, identity: str) -> None:
         """Write down which run a trial is."""

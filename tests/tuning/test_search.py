@@ -115,6 +115,21 @@ def test_what_a_dead_process_left_running_is_failed_and_queued_once(study: Study
     assert first.reason == second.reason == "its process died, queued again"
 
 
+def test_a_point_that_kills_its_process_again_and_again_is_given_up(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmark.tuning.study.MOST_DEATHS", 2)
+    for _ in range(2):
+        dead = TrialQueue(study).take(9)
+        assert isinstance(dead, TrialHandle)
+        dead.lock.close()
+    queue = TrialQueue(study)
+    searched(queue, 1)
+    first, second, other = queue.trials()
+    assert first.point == second.point != other.point
+    assert second.reason == "its process died"
+
+
 def test_another_space_is_another_study_and_a_new_sampler_proposes_others(study: Study) -> None:
     for n_trials in (2, 4):
         searched(TrialQueue(study), n_trials)
