@@ -244,6 +244,7 @@ def refused() -> tuple[ExperimentError, ...]:
 
 
 def experiment(name: str) -> Experiment:
+    """Look an experiment up; an unknown name is answered with the nearest known ones."""
     known = _registered().experiments
     return known.get(name) or folds_of([name]).get(name) or _looked_up("experiment", name, known)
 

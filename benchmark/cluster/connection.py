@@ -85,6 +85,7 @@ class Connection:
     needs: Mapping[str, float]
 
     def nodes(self) -> list[Node]:
+        """Give the nodes that live now."""
         return [
             Node(str(it["NodeID"]), f"{it['NodeManagerHostname']} ({it['NodeManagerAddress']})",
                  dict(it["Resources"]))

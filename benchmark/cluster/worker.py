@@ -100,6 +100,7 @@ class Inbox:
         self._files.pop(identity, None)
 
     def take(self) -> list[tuple[str, str, Any]]:
+        """Give the messages that came since the last call."""
         messages, self._messages = self._messages, []
         return messages
 

@@ -170,6 +170,7 @@ class RunGroup:
 
     @property
     def setting(self) -> Setting:
+        """The faces, split and protocol of its runs."""
         return self.runs[0].setting
 
     @property

@@ -235,6 +235,7 @@ class Judged:
 
     @property
     def significant(self) -> bool:
+        """Whether the corrected p is 0.05 or less."""
         return self.p_holm <= ALPHA
 
     @property

@@ -43,6 +43,7 @@ def percent(rate: float | None) -> str:
 
 
 def span(low: float, high: float) -> str:
+    """Write an interval of a rate, in percent."""
     return f"{percent(low)}–{percent(high)}"
 
 
@@ -107,6 +108,7 @@ def points_span(low: float, high: float) -> str:
 
 
 def change_text(mean: float, low: float, high: float) -> str:
+    """Write a difference in percentage points with its interval."""
     return f"{points(mean)} ({points_span(low, high)})"
 
 

@@ -271,18 +271,22 @@ class FaceSet:
 
     @property
     def image_px(self) -> int:
+        """Side of the packed faces in pixels."""
         return int(self.manifest["image_px"])
 
     @property
     def pixel_digest(self) -> str:
+        """sha256 of the packed array's bytes."""
         return str(self.manifest["pixel_digest"])
 
     @property
     def split_version(self) -> str:
+        """Version of the rule that gave the faces their parts."""
         return str(self.manifest["split_version"])
 
     @property
     def split_digest(self) -> str:
+        """sha256 of the sorted lines `file,part` of the faces with a place."""
         return str(self.manifest["split_digest"])
 
     @property

@@ -117,6 +117,7 @@ class Backbone:
 
     @property
     def trained_stages(self) -> tuple[str, ...]:
+        """Names of the stages that are trained, shallow to deep."""
         stages, depth = architecture_named(self.architecture).stages, self.trainable_stages
         return stages if depth == "all" else stages[len(stages) - depth :]
 

@@ -92,6 +92,7 @@ class Choices:
 
     @property
     def words(self) -> str:
+        """The choices in words; part of a study's identity."""
         return " | ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in self.values)
 
     @property
@@ -122,6 +123,7 @@ class SearchSpace:
 
     @property
     def paths(self) -> tuple[str, ...]:
+        """What is searched, in the order of the definition."""
         return tuple(item.path for item in self.ranges)
 
     @property

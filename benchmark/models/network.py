@@ -76,9 +76,11 @@ class TaskBranch(nn.Module):
         self.output = nn.Linear(hidden_units, n_outputs)
 
     def embed(self, features: Tensor) -> Tensor:
+        """Map features (n, n_inputs) to the hidden layer (n, hidden_units), at least 0."""
         return cast(Tensor, self.hidden(features).relu())
 
     def forward(self, features: Tensor) -> Tensor:
+        """Map features (n, n_inputs) to logits (n, n_outputs)."""
         return cast(Tensor, self.output(self.embed(features)))
 
 
@@ -113,6 +115,7 @@ class StandardisedHead(nn.Module):
         self.sd.copy_(torch.where(sd > 1e-5 * mean.abs(), sd, torch.ones_like(sd)))
 
     def forward(self, features: Tensor) -> dict[TaskName, Tensor]:
+        """Map features (n, n_features) to logits (n, classes) per task."""
         return cast(dict[TaskName, Tensor], self.head((features - self.mean) / self.sd))
 
 
@@ -129,6 +132,7 @@ class GenderWeighting(nn.Module):
         self.scores = TaskBranch(hidden_units, hidden_units, 1 if self.is_gate else hidden_units)
 
     def forward(self, embedding: Tensor) -> Tensor:
+        """Map (n, hidden_units) to (n, hidden_units)."""
         scores = self.scores(embedding)
         weights = torch.sigmoid(scores) if self.is_gate else torch.softmax(scores, dim=1)
         return weights * embedding

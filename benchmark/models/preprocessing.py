@@ -50,6 +50,7 @@ class Preprocessing:
         return Preprocessing(channels, self.scale, self.mean[::-1], self.std[::-1])
 
     def as_dict(self) -> dict[str, Any]:
+        """Give plain JSON-able values; `from_dict` reads them back."""
         return asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
 
     @classmethod

@@ -258,6 +258,7 @@ class Layout:
         return dict(zip(every, [it for it in state if not it.startswith(self.left)], strict=True))
 
     def respelled(self, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Give the file's tensors under the names that this layout knows."""
         return {_renamed(name, self.spellings): tensor for name, tensor in found.items()}
 
     def score(self, found: Mapping[str, Tensor]) -> tuple[int, int, int]:
@@ -352,6 +353,7 @@ class Converted:
 
     @functools.cached_property
     def digest(self) -> TensorDigest:
+        """Equal for equal weights, whatever file and layout they came in."""
         return tensor_digest(self.tensors)
 
 

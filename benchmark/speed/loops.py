@@ -90,6 +90,7 @@ class Job:
 
     @cached_property
     def rows(self) -> tuple[Tensor, Tensor]:
+        """Rows that train and rows that validate, on the device of the faces."""
         device = self.faces.device
         return torch.from_numpy(self.train).to(device), torch.from_numpy(self.val).to(device)
 
@@ -112,6 +113,7 @@ class Job:
         return PictureFiles(paths, torch.stack(labels, dim=1), flip=flip)
 
     def loader(self, pictures: PictureFiles, *, shuffle: bool) -> DataLoader[Any]:
+        """Make the plain DataLoader, its workers kept from one epoch to the next."""
         return DataLoader(
             pictures, batch_size=BATCH_SIZE, shuffle=shuffle, num_workers=self.workers,
             persistent_workers=self.workers > 0, pin_memory=self.is_pinned,

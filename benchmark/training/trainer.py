@@ -140,6 +140,7 @@ class TrainingFaces:
 
 
 def start(network: Network, recipe: Recipe, device: Device) -> TrainingState:
+    """Place the network on the device and make its optimiser."""
     device.place(network)
     return TrainingState(network, new_optimiser(network, recipe, device))
 
