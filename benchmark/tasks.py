@@ -13,7 +13,8 @@ TASKS: Final[tuple[TaskName, ...]] = ("age_group", "gender", "race")
 
 AGE_GROUP_RULE: Final = "right-closed-1"
 AGE_GROUP_UPPER_YEARS: Final = (14, 25, 40, 60, 116)
-"""Upper edge of each age group in years, included: (0,14] (14,25] (25,40] (40,60] (60,116]."""
+"""Upper edge of each age group in years, included: (0,14] (14,25] (25,40] (40,60] (60,116]; the
+study's (its notebooks' common recipe)."""
 
 CLASS_NAMES: Final[dict[TaskName, tuple[str, ...]]] = {
     "age_group": ("0-14", "15-25", "26-40", "41-60", "61+"),

@@ -48,7 +48,8 @@ def _confidences(probabilities: Floats, truth: Labels) -> tuple[Floats, Floats, 
 def calibration_error(probabilities: Floats, truth: Labels) -> float:
     """Give the expected calibration error of the top class, in [0, 1].
 
-    Source: C. Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, equation 3.
+    The mean over faces of |accuracy - mean probability| of their bin. Source: C. Guo et al., "On
+    Calibration of Modern Neural Networks", ICML 2017, equation 3.
     """
     confidence, right, bins = _confidences(probabilities, truth)
     gaps = np.bincount(bins, weights=right - confidence, minlength=CALIBRATION_BINS)

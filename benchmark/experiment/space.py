@@ -276,7 +276,8 @@ def value_at(experiment: Experiment, path: str) -> Any:
 class GridSpace:
     """Two ranges crossed, on a part of the faces; rows and columns as the study's table has them.
 
-    study: what it printed, validation accuracy in [0, 1], by row and column.
+    study: what it printed, validation accuracy in [0, 1], by row and column. The fractions are of
+    all faces, as many as the study trained and validated on.
     """
 
     name: str

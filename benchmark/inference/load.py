@@ -85,7 +85,10 @@ def table_of(probabilities: Probabilities) -> pd.DataFrame:
 
 
 def load_trained(path: Path | str) -> TrainedNetwork:
-    """Load `model.safetensors` of a run; raise WeightsError where it is no such file or damaged."""
+    """Load `model.safetensors` of a run; raise WeightsError where it is no such file or damaged.
+
+    torch's own files and pickles are not opened: they may hold code.
+    """
     path = Path(path)
     try:
         header = header_of(path)
