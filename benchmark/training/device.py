@@ -147,7 +147,7 @@ def _freed_memory_kept() -> Iterator[None]:
     """Let glibc keep what is freed, as CUDA's allocator does; other C libraries are left alone.
 
     By itself it returns every large tensor, and the kernel clears the pages of the next step's
-    feature maps again: up to a fifth of a step (docs/notes/speed.md).
+    feature maps again (measured: docs/notes/speed.md).
     """
     libc = ctypes.CDLL(None)
     is_glibc = hasattr(libc, "malloc_trim")
