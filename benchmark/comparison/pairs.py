@@ -259,13 +259,13 @@ def compare(
     pairs: dict[Kind, list[Pair]] = {}
     if not all_pairs and (all(are_suites) or len(groups) == 1):
         pairs["twins"] = list(counterpart_pairs(library, groups, where, book.tasks))
-        twins = [{side.label for side in pair[:2]} for pair in pairs["twins"]]
+        of_counterparts = [{side.label for side in pair[:2]} for pair in pairs["twins"]]
         known = ((library.experiments.get(group.label), group) for group in groups)
         pairs["defined"] = [
             (library.run_group(definition.compare_with, where), group, book.tasks)
             for definition, group in known
             if definition and definition.compare_with
-            if {definition.compare_with, group.label} not in twins
+            if {definition.compare_with, group.label} not in of_counterparts
         ]
     else:
         every = itertools.combinations(groups, 2)
