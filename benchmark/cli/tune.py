@@ -256,8 +256,8 @@ class TuneSession:
 
         queue, fleet = TrialQueue(study, self.storage, output.say_warning), self.fleet
         mirror = StudyMirror(
-            self.settings.mirror, self.answer.warnings.append, identity=study.identity,
-            name=study.experiment.name, dataset=study.dataset, space=study.space.words,
+            self.settings.mirror, identity=study.identity, name=study.experiment.name,
+            dataset=study.dataset, space=study.space.words,
         )  # fmt: skip
         trials = queue.trials()
         # Of a grid, every point that was ever asked for: rows add up.

@@ -6,6 +6,7 @@ catches up. MLflow gets what runs are compared by: some 25 metrics and 30 parame
 intervals, every subgroup and ratio are in its tables. Files of a local store are hard links.
 """
 
+import contextlib
 import datetime
 import hashlib
 import json
@@ -62,16 +63,22 @@ class MlflowMirror:
         self._failed = False
 
     def __call__(self, record: RunRecord) -> None:
-        """Mirror a run of this process as it stands; trouble is reported once, never raised."""
+        """Mirror a run of this process as it stands; trouble is said once, never raised."""
         # A store that failed is tried again at the ends of runs alone: it slows no training.
-        if self._failed and _shown_state(record) == "running":
-            return
+        if not self._failed or _shown_state(record) != "running":
+            with self.trouble_said("The run continues; `facebench runs import` catches up."):
+                self.mirror(record)
+
+    @contextlib.contextmanager
+    def trouble_said(self, what_then: str) -> Iterator[None]:
+        """Say what the store or a run's files raise, the first time, and go on."""
         try:
-            self.mirror(record)
+            with store_errors(self.uri):
+                yield
             self._failed = False
         except RunError as error:
             if not self._failed:
-                self._on_trouble(f"{error} The run continues; `facebench runs import` catches up.")
+                self._on_trouble(f"{error} {what_then}")
             self._failed = True
 
     def mirror(self, record: RunRecord) -> str:
@@ -101,17 +108,6 @@ class MlflowMirror:
     def client(self) -> Any:
         return store.open_store(self.runs_dir)
 
-    def experiment_id(self, dataset: Mapping[str, Any], *, of_searches: bool) -> str:
-        """Find or make the MLflow experiment of a data set.
-
-        Trials of searches have their own: they must not swamp the list of its runs.
-        """
-        name, note = dataset["name"], notes.data_note(dataset)
-        if of_searches:
-            name, note = f"{name}-searches", f"{notes.OF_SEARCHES}\n\n{note}"
-        linked = not of_searches
-        return store.experiment_of(self.client, self.runs_dir, name, note, is_linked=linked)
-
     def _run_id(self, record: RunRecord) -> str:
         """Find the MLflow run of this training, or create it; mark those of earlier trainings."""
         from mlflow.entities import Param
@@ -121,7 +117,9 @@ class MlflowMirror:
         key = (record.identity, attempt, training)
         if key in self._run_ids:
             return self._run_ids[key]
-        experiment_id = self.experiment_id(about["dataset"], of_searches=record.is_trial)
+        experiment_id = store.experiment_of(
+            self.client, self.runs_dir, about["dataset"], of_searches=record.is_trial
+        )
         query = f"tags.`{notes.IDENTITY_TAG}` = '{record.identity}'"
         run, earlier = None, []
         for other in self.client.search_runs([experiment_id], filter_string=query):

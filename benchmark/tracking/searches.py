@@ -4,20 +4,19 @@ Trials may be given in any order and again; MLflow shows what was given last. Wh
 could not log, the next one logs when it begins.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from benchmark.errors import TrackingError
 from benchmark.record import RunRecord, work_folder
 from benchmark.tracking.mirror import STATUS_OF_STATE, MlflowMirror
 from benchmark.tracking.notes import code, plain
-from benchmark.tracking.store import NOTE_TAG, send_file, store_errors
+from benchmark.tracking.store import NOTE_TAG, experiment_of, send_file
 
 STUDY_TAG: Final = "facebench.study"
 PARENT_TAG: Final = "mlflow.parentRunId"
-ENDS: Final = ("complete", "pruned", "failed")
+SEARCH_CONTINUES: Final = "The search continues; what is missing then, the same command logs."
 SAME_SCORE: Final = 1e-9
 """One face of a million is 1e-6: below this, two scores differ by rounding alone."""
 
@@ -62,69 +61,60 @@ class StudyMirror:
     """
 
     def __init__(
-        self, mirror: object, say: Callable[[str], None], *, identity: str, name: str,
-        dataset: Mapping[str, Any], space: Mapping[str, str],
+        self, mirror: object, *, identity: str, name: str, dataset: Mapping[str, Any],
+        space: Mapping[str, str],
     ) -> None:  # fmt: skip
         self._mirror = mirror if isinstance(mirror, MlflowMirror) else None
-        self._say = say
         self._identity, self._name, self._dataset, self._space = identity, name, dataset, space
         self._run_id = ""
-        self._shown: dict[int, str] = {}
-        """The state that MLflow shows of each trial, by its number."""
-        self._has_said = False
+        self._shown: set[int] = set()
+        """Numbers of the trials whose end MLflow shows."""
 
     def update(
         self, trials: Sequence[TrialView], *, fresh: Iterable[tuple[int, str]] = (),
         files: Iterable[Path] = (), state: Literal["", "done", "interrupted", "failed"] = "",
     ) -> None:  # fmt: skip
-        """Show all trials that have ended since, each once in each state.
+        """Show all trials that have ended since, each once.
 
         fresh: numbers of trials and identities of runs that trained their recipes with other seeds.
         files: artifacts of the study. state: how the search ended; a later trial reopens it.
         """
         if (mirror := self._mirror) is None or not (trials or state):
             return
-        try:
-            with store_errors(mirror.uri):
-                client = mirror.client
-                parent = self._run_id = self._run_id or self._found_or_made(mirror)
-                self._show(mirror, [trial for trial in trials if trial.state in ENDS])
-                for number, identity in fresh:
-                    record = RunRecord(work_folder(mirror.runs_dir) / identity)
-                    child = mirror.mirror(record)
-                    title = f"Trial {number:03d}, seed {record.seed} · {self._name}"
-                    client.set_tag(child, PARENT_TAG, parent)
-                    client.set_tag(child, "mlflow.runName", title)
-                for path in files:
-                    send_file(client, client.get_run(parent), path, "study")
-                if state:
-                    client.set_tag(parent, "state", state)
-                    client.set_terminated(parent, STATUS_OF_STATE[state])
-        except TrackingError as error:
-            if not self._has_said:  # A server that comes back is told the rest at the next trial.
-                goes_on = "The search continues; what is missing then, the same command logs."
-                self._say(f"{error} {goes_on}")
-            self._has_said = True
+        with mirror.trouble_said(SEARCH_CONTINUES):
+            client = mirror.client
+            parent = self._run_id = self._run_id or self._found_or_made(mirror)
+            self._show(mirror, [one for one in trials if one.state not in ("running", "waiting")])
+            for number, identity in fresh:
+                record = RunRecord(work_folder(mirror.runs_dir) / identity)
+                self._nest(mirror, record, f"Trial {number:03d}, seed {record.seed}")
+            for path in files:
+                send_file(client, client.get_run(parent), path, "study")
+            if state:
+                client.set_tag(parent, "state", state)
+                client.set_terminated(parent, STATUS_OF_STATE[state])
 
     def _show(self, mirror: MlflowMirror, ended: Sequence[TrialView]) -> None:
         client, parent = mirror.client, self._run_id
-        new = [trial for trial in ended if self._shown.get(trial.number) != trial.state]
+        new = [trial for trial in ended if trial.number not in self._shown]
         if not new:
             return
-        if client.get_run(parent).info.status != "RUNNING":
-            client.update_run(parent, status="RUNNING")
-            client.set_tag(parent, "state", "running")
+        client.update_run(parent, status="RUNNING")
+        client.set_tag(parent, "state", "running")
         logged = {item.step for item in client.get_metric_history(parent, "trial/value")}
         for trial in new:
             record = RunRecord(work_folder(mirror.runs_dir) / trial.run)
             # A trial that was queued again has no run of its own: the later one has it.
             if trial.run and record.state != "absent" and "queued again" not in trial.reason:
-                self._nest(mirror, mirror.mirror(record), trial)
+                number = f"{trial.number:03d}"
+                tags = {"trial": number, "trial_state": trial.state}
+                tags |= {"trial_reason": trial.reason[:500]} if trial.reason else {}
+                self._nest(mirror, record, f"Trial {number}", **tags)
             if trial.value is not None and trial.number not in logged:
                 best = best_trial(item for item in ended if item.number <= trial.number) or trial
                 client.log_metric(parent, "trial/value", trial.value, step=trial.number)
                 client.log_metric(parent, "best/value", best.value, step=trial.number)
-            self._shown[trial.number] = trial.state
+            self._shown.add(trial.number)
         client.set_tag(parent, NOTE_TAG, self._note(ended))
 
     def _found_or_made(self, mirror: MlflowMirror) -> str:
@@ -132,13 +122,13 @@ class StudyMirror:
         from mlflow.entities import Param
 
         client = mirror.client
-        experiment_id = mirror.experiment_id(self._dataset, of_searches=True)
-        found = client.search_runs([experiment_id], f"tags.`{STUDY_TAG}` = '{self._identity}'")
-        if found:
-            parent = str(found[0].info.run_id)
-            for run in client.search_runs([experiment_id], f"tags.`{PARENT_TAG}` = '{parent}'"):
-                if "trial" in run.data.tags:  # Those of fresh seeds are no trials of their own.
-                    self._shown[int(run.data.tags["trial"])] = run.data.tags["trial_state"]
+        experiment_id = experiment_of(client, mirror.runs_dir, self._dataset, of_searches=True)
+        for run in client.search_runs([experiment_id], f"tags.`{STUDY_TAG}` = '{self._identity}'"):
+            parent = str(run.info.run_id)
+            beneath = client.search_runs([experiment_id], f"tags.`{PARENT_TAG}` = '{parent}'")
+            # Those of fresh seeds are no trials of their own.
+            tags = (child.data.tags for child in beneath)
+            self._shown = {int(item["trial"]) for item in tags if "trial" in item}
             return parent
         tags = {
             STUDY_TAG: self._identity, "experiment": self._name, NOTE_TAG: self._note(()),
@@ -150,21 +140,17 @@ class StudyMirror:
         client.log_batch(run.info.run_id, params=[*params, Param("objective", "val/combined")])
         return str(run.info.run_id)
 
-    def _nest(self, mirror: MlflowMirror, child: str, trial: TrialView) -> None:
+    def _nest(self, mirror: MlflowMirror, record: RunRecord, title: str, **tags: str) -> None:
         """Put a run under its study; one that two studies tried stays with the first."""
-        client, run = mirror.client, mirror.client.get_run(child)
+        client, child = mirror.client, mirror.mirror(record)
+        run = client.get_run(child)
         if run.data.tags.get(PARENT_TAG, self._run_id) != self._run_id:
             return
-        number = f"{trial.number:03d}"
-        tags = {
-            PARENT_TAG: self._run_id, "trial": number, "trial_state": trial.state,
-            "mlflow.runName": f"Trial {number} · {self._name}",
-            **({"trial_reason": trial.reason[:500]} if trial.reason else {}),
-        }  # fmt: skip
+        tags |= {PARENT_TAG: self._run_id, "mlflow.runName": f"{title} · {self._name}"}
         for name, value in tags.items():
             client.set_tag(child, name, value)
-        if trial.state != "complete" and run.info.status == "RUNNING":
-            client.set_terminated(child, "KILLED" if trial.state == "pruned" else "FAILED")
+        if run.info.status == "RUNNING":  # Its process died, and it is not tried again.
+            client.set_terminated(child, "FAILED")
 
     def _note(self, trials: Sequence[TrialView]) -> str:
         lines = [

@@ -12,7 +12,7 @@ import shutil
 import sqlite3
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -22,7 +22,7 @@ from urllib.request import url2pathname
 from benchmark.errors import TrackingError
 from benchmark.files import canonical_json, file_lock, replacing, write_text
 from benchmark.tasks import TASKS
-from benchmark.tracking.notes import IDENTITY_TAG
+from benchmark.tracking.notes import IDENTITY_TAG, OF_SEARCHES, data_note
 
 QUIET_SETTINGS: Final = {
     "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true",
@@ -76,14 +76,13 @@ def database_of(runs_dir: Path) -> Path | None:
     return Path(address.path[1:]).resolve() if is_file else None
 
 
-def artifact_root(runs_dir: Path) -> Path:
-    """Where the artifacts of a local store are: beside its database, with which they are moved."""
-    return (database_of(runs_dir) or runs_dir.resolve() / "mlflow.db").parent / "artifacts"
+def store_folder(runs_dir: Path) -> Path:
+    """Where a local store is: database, lock and artifacts, which are moved together."""
+    return (database_of(runs_dir) or runs_dir.resolve() / "mlflow.db").parent
 
 
 def _store_lock(runs_dir: Path) -> contextlib.AbstractContextManager[bool]:
-    folder = (database_of(runs_dir) or runs_dir / "mlflow.db").parent
-    return file_lock(folder / ".mlflow.lock", wait=True)
+    return file_lock(store_folder(runs_dir) / ".mlflow.lock", wait=True)
 
 
 def open_store(runs_dir: Path) -> Any:
@@ -184,11 +183,17 @@ def view_path(experiment_id: str, view: str) -> str:
     return f"#/experiments/{experiment_id}/runs?{urlencode(query)}"
 
 
-def experiment_of(client: Any, runs_dir: Path, name: str, note: str, *, is_linked: bool) -> str:
-    """Find or make an MLflow experiment, with its description, and its views as of now.
+def experiment_of(
+    client: Any, runs_dir: Path, dataset: Mapping[str, Any], *, of_searches: bool
+) -> str:
+    """Find or make the MLflow experiment of a data set, with its description and views as of now.
 
-    is_linked: whether the description begins with links to the views.
+    dataset: as in `experiment.json`. Trials of searches have an experiment of their own: they must
+    not swamp the list of its runs.
     """
+    name, note = dataset["name"], data_note(dataset)
+    if of_searches:
+        name, note = f"{name}-searches", f"{OF_SEARCHES}\n\n{note}"
     tags = {f"{VIEW_TAG}{view}": canonical_json(state) for view, state in views().items()}
     with _store_lock(runs_dir):
         found = client.get_experiment_by_name(name)
@@ -201,12 +206,12 @@ def experiment_of(client: Any, runs_dir: Path, name: str, note: str, *, is_linke
             )
             raise TrackingError(f"the MLflow experiment {name!r} was deleted", source=uri, fix=fix)
         if found is None:
-            root = (artifact_root(runs_dir) / name).as_uri()
+            root = (store_folder(runs_dir) / "artifacts" / name).as_uri()
             location = None if database_of(runs_dir) is None else root
             kind = {"mlflow.experimentKind": "custom_model_development", NOTE_TAG: note}
             number = client.create_experiment(name, artifact_location=location, tags=kind)
             found = client.get_experiment(number)
-    if is_linked and found.tags.get(NOTE_TAG) == note:  # One changed by hand is left alone.
+    if not of_searches and found.tags.get(NOTE_TAG) == note:  # One changed by hand is left alone.
         links = (f"[{view}]({view_path(found.experiment_id, view)})" for view in views())
         tags[NOTE_TAG] = f"Ranked views, single tasks apart: {', '.join(links)}.\n\n{note}"
     for key, value in tags.items():
@@ -277,6 +282,6 @@ def server_command(runs_dir: Path, port: int) -> list[str]:
     return [
         *(sys.executable, "-W", "ignore", "-m", "mlflow", "server"),
         *("--backend-store-uri", store_uri(runs_dir)),
-        *("--default-artifact-root", artifact_root(runs_dir).as_uri()),
+        *("--default-artifact-root", (store_folder(runs_dir) / "artifacts").as_uri()),
         *("--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
     ]

@@ -92,9 +92,6 @@ def training_objective(
         while is_waiting:
             is_waiting = False
             for event in run_plan(plan, settings):
-                if event is None:
-                    yield None
-                    continue
                 if isinstance(event, Skipped) and event.why != "done":
                     is_waiting = True  # Another process trains this very recipe: wait for scores.
                     time.sleep(ASK_AGAIN_SECONDS)
@@ -103,22 +100,25 @@ def training_objective(
     return objective
 
 
-def _events_of(event: Event, plan: Plan) -> Iterator[TrialEvent]:
+def _events_of(event: Event | None, plan: Plan) -> Iterator[TrialEvent | None]:
     """Say what a run's event means to a search; scores of earlier epochs are in its history."""
-    # At its end all are given again: of a run elsewhere, some may not have come.
-    n_epochs = plan.experiment.recipe.max_epochs
-    is_done = isinstance(event, Finished) or (isinstance(event, Skipped) and event.why == "done")
-    n_before = event.epochs_done if isinstance(event, Started) else n_epochs * is_done
-    if n_before:
-        for epoch, value in enumerate(plan.record.history()[OBJECTIVE].head(n_before)):
-            yield TrialEvent("score", epoch=epoch, value=float(value))
-    elif isinstance(event, Prepared) and event.sentence:
-        yield TrialEvent("note", text=event.sentence)
-    elif isinstance(event, Advanced) and isinstance(event.step, EpochResult):
-        yield TrialEvent("score", epoch=event.step.epoch, value=event.step.val_combined)
-    elif isinstance(event, Advanced) and isinstance(event.step, Progress):
-        part = event.step.images_done / max(1, event.step.images_total)
-        yield TrialEvent("progress", epoch=event.step.epoch + part)
+    match event:
+        case None:
+            yield None
+        case Prepared(sentence=sentence) if sentence:
+            yield TrialEvent("note", text=sentence)
+        case Advanced(step=EpochResult(epoch=epoch, val_combined=value)):
+            yield TrialEvent("score", epoch=epoch, value=value)
+        case Advanced(step=Progress() as step):
+            part = step.images_done / max(1, step.images_total)
+            yield TrialEvent("progress", epoch=step.epoch + part)
+        case Started() | Finished() | Skipped(why="done"):
+            # At its end all are given again: of a run elsewhere, some may not have come.
+            n_epochs = plan.experiment.recipe.max_epochs
+            n_before = event.epochs_done if isinstance(event, Started) else n_epochs
+            history = plan.record.history()[OBJECTIVE].head(n_before) if n_before else ()
+            for epoch, value in enumerate(history):
+                yield TrialEvent("score", epoch=epoch, value=float(value))
 
 
 def search(
@@ -131,10 +131,11 @@ def search(
     seconds: of this process; no trial begins after them.
     n_at_once: how many trials may be under way, where they are trained elsewhere.
     """
-    began, n_failed = time.monotonic(), 0
+    began, n_failed, end = time.monotonic(), 0, ""
 
     def trials() -> Iterator[Generator[TrialEvent | None] | None]:
-        while True:
+        nonlocal end
+        while not end:
             is_one_good = n_failed > 0 and any(trial.counts for trial in queue.trials())
             if seconds is not None and time.monotonic() - began >= seconds:
                 end = f"the time of {seconds:g} s is over: no trial begins"
@@ -145,63 +146,53 @@ def search(
                 return
             else:
                 yield None if taken == "wait" else _tried(queue, objective, taken)
-                continue
-            yield (event for event in [TrialEvent("note", text=end)])
-            return
 
     with contextlib.closing(interleaved(trials(), n_at_once)) as events:
         for event in events:
             n_failed += event.kind == "failed"
             yield event
+    if end:
+        yield TrialEvent("note", text=end)
 
 
 def _tried(
     queue: TrialQueue, objective: Objective, handle: TrialHandle
 ) -> Generator[TrialEvent | None]:
-    """Run one trial to its end, whatever that is: the last event."""
-    number, value, reason = handle.trial.number, None, ""
+    """Run one trial to its end, whatever that is: the last event; its value is its best score."""
+    number, scores = handle.trial.number, dict[float, float]()
+    last_epoch = queue.study.experiment.recipe.max_epochs - 1
+    state: EndState = "complete"
+    reason = ""
     try:
         yield TrialEvent("began", number)
-        with contextlib.closing(objective(handle.point, number)) as events:
-            value = yield from _followed(queue, handle, events)
-        state: EndState = "pruned" if value is None else "complete"
+        with contextlib.closing(objective(handle.trial.params, number)) as events:
+            for event in events:
+                if event is not None and event.kind == "run":
+                    queue.note_run(handle, event.text)
+                elif event is None or event.kind != "score":
+                    yield event and replace(event, number=number)
+                elif event.epoch not in scores:
+                    yield replace(event, number=number)
+                    if not math.isfinite(event.value):
+                        found = f"the score of epoch {event.epoch + 1} is {event.value}"
+                        raise RunError(found, allowed="a finite number")
+                    scores[event.epoch] = event.value
+                    # Pruning after the last epoch would save nothing.
+                    if (
+                        queue.report(handle, int(event.epoch), event.value)
+                        and event.epoch < last_epoch
+                    ):
+                        state = "pruned"
+                        break
     except (KeyboardInterrupt, GeneratorExit, ClusterLost, StorageLost):
         with contextlib.suppress(StorageLost):  # The next search finds it, and queues it again.
-            queue.end(handle, "failed", reason="stopped from outside, queued again", again=True)
+            queue.end(handle, "failed", reason="stopped from outside", again=True)
         raise
     except BenchmarkError as error:
         state, reason = "failed", str(error)
+    value = max(scores.values()) if state == "complete" else None
     queue.end(handle, state, value, reason)
     yield TrialEvent(state, number)
-
-
-def _followed(
-    queue: TrialQueue, handle: TrialHandle, events: Iterator[TrialEvent | None]
-) -> Generator[TrialEvent | None, None, float | None]:
-    """Read a trial's scores and return the best; None where it is pruned."""
-    best, known = -math.inf, set[float]()
-    for event in events:
-        if event is None or event.kind in ("note", "progress"):
-            yield event and replace(event, number=handle.trial.number)
-            continue
-        if event.kind == "run":
-            queue.note_run(handle, event.text)
-            continue
-        if event.epoch in known:
-            continue  # Of a run that went on elsewhere, or from the end of its history.
-        yield replace(event, number=handle.trial.number)
-        if not math.isfinite(event.value):
-            found = f"the score of epoch {event.epoch + 1} is {event.value}"
-            raise RunError(found, allowed="a finite number")
-        best = max(best, event.value)
-        known.add(event.epoch)
-        # Pruning after the last epoch would save nothing.
-        is_last = event.epoch + 1 == queue.study.experiment.recipe.max_epochs
-        if queue.report(handle, int(event.epoch), event.value) and not is_last:
-            return None
-    if best == -math.inf:
-        raise RunError("the trial ended without a score", allowed="one epoch or more")
-    return best
 
 
 @dataclass(frozen=True)

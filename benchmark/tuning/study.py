@@ -45,6 +45,7 @@ N_RANDOM: Final = 6
 """Trials before a model of the earlier ones proposes."""
 N_CANDIDATES: Final = 128
 """Points of which the trees propose the best; Optuna's own number is 24."""
+DIED: Final = "its process died"
 MOST_DEATHS: Final = 12
 """A point whose process died so often is not tried again: it may be what kills it."""
 LOCK_SECONDS: Final = 60
@@ -53,14 +54,12 @@ AWAY_SECONDS: Final = 120.0
 """How long a database server that has answered before is waited for; a restart takes seconds."""
 ASK_AGAIN_SECONDS: Final = 0.5
 STATES: Final = {
-    TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed",
-    TrialState.RUNNING: "running", TrialState.WAITING: "waiting",
+    "complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL,
+    "running": TrialState.RUNNING, "waiting": TrialState.WAITING,
 }  # fmt: skip
-STATE_NAMED: Final = {name: state for state, name in STATES.items()}
+STATE_NAMES: Final = {state: name for name, state in STATES.items()}
 EndState = Literal["complete", "pruned", "failed"]
 Found = TypeVar("Found")
-_answering: Final = set[str]()
-"""Addresses of databases that answered when they were asked last."""
 
 
 @dataclass(frozen=True)
@@ -176,10 +175,9 @@ def storage_trouble(error: Exception, address: str) -> RunError:
 
 @dataclass(frozen=True)
 class TrialHandle:
-    """A trial that this process has taken and must end; point: the values to try, by path."""
+    """A trial that this process has taken and must end."""
 
     trial: optuna.Trial
-    point: Mapping[str, Any]
     lock: contextlib.ExitStack
 
 
@@ -195,6 +193,8 @@ class TrialQueue:
     ) -> None:
         self.study, self._say = study, say
         self.address = address or f"sqlite:///{(study.folder / 'optuna.db').resolve()}"
+        self._answers = False
+        """Whether the database did when it was asked last."""
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
         with self._locked():
@@ -205,29 +205,24 @@ class TrialQueue:
 
     def _stored(self, operation: Callable[[], Found]) -> Found:
         """Do something in the storage, which may be done twice; wait for a server that is away."""
-        end, is_awaited = time.monotonic() + AWAY_SECONDS, False
+        end = time.monotonic() + AWAY_SECONDS if self._answers else 0.0
         while True:
             try:
                 found = operation()
             except STORAGE_ERRORS as error:
                 trouble = storage_trouble(error, self.address)
-                is_known = is_awaited or self.address in _answering
-                if not isinstance(trouble, StorageLost) or not is_known or time.monotonic() > end:
+                if not isinstance(trouble, StorageLost) or time.monotonic() > end:
                     raise trouble from error
-                if not is_awaited:
+                if self._answers:
                     self._say(f"{trouble.found}; it is waited for, {AWAY_SECONDS:g} s at most")
-                is_awaited = True
-                _answering.discard(self.address)  # Given up or stopped, nobody waits again.
+                self._answers = False  # Given up or stopped, nobody waits again.
                 time.sleep(ASK_AGAIN_SECONDS)
             else:
-                _answering.add(self.address)
+                self._answers = True
                 return found
 
     def _open(self) -> None:
-        """Open the storage, note by which sampler and pruner trials are made, queue first points.
-
-        Of a study that is resumed, the points are among its trials already.
-        """
+        """Open the storage, note how trials are made there, queue the first points."""
         # A server that was restarted is connected to anew.
         engine: dict[str, Any] = {"pool_pre_ping": True}
         if self.address.startswith("sqlite:///"):
@@ -248,10 +243,8 @@ class TrialQueue:
         }  # fmt: skip
         if self.sessions[-1:] != [session]:
             self.optuna_study.set_user_attr("sessions", [*self.sessions, session])
-        known = [view.point for view in self.trials()] if of.points else []
         for point in of.points:
-            if dict(point) not in known:
-                self.optuna_study.enqueue_trial(dict(point))
+            self.optuna_study.enqueue_trial(dict(point), skip_if_exists=True)
 
     def _lock_of(self, number: int) -> contextlib.AbstractContextManager[bool]:
         return file_lock(self.study.own_folder / "claims" / f"{number:05d}")
@@ -281,46 +274,35 @@ class TrialQueue:
 
     def _take(self, n_wanted: int) -> TrialHandle | Literal["enough", "wait"]:
         self._fail_abandoned()
-        states = [STATES[trial.state] for trial in self.optuna_study.get_trials(deepcopy=False)]
-        n_done = sum(state in ("complete", "pruned") for state in states)
-        n_running = states.count("running")
-        if n_done >= n_wanted:
-            return "enough"
-        is_grid_over = self.study.grid is not None and "waiting" not in states
+        states = [trial.state for trial in self.optuna_study.get_trials(deepcopy=False)]
+        n_running = states.count(TrialState.RUNNING)
+        n_done = states.count(TrialState.COMPLETE) + states.count(TrialState.PRUNED)
+        is_grid_over = self.study.grid is not None and TrialState.WAITING not in states
         if n_done + n_running >= n_wanted or is_grid_over:
-            return "wait" if n_running else "enough"
+            return "wait" if n_running and n_done < n_wanted else "enough"
         self.optuna_study.sampler = self.study.new_sampler(len(states))
         ranges = {item.path: _distribution(item) for item in self.study.space.ranges}
         trial = self.optuna_study.ask(ranges)
         trial.set_user_attr("host", socket.gethostname())
         lock = contextlib.ExitStack()
         lock.enter_context(self._lock_of(trial.number))
-        return TrialHandle(trial, dict(trial.params), lock)
+        return TrialHandle(trial, lock)
 
     def _fail_abandoned(self) -> None:
         """Fail the trials that dead processes left running, and queue their points again."""
-        here = socket.gethostname()
-        for trial in self.optuna_study.get_trials(deepcopy=False):
+        here, trials = socket.gethostname(), self.optuna_study.get_trials(deepcopy=False)
+        for trial in trials:
             if trial.state != TrialState.RUNNING or trial.user_attrs.get("host", here) != here:
                 continue
             with self._lock_of(trial.number) as is_abandoned:
                 if not is_abandoned:
                     continue
-            # Queued first: if this process dies between the two, the next one finds it queued.
-            point = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-            deaths = int(trial.user_attrs.get("deaths", 0)) + 1
-            if again := deaths < MOST_DEATHS:
-                self._queue_again(point, trial.number, deaths=deaths)
-            reason = "its process died" + (", queued again" if again else "")
-            self._storage.set_trial_user_attr(trial._trial_id, "reason", reason)
-            self.optuna_study.tell(trial.number, state=TrialState.FAIL)
+            deaths = sum(
+                other.params == trial.params and other.user_attrs.get("reason", "").startswith(DIED)
+                for other in trials
+            )
+            self._end(trial._trial_id, "failed", None, DIED, again=deaths + 1 < MOST_DEATHS)
             self._say(f"trial {trial.number} was left running by a process that died")
-
-    def _queue_again(self, point: Mapping[str, Any], number: int, **more: int) -> None:
-        """Queue the point of trial `number` once more."""
-        trials = self.optuna_study.get_trials(deepcopy=False)
-        if number not in [trial.user_attrs.get("retry_of") for trial in trials]:
-            self.optuna_study.enqueue_trial(dict(point), user_attrs={"retry_of": number, **more})
 
     def note_run(self, handle: TrialHandle, identity: str) -> None:
         """Write down which run a trial is."""
@@ -339,18 +321,24 @@ class TrialQueue:
 
         again: it was stopped from outside; its point is queued again.
         """
-
-        def end() -> None:
-            if self._storage.get_trial(handle.trial._trial_id).state.is_finished():
-                return  # It was told, and the answer was lost.
-            if again:
-                self._queue_again(handle.point, handle.trial.number)
-            if reason:
-                handle.trial.set_user_attr("reason", reason)
-            self.optuna_study.tell(handle.trial, value, STATE_NAMED[state])
-
         with self._locked(), handle.lock:
-            self._stored(end)
+            self._stored(lambda: self._end(handle.trial._trial_id, state, value, reason, again))
+
+    def _end(
+        self, trial_id: int, state: EndState, value: float | None, reason: str, again: bool
+    ) -> None:
+        trial = self._storage.get_trial(trial_id)
+        if trial.state.is_finished():
+            return  # It was told, and the answer was lost.
+        retried = [one.user_attrs.get("retry_of") for one in self._all_trials()]
+        # Queued first: if this process dies between the two, the next one finds it queued.
+        if again and trial.number not in retried:
+            point = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+            self.optuna_study.enqueue_trial(point, user_attrs={"retry_of": trial.number})
+        if reason:
+            reason += ", queued again" if again else ""
+            self._storage.set_trial_user_attr(trial_id, "reason", reason)
+        self.optuna_study.tell(trial.number, value, STATES[state])
 
 
 def _distribution(of: Floats | Choices) -> optuna.distributions.BaseDistribution:
@@ -364,7 +352,7 @@ def _distribution(of: Floats | Choices) -> optuna.distributions.BaseDistribution
 def _view(trial: FrozenTrial) -> TrialView:
     attributes, duration = trial.user_attrs, trial.duration
     return TrialView(
-        trial.number, STATES[trial.state],
+        trial.number, STATE_NAMES[trial.state],
         point=dict(trial.params or trial.system_attrs.get("fixed_params", {})),
         value=trial.value if trial.state == TrialState.COMPLETE else None,
         scores=dict(trial.intermediate_values), run=attributes.get("run", ""),

@@ -20,7 +20,7 @@ def study_mirror(
     runs_dir: Path, identity: str = "5" * 64, say: Callable[[str], Any] = pytest.fail
 ) -> StudyMirror:
     return StudyMirror(
-        MlflowMirror(runs_dir, pytest.fail), say, identity=identity, name=TITLE,
+        MlflowMirror(runs_dir, say), identity=identity, name=TITLE,
         dataset=the_record(runs_dir).about["dataset"],
         space={"recipe.learning_rate": "1e-5 to 1e-2, by factors"},
     )  # fmt: skip

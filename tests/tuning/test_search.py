@@ -209,7 +209,6 @@ def test_a_locked_or_older_database_is_named(study: Study, monkeypatch: pytest.M
 def cut_off(patch: pytest.MonkeyPatch, queue: TrialQueue, is_cut: Any) -> None:
     """Let a server lose the connection in writes: some are stored and not answered, some not."""
     queue.address = "postgresql://me:secret@host/db"
-    studies._answering.add(queue.address)
     patch.setattr(studies, "ASK_AGAIN_SECONDS", 0.0)
     broken = OperationalError("", {}, Exception("terminating connection"))
     causes = itertools.cycle([broken, PendingRollbackError("reconnect when rolled back")])
