@@ -142,17 +142,22 @@ def import_(
       facebench runs import
       facebench runs import /media/stick/mlruns
     """
-    from benchmark.tracking import import_records
+    from benchmark.tracking.mirror import MlflowMirror
 
     if folder is not None and folder.resolve() != runs_dir.resolve():
         _copy_runs(folder, runs_dir)
-    records, imported = list(all_records(runs_dir)), []
+    mirror, imported = MlflowMirror(runs_dir, output.say_warning), []
+    records = list(all_records(runs_dir))
     with watching() as watch:
-        leave_out = answer.warnings.append
-        found = import_records(records, runs_dir, lambda error: leave_out(f"left out: {error}"))
-        for record, run_id in found:
-            imported.append({"identity": record.identity, "mlflow_run": run_id})
-            watch("runs", len(imported) + len(answer.warnings), len(records))
+        for n_done, record in enumerate(records, 1):
+            try:
+                run_id = mirror.mirror(record)
+                imported.append({"identity": record.identity, "mlflow_run": run_id})
+            except TrackingError:
+                raise
+            except RunError as error:
+                answer.warnings.append(f"left out: {error}")
+            watch("runs", n_done, len(records))
     answer.data = {"runs": imported}
     out.print(f"{len(imported)} runs are in MLflow.")
 
@@ -379,7 +384,7 @@ def ui(
       facebench ui
       facebench ui --port 5001
     """
-    from benchmark.tracking import landing_path, server_command
+    from benchmark.tracking.store import landing_path, server_command
 
     if not _is_free(port):
         free = next((other for other in range(port + 1, 65536) if _is_free(other)), port)

@@ -288,7 +288,7 @@ def named_file(asked: Path, name: str, endings: Sequence[str], part: str = "") -
 def _links(runs_dir: Path, page: Path, url: str | None, answer: CommandResult) -> "RunLinks":
     """Find the runs in MLflow; trouble with it is said, and no obstacle."""
     from benchmark.reporting.evidence import RunLinks, mlflow_links
-    from benchmark.tracking import run_places
+    from benchmark.tracking.store import run_places
 
     if url is None:
         return RunLinks(work=Path(os.path.relpath(work_folder(runs_dir), page.parent)).as_posix())

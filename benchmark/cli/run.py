@@ -94,7 +94,7 @@ class Execution:
         )  # fmt: skip
         if self.tracking == "files":
             return settings
-        from benchmark.tracking import MlflowMirror
+        from benchmark.tracking.mirror import MlflowMirror
 
         mirror = MlflowMirror(self.runs_dir, on_trouble=output.say_warning)
         return replace(settings, mirror=mirror)

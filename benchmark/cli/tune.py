@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
 from rich.text import Text
 
 from benchmark import registry
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from benchmark.cluster.fleet import Fleet
     from benchmark.data.dataset import FaceSet
     from benchmark.runs.plan import Settings
-    from benchmark.tracking import TrialView
+    from benchmark.tracking.searches import TrialView
     from benchmark.tuning.outcome import Outcome
     from benchmark.tuning.search import TrialEvent
     from benchmark.tuning.study import Study
@@ -120,14 +120,11 @@ def _further(n: int) -> Iterator[None]:
     """Let n more processes of this command search along; they end with this one, and refit none."""
     program = [sys.executable, "-c", "from benchmark.cli.main import main; main()"]
     command = [*program, *sys.argv[1:], "--jobs", "1", "--no-refit", "--quiet"]
-    processes = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for _ in range(n)]
-    try:
+    with contextlib.ExitStack() as stack:
+        for _ in range(n):
+            process = stack.enter_context(subprocess.Popen(command, stdout=subprocess.DEVNULL))
+            stack.callback(process.terminate)
         yield
-    finally:
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            process.wait()
 
 
 def _chosen(names: list[str], suite: str | None, rows: list[str]) -> list[Experiment | GridSpace]:
@@ -153,45 +150,37 @@ def _first_points(
 
 
 class TuneDisplay(Display):
-    """Show a search as it goes: a line per trial and, on a terminal, a bar of all epochs."""
+    """Show a search as it goes: a line per trial and, on a terminal, a bar of all trials."""
 
-    def __init__(self, n_wanted: int, n_epochs: int) -> None:
-        percent = TextColumn("{task.percentage:>3.0f} %")
-        super().__init__(BarColumn(bar_width=16), percent, TimeRemainingColumn())
-        self._n_wanted, self._n_epochs, self._n_done = n_wanted, n_epochs, 0
-        self._noted: set[str] = set()
-        self._bar = self._bars.add_task("epochs of all trials", total=n_wanted * n_epochs)
+    def __init__(self, n_wanted: int) -> None:
+        super().__init__(BarColumn(bar_width=16), MofNCompleteColumn(), TimeRemainingColumn())
+        self._bar, self._n_wanted = self._bars.add_task("trials", total=n_wanted), n_wanted
 
     def show(self, event: "TrialEvent", trials: Sequence["TrialView"]) -> None:
-        """Take one event in; trials: all there are, where one begins or ends."""
-        if event.kind == "note" and event.text.split(":")[0] not in self._noted:
-            self._noted.add(event.text.split(":")[0])
+        """Take one event in; trials: all there are."""
+        if event.kind == "note":
             self.say(f"[yellow]note[/] {escape(event.text)}")
-        elif event.kind in ("score", "progress"):
-            done = self._n_done * self._n_epochs + event.epoch + (event.kind == "score")
-            self._bars.update(self._bar, completed=done)
-        elif event.number is not None and trials:
-            trial = trials[event.number]
-            if event.kind == "began":
-                words = ", ".join(f"{_short(path)} {_text(of)}" for path, of in trial.point.items())
-                self.say(f"[bold]trial {trial.number}[/] {escape(words)}")
-                return
-            value = "" if trial.value is None else f" {trial.value:.2%}"
-            reason = f": {escape(trial.reason)}" if trial.reason else ""
-            self.say(
-                f"  [{COLOURS[trial.state]}]{trial.state}[/]{value} in {trial.seconds:.1f} s"
-                f"{reason} · {self.count(trials)}"
-            )
+            return
+        trial = trials[event.number]
+        if event.kind == "began":
+            words = ", ".join(f"{_short(path)} {_text(of)}" for path, of in trial.point.items())
+            self.say(f"[bold]trial {trial.number}[/] {escape(words)}")
+            return
+        value = "" if trial.value is None else f" {trial.value:.2%}"
+        reason = f": {escape(trial.reason)}" if trial.reason else ""
+        self.say(
+            f"  [{COLOURS[trial.state]}]{trial.state}[/]{value} in {trial.seconds:.1f} s"
+            f"{reason} · {self.count(trials)}"
+        )
 
     def count(self, trials: Sequence["TrialView"]) -> str:
         """Take in how the trials stand, and say it."""
-        from benchmark.tracking import best_trial
+        from benchmark.tracking.searches import best_trial
 
-        self._n_done = sum(trial.counts for trial in trials)
-        self._bars.update(self._bar, completed=self._n_done * self._n_epochs)
-        best = best_trial(trials)
+        n_done, best = sum(trial.counts for trial in trials), best_trial(trials)
+        self._bars.update(self._bar, completed=n_done)
         shown = "" if best is None else f" · best {best.value:.2%} in trial {best.number}"
-        return f"{self._n_done} of {self._n_wanted} trials{shown}"
+        return f"{n_done} of {self._n_wanted} trials{shown}"
 
 
 def _text(value: Any) -> str:
@@ -249,7 +238,7 @@ class TuneSession:
     def _searched(self, study: "Study") -> "Outcome":
         """Search until there are enough trials, let fresh seeds decide, write what was found."""
         from benchmark.runs.folder import CHECKPOINT_FILE
-        from benchmark.tracking import StudyMirror
+        from benchmark.tracking.searches import StudyMirror
         from benchmark.tuning.outcome import finalists, write_outcome
         from benchmark.tuning.search import FreshScores, fresh_scores, search, training_objective
         from benchmark.tuning.study import TrialQueue
@@ -265,7 +254,7 @@ class TuneSession:
         n_wanted = self.n_trials if study.grid is None else n_points
         n_at_once = fleet.n_slots if fleet else lambda: 1
         fresh: tuple[FreshScores, ...] = ()
-        with TuneDisplay(n_wanted, study.experiment.recipe.max_epochs) as display:
+        with TuneDisplay(n_wanted) as display:
             synthetic = "[bold yellow]SYNTHETIC FACES[/], not people: " if study.faces.drawn else ""
             display.say(f"{synthetic}[bold]{study.name}[/], {display.count(trials)}")
             for path, words in study.space.words.items():
@@ -277,8 +266,8 @@ class TuneSession:
             try:
                 with contextlib.closing(found) as events:
                     for event in events:
-                        trials = queue.trials() if event.kind in ("began", *COLOURS) else []
-                        if event.kind == "pruned" and (run := trials[event.number or 0].run):
+                        trials = queue.trials()
+                        if event.kind == "pruned" and (run := trials[event.number].run):
                             folder = work_folder(self.settings.runs_dir) / run
                             (folder / CHECKPOINT_FILE).unlink(missing_ok=True)  # Never resumed.
                         mirror.update(trials)

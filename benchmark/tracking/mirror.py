@@ -12,7 +12,7 @@ import hashlib
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +20,7 @@ from urllib.parse import quote
 
 import pandas as pd
 
-from benchmark.errors import RunError, TrackingError
+from benchmark.errors import RunError
 from benchmark.experiment.parts import flattened
 from benchmark.files import canonical_json, sha256_of
 from benchmark.record import RunRecord
@@ -197,8 +197,6 @@ class MlflowMirror:
             listed.append({"path": f"tables/{name}.json", "type": "table"})
             client.log_text(run_id, text, f"tables/{name}.json")
         client.set_tag(run_id, "mlflow.loggedArtifacts", json.dumps(listed))
-        if (flags := notes.flag_tag(record)) or notes.RED_FLAG_TAG in before.tags:
-            client.set_tag(run_id, notes.RED_FLAG_TAG, flags)
         client.set_tag(run_id, MIRRORED_TAG, outcome)
 
     def _log_network(self, run: Any, record: RunRecord, *, replace: bool) -> str | None:
@@ -362,20 +360,3 @@ def _shown_state(record: RunRecord) -> str:
     """A run without an end is `running` until its folder says that it was interrupted."""
     is_running = not (record.folder / "interrupted.json").is_file()
     return "running" if record.state == "interrupted" and is_running else record.state
-
-
-def import_records(
-    records: Iterable[RunRecord], runs_dir: Path, on_unreadable: Callable[[RunError], None]
-) -> Iterator[tuple[RunRecord, str]]:
-    """Mirror many runs, yielding each with its MLflow id; TrackingError where the store fails.
-
-    A run whose files hold too little is left out and reported.
-    """
-    mirror = MlflowMirror(runs_dir, on_trouble=lambda _: None)
-    for record in records:
-        try:
-            yield record, mirror.mirror(record)
-        except TrackingError:
-            raise
-        except RunError as error:
-            on_unreadable(error)

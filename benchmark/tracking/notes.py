@@ -19,7 +19,6 @@ IDENTITY_TAG: Final = "facebench.identity"
 ATTEMPT_TAG: Final = "facebench.attempt"
 TRAINING_TAG: Final = "facebench.training"
 """Tells runs of one identity apart: a folder removed and trained again is another training."""
-RED_FLAG_TAG: Final = "red_flag"
 OF_SEARCHES: Final = (
     "Searches for recipes. Each is a run whose trials are nested beneath it; none was evaluated "
     "on the test set."
@@ -71,51 +70,48 @@ def run_note(record: RunRecord, page: Callable[[str], str], model: str) -> str:
     about, done = record.about, record.state == "done"
     definition, dataset = about["experiment"], about["dataset"]
     backbone, total = definition["backbone"], about["parameters"]["total"]
-    lines = []
-    if done:
-        # MLflow folds a note to 100 pixels, and of these only the first 40 can be clicked on.
-        links = [f"[{title}]({page(name)})" for name, title in FIGURES.items()
-                 if (record.folder / name).is_file()]  # fmt: skip
-        lines = [" · ".join(links), ""]
+    # MLflow folds a note to 100 pixels, and of these only the first 40 can be clicked on.
+    links = [f"[{title}]({page(name)})" for name, title in FIGURES.items()
+             if done and (record.folder / name).is_file()]  # fmt: skip
     tasks = " and ".join(TASK_TITLES[task] for task in TASKS if task in definition["head"]["tasks"])
     start = "random weights" if backbone["weights"] == "none" else f"{backbone['weights']} weights"
     depth = {"all": "fully trained", 0: "frozen"}.get(
         backbone["trainable_stages"], f"deepest {backbone['trainable_stages']} stage(s) trained"
     )
-    lines += [
-        f"**{plain(definition['asks'])}**", "",
+    paragraphs = [
+        " · ".join(links), f"**{plain(definition['asks'])}**",
         f"`{backbone['architecture']}` from {start}, backbone {depth}, predicts {tasks}: "
         f"{total:,} parameters, {about['parameters']['trainable']:,} of them trained. Seed "
         f"{about['seed']}, protocol {plain(about['protocol_name'])}, {plain(about['device'])}, "
-        f"{about['precision']}.", "",
+        f"{about['precision']}.",
+        *(LIMITS_DRAWN if dataset["drawn"] else ()),
     ]  # fmt: skip
-    lines += [*LIMITS_DRAWN, ""] if dataset["drawn"] else []
     if about["leaky"]:
-        lines += ["**LEAKY**: test faces were seen in training.", ""]
+        paragraphs.append("**LEAKY**: test faces were seen in training.")
     if about["ad_hoc"]:
-        lines += ["Ad hoc: changed on the command line, kept off leaderboards.", ""]
+        paragraphs.append("Ad hoc: changed on the command line, kept off leaderboards.")
     if record.state == "failed":
         # MLflow cuts a note after 8,000 letters.
         trace = str(record.failed.get("traceback", "")).replace("```", "'''").splitlines()
         why = plain(str(record.failed.get("why", ""))[:3_000])
         again = f"`facebench run {record.experiment_name} --seeds {record.seed}`"
         kept = "\n".join(trace[-30:])[-3_000:]
-        lines += [f"**Failed**: {why} {again} tries again.", "", "```", kept, "```", ""]
+        paragraphs += [f"**Failed**: {why} {again} tries again.", f"```\n{kept}\n```"]
     if done:
-        lines += _outcome(record)
+        paragraphs += _outcome(record)
     if done and model:
-        lines += [
-            "```python",
-            f'model = mlflow.pyfunc.load_model("{model}")  # tensors alone, no pickled code',
-            "model.predict(faces)  # uint8 (n, px, px, 3), RGB -> probabilities per task",
-            "```\n",
-        ]
-    return "\n".join([*lines, "", *limits_of(dataset)[bool(dataset["drawn"]) :]])
+        paragraphs.append(
+            "```python\n"
+            f'model = mlflow.pyfunc.load_model("{model}")  # tensors alone, no pickled code\n'
+            "model.predict(faces)  # uint8 (n, px, px, 3), RGB -> probabilities per task\n```"
+        )
+    paragraphs += limits_of(dataset)[bool(dataset["drawn"]) :]
+    return "\n\n".join(filter(None, paragraphs))
 
 
 def _outcome(record: RunRecord) -> list[str]:
     """Give a table of accuracies, the selected epoch, and a red flag."""
-    metrics = record.metrics
+    metrics, done, name = record.metrics, record.done, record.identity[:12]
 
     def rated(name: str) -> str:
         found = [metrics.get(f"{name}{end}") for end in ("", "/low", "/high")]
@@ -125,17 +121,9 @@ def _outcome(record: RunRecord) -> list[str]:
     for task in record.about["experiment"]["head"]["tasks"]:
         names = (f"selected/val/{task}/accuracy", f"test/{task}/accuracy", f"test/{task}/macro_f1")
         lines.append(f"| {TASK_TITLES[task]} | {' | '.join(map(rated, names))} |")
-    done, name = record.done, record.identity[:12]
     said = f"Weights of epoch {done['selected_epoch']} of {done['epochs']}, selected on validation."
     flagged = warning({name: flag_state(record)}, name)
-    return [*lines, "", said, "", *([f"**{flagged}**", ""] if flagged else [])]
-
-
-def flag_tag(record: RunRecord) -> str:
-    """Name a finished run's red flags; empty where there are none."""
-    state = flag_state(record)
-    seen = "stopped" if state.stopped else "acknowledged"
-    return f"{seen}: {'; '.join(map(str, state.flags))}" if state.flags else ""
+    return ["\n".join(lines), said, f"**{flagged}**" if flagged else ""]
 
 
 def run_name(record: RunRecord) -> str:

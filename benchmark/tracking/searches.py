@@ -101,7 +101,6 @@ class StudyMirror:
             return
         client.update_run(parent, status="RUNNING")
         client.set_tag(parent, "state", "running")
-        logged = {item.step for item in client.get_metric_history(parent, "trial/value")}
         for trial in new:
             record = RunRecord(work_folder(mirror.runs_dir) / trial.run)
             # A trial that was queued again has no run of its own: the later one has it.
@@ -110,12 +109,10 @@ class StudyMirror:
                 tags = {"trial": number, "trial_state": trial.state}
                 tags |= {"trial_reason": trial.reason[:500]} if trial.reason else {}
                 self._nest(mirror, record, f"Trial {number}", **tags)
-            if trial.value is not None and trial.number not in logged:
-                best = best_trial(item for item in ended if item.number <= trial.number) or trial
-                client.log_metric(parent, "trial/value", trial.value, step=trial.number)
-                client.log_metric(parent, "best/value", best.value, step=trial.number)
             self._shown.add(trial.number)
         client.set_tag(parent, NOTE_TAG, self._note(ended))
+        if best := best_trial(ended):
+            client.log_metric(parent, "best/value", best.value, step=new[-1].number)
 
     def _found_or_made(self, mirror: MlflowMirror) -> str:
         """Find the parent run, and what MLflow shows beneath it; or make it."""
@@ -127,8 +124,8 @@ class StudyMirror:
             parent = str(run.info.run_id)
             beneath = client.search_runs([experiment_id], f"tags.`{PARENT_TAG}` = '{parent}'")
             # Those of fresh seeds are no trials of their own.
-            tags = (child.data.tags for child in beneath)
-            self._shown = {int(item["trial"]) for item in tags if "trial" in item}
+            shown = (child.data.tags.get("trial") for child in beneath)
+            self._shown = {int(number) for number in shown if number is not None}
             return parent
         tags = {
             STUDY_TAG: self._identity, "experiment": self._name, NOTE_TAG: self._note(()),

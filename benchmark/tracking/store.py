@@ -198,13 +198,10 @@ def experiment_of(
     with _store_lock(runs_dir):
         found = client.get_experiment_by_name(name)
         if found is not None and found.lifecycle_stage == "deleted":
-            number, uri = found.experiment_id, without_password(store_uri(runs_dir))
-            fix = (
-                f"`MLFLOW_TRACKING_URI={uri} mlflow experiments restore -x {number}` brings it "
-                f"back; `mlflow gc --backend-store-uri {uri} --experiment-ids {number}` removes it "
-                "for good, and `facebench runs import` then makes it anew"
-            )
-            raise TrackingError(f"the MLflow experiment {name!r} was deleted", source=uri, fix=fix)
+            uri, what = without_password(store_uri(runs_dir)), f"the MLflow experiment {name!r}"
+            restore = f"mlflow experiments restore -x {found.experiment_id}"
+            fix = f"`MLFLOW_TRACKING_URI={uri} {restore}` brings it back"
+            raise TrackingError(f"{what} was deleted", source=uri, fix=fix)
         if found is None:
             root = (store_folder(runs_dir) / "artifacts" / name).as_uri()
             location = None if database_of(runs_dir) is None else root

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 import optuna
@@ -25,17 +25,19 @@ from benchmark.errors import BenchmarkError, require
 from benchmark.experiment.space import GridSpace, experiment_at, settings_at
 from benchmark.files import write_json, write_text
 from benchmark.identity import steering_content
-from benchmark.tracking import TrialView, best_trial
+from benchmark.tracking.searches import TrialView, best_trial
 from benchmark.tuning.search import FreshScores
 from benchmark.tuning.study import OBJECTIVE, Study, TrialQueue
 
-FEWEST_FOR_IMPORTANCE: Final = 4
 GRID_FRACTIONS: Final = {"train": 0.10, "val": 0.05}
 """Of all faces, what the study's grids trained and validated on."""
-STYLE: Final = """
-body{font:15px/1.5 system-ui,sans-serif;color:#222;max-width:1180px;margin:2rem auto;padding:0 1rem}
-p{max-width:48rem} .wide{overflow-x:auto}
+HEAD: Final = """<!doctype html><html lang='en'><head><meta charset='utf-8'>
+<meta name='viewport' content='width=device-width'><title>{question}</title><style>
+body{{font:15px/1.5 system-ui,sans-serif;color:#222;max-width:1180px;margin:2rem auto}}
+body{{padding:0 1rem}} p{{max-width:48rem}} .wide{{overflow-x:auto}}
+</style></head><body><h1>{question}</h1>
 """
+SYNTHETIC: Final = "<p><b>Synthetic faces</b>, not people.</p>"
 ABOUT: Final = (
     "<p>Each trial was trained on the training faces and scored on validation faces; none was "
     "evaluated on the test set. The best of many trials is flattered by its choice: the runs of "
@@ -43,21 +45,21 @@ ABOUT: Final = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass
 class Outcome:
     """A study as it stands.
 
-    recipe: of the best trial; None of a grid, and where none is complete, or none beat the
-    definition itself: then the remark says so. fresh: of the best trial and the runner-up, which
-    decided between them.
+    fresh: of the best trial and the runner-up, which decided between them. recipe: of the best
+    trial; None of a grid, and where none is complete, or none beat the definition itself: then the
+    remark says so.
     """
 
-    trials: tuple[TrialView, ...]
+    trials: Sequence[TrialView]
     best: TrialView | None
-    files: tuple[Path, ...] = ()
+    fresh: Sequence[FreshScores] = ()
+    files: Sequence[Path] = ()
     recipe: dict[str, Any] | None = None
     remark: str = ""
-    fresh: tuple[FreshScores, ...] = ()
 
     @property
     def ends(self) -> dict[str, int]:
@@ -85,35 +87,34 @@ def finalists(study: Study, trials: Sequence[TrialView]) -> tuple[TrialView, ...
     return (best,) if second is None else (best, second)
 
 
-def decided(fresh: Sequence[FreshScores]) -> TrialView | None:
-    """Choose between finalists by their mean over the fresh seeds alone; the earlier on a tie."""
-    by_number = {item.trial.number: item.trial for item in fresh}
-    best = best_trial(replace(item.trial, value=item.mean) for item in fresh)
-    return by_number[best.number] if best else None
-
-
 def is_the_definition(study: Study, trial: TrialView) -> bool:
     """Tell whether a trial's recipe is the one that the search began with."""
     return _recipe_at(study, trial) == steering_content(study.experiment.as_dict())
 
 
 def write_outcome(study: Study, queue: TrialQueue, fresh: Sequence[FreshScores] = ()) -> Outcome:
-    """Write all that a study shows."""
-    trials = tuple(queue.trials())
-    best, files = decided(fresh) or best_trial(trials), write_pages(study, queue.snapshot(), trials)
-    outcome = Outcome(trials, best, tuple(files), fresh=tuple(fresh))
+    """Write all that a study shows.
+
+    Between finalists their mean over the fresh seeds alone decides; the earlier on a tie.
+    """
+    trials = queue.trials()
+    means = [replace(item.trial, value=item.mean) for item in fresh]
+    chosen = best_trial(means) or best_trial(trials)
+    best, files = chosen and trials[chosen.number], write_pages(study, queue.snapshot(), trials)
+    outcome = Outcome(trials, best, fresh, files)
     if best is None or study.grid is not None:
         return outcome
     if is_the_definition(study, best):
-        remark = "no trial beat the definition itself: its own recipe is the best tried"
-        return replace(outcome, remark=remark)
+        outcome.remark = "no trial beat the definition itself: its own recipe is the best tried"
+        return outcome
     try:
-        recipe = _recipe_of(study, queue, outcome, best)
+        outcome.recipe = _recipe_of(study, queue, outcome, best)
     except BenchmarkError as error:
-        return replace(outcome, remark=f"the best recipe cannot be registered: {error}")
-    path = study.own_folder / "recipe.json"
-    write_json(path, recipe)
-    return replace(outcome, recipe=recipe, files=(*files, path))
+        outcome.remark = f"the best recipe cannot be registered: {error}"
+    else:
+        files.append(study.own_folder / "recipe.json")
+        write_json(files[-1], outcome.recipe)
+    return outcome
 
 
 def _recipe_of(
@@ -150,8 +151,7 @@ def write_pages(study: Study, searched: optuna.Study, trials: Sequence[TrialView
     table, files = pd.DataFrame(rows), [study.own_folder / "trials.csv"]
     table = table.astype({"retry_of": "Int64"}) if rows else table
     write_text(files[0], table.to_csv(index=False))
-    n_complete = sum(trial.state == "complete" for trial in trials)
-    if not n_complete:
+    if all(trial.state != "complete" for trial in trials):
         return files
     named: dict[str, Any] = {"target_name": "weighted validation accuracy"}
     plots = {
@@ -161,31 +161,21 @@ def write_pages(study: Study, searched: optuna.Study, trials: Sequence[TrialView
     }
     # Too few trials, or all alike, have no importance.
     with contextlib.suppress(ValueError, RuntimeError):
-        if n_complete >= FEWEST_FOR_IMPORTANCE:
-            first = list(optuna.importance.get_param_importances(searched))[:4]
-            importance = visualization.plot_param_importances(searched, **named)
-            plots["Importance of the parameters"] = importance
-            plots["Parameters together"] = visualization.plot_contour(searched, first, **named)
-    parts = [ABOUT]
+        first = list(optuna.importance.get_param_importances(searched))[:4]
+        importance = visualization.plot_param_importances(searched, **named)
+        plots["Importance of the parameters"] = importance
+        plots["Parameters together"] = visualization.plot_contour(searched, first, **named)
+    name, faces = html.escape(study.experiment.name), study.faces
+    question = f"Which recipe suits {name} best on {html.escape(faces.name)}?"
+    page = HEAD.format(question=question) + SYNTHETIC * faces.drawn + ABOUT
+    library: Literal["inline", False] = "inline"
     for title, plot in plots.items():
         figure = plot.update_layout(title=None, margin={"t": 30}, template="plotly_white")
-        library = "inline" if len(parts) == 1 else False
         drawn = figure.to_html(full_html=False, include_plotlyjs=library)
-        parts.append(f"<h2>{title}</h2><div class='wide'>{drawn}</div>")
-    question = f"Which recipe suits {study.experiment.name} best on {study.faces.name}?"
+        page, library = f"{page}<h2>{title}</h2><div class='wide'>{drawn}</div>", False
     files.append(study.own_folder / "study.html")
-    write_text(files[-1], _page(question, study, parts))
+    write_text(files[-1], f"{page}</body></html>\n")
     return files
-
-
-def _page(title: str, study: Study, parts: Sequence[str]) -> str:
-    title = html.escape(title)
-    synthetic = "<p><b>Synthetic faces</b>, not people.</p>" if study.faces.drawn else ""
-    return (
-        "<!doctype html><html lang='en'><head><meta charset='utf-8'><meta name='viewport' "
-        f"content='width=device-width'><title>{title}</title><style>{STYLE}</style></head><body>"
-        f"<h1>{title}</h1>{synthetic}{''.join(parts)}</body></html>\n"
-    )
 
 
 def grid_faces(faces: FaceSet) -> FaceSet:
@@ -223,31 +213,10 @@ def grid_study(
 
 
 def write_grid(study: Study, grid: GridSpace, trials: Sequence[TrialView]) -> pd.DataFrame:
-    """Write and give a row per point: its values, our score if it is complete, the study's.
-
-    Of two dimensions grid.html shows both as heat maps side by side.
-    """
+    """Write and give a row per point: its values, our score if it is complete, the study's."""
     paths = grid.space.paths
     ours = {tuple(trial.point[path] for path in paths): trial.value for trial in trials}
     rows = [(*point, ours.get(point), printed) for point, printed in grid.printed.items()]
     table = pd.DataFrame(rows, columns=[*paths, "ours", "study"]).astype({"ours": float})
     write_text(study.own_folder / "grid.csv", table.to_csv(index=False))
-    shape = (2, len(grid.rows.values), len(grid.columns.values))
-    if table["ours"].notna().any() and 1 not in shape:
-        from plotly import express
-
-        x, y = ([f"{value:g}" for value in of.values] for of in (grid.columns, grid.rows))
-        names = {axis: path.rpartition(".")[2] for axis, path in zip("yx", paths, strict=True)}
-        figure = express.imshow(
-            100 * table[["ours", "study"]].to_numpy().T.reshape(shape), facet_col=0,
-            text_auto=".1f", x=x, y=y, labels=names | {"color": "validation<br>accuracy, %"},
-        )  # fmt: skip
-        mine, theirs = (item.experiment.backbone.architecture for item in (study, grid))
-        titles = (f"ours: {mine}, {study.faces.name}", f"the study: {theirs}")
-        for annotation, title in zip(figure.layout.annotations, titles, strict=True):
-            # Plotly draws some tags of a title, links among them: a name must not hold one.
-            annotation.text = html.escape(title, quote=False)
-        figure.update_xaxes(type="category").update_yaxes(type="category")
-        page = _page(grid.asks, study, [figure.to_html(full_html=False)])
-        write_text(study.own_folder / "grid.html", page)
     return table

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any, Final, Literal
 
-from benchmark.errors import BenchmarkError, ClusterLost, RunError, StorageLost
+from benchmark.errors import BenchmarkError, ClusterLost, StorageLost, require
 from benchmark.experiment.space import experiment_at
 from benchmark.files import write_json
 from benchmark.record import SCHEMA, TRIAL_FILE
@@ -23,14 +23,13 @@ from benchmark.runs.run import (
     Advanced,
     Event,
     Finished,
-    Prepared,
     Skipped,
     Started,
     in_this_process,
     interleaved,
 )
-from benchmark.tracking import TrialView
-from benchmark.training.trainer import EpochResult, Progress
+from benchmark.tracking.searches import TrialView
+from benchmark.training.trainer import EpochResult
 from benchmark.tuning.study import (
     FRESH_SEEDS,
     OBJECTIVE,
@@ -47,34 +46,29 @@ FEWEST_FAILURES: Final = 5
 
 @dataclass(frozen=True)
 class TrialEvent:
-    """What happened in a trial, or, where the number is None, in the search.
+    """A trial began or ended; a note is a sentence about the search."""
 
-    epoch: of `score`, counted from 0; of `progress`, epochs done, the current one in part.
-    value: of `score`, the weighted validation accuracy in [0, 1].
-    text: of `run`, the run's identity; of `note`, a sentence.
-    """
-
-    kind: Literal["began", "run", "note", "progress", "score"] | EndState
-    number: int | None = None
-    epoch: float = 0
-    value: float = 0.0
+    kind: Literal["began", "note"] | EndState
+    number: int = 0
     text: str = ""
 
 
-Objective = Callable[..., Generator[TrialEvent | None]]
-"""Of a point, a trial's number and, if given, a seed: yields what happens, None while nothing does
-where it is computed elsewhere; closed, it stops."""
-RunPlan = Callable[[Plan, Settings], Generator[Event | None]]
-"""Brings a run to its end somewhere; yields None while nothing happens there."""
+Score = tuple[int, float]
+"""An epoch, counted from 0, and its weighted validation accuracy in [0, 1]."""
+Objective = Callable[..., Generator[str | Score | None]]
+"""Of a point, a trial's number and, if given, a seed: yields the run's identity, then its scores,
+None while nothing happens where it is computed elsewhere; closed, it stops."""
 
 
 def training_objective(
-    study: Study, settings: Settings, elsewhere: RunPlan | None = None
-) -> Objective:
+    study: Study, settings: Settings,
+    elsewhere: Callable[[Plan, Settings], Generator[Event | None]] | None = None,
+) -> Objective:  # fmt: skip
     """Make the objective that trains the experiment at a point; RunError where training fails.
 
-    No trial is evaluated on the test set or keeps a network. elsewhere: what trains a run; None:
-    this process. Raises WeightsError where weights are missing: once, not in every trial.
+    No trial is evaluated on the test set or keeps a network. elsewhere: what trains a run, None
+    while nothing happens there; this process if left out. Raises WeightsError where weights are
+    missing: once, not in every trial.
     """
     settings = replace(settings, read_test=False, keep_weights="none", figures=False)
     plan_run(study.experiment, TRIAL_SEED, study.faces, settings)
@@ -82,12 +76,12 @@ def training_objective(
 
     def objective(
         point: Mapping[str, Any], number: int, seed: int = TRIAL_SEED
-    ) -> Generator[TrialEvent | None]:
+    ) -> Generator[str | Score | None]:
         plan = plan_run(experiment_at(study.experiment, point), seed, study.faces, settings)
         if plan.record.state == "absent":
             about = {"schema": SCHEMA, "study": study.identity, "trial": number}
             write_json(plan.folder / TRIAL_FILE, about)
-        yield TrialEvent("run", text=plan.identity)
+        yield plan.identity
         is_waiting = True
         while is_waiting:
             is_waiting = False
@@ -95,30 +89,26 @@ def training_objective(
                 if isinstance(event, Skipped) and event.why != "done":
                     is_waiting = True  # Another process trains this very recipe: wait for scores.
                     time.sleep(ASK_AGAIN_SECONDS)
-                yield from _events_of(event, plan)
+                yield from _scores(event, plan)
 
     return objective
 
 
-def _events_of(event: Event | None, plan: Plan) -> Iterator[TrialEvent | None]:
-    """Say what a run's event means to a search; scores of earlier epochs are in its history."""
+def _scores(event: Event | None, plan: Plan) -> Iterator[Score | None]:
+    """Give the scores that an event tells; those of earlier epochs are in the run's history."""
+    n_before = 0
     match event:
         case None:
             yield None
-        case Prepared(sentence=sentence) if sentence:
-            yield TrialEvent("note", text=sentence)
         case Advanced(step=EpochResult(epoch=epoch, val_combined=value)):
-            yield TrialEvent("score", epoch=epoch, value=value)
-        case Advanced(step=Progress() as step):
-            part = step.images_done / max(1, step.images_total)
-            yield TrialEvent("progress", epoch=step.epoch + part)
-        case Started() | Finished() | Skipped(why="done"):
-            # At its end all are given again: of a run elsewhere, some may not have come.
-            n_epochs = plan.experiment.recipe.max_epochs
-            n_before = event.epochs_done if isinstance(event, Started) else n_epochs
-            history = plan.record.history()[OBJECTIVE].head(n_before) if n_before else ()
-            for epoch, value in enumerate(history):
-                yield TrialEvent("score", epoch=epoch, value=float(value))
+            yield epoch, value
+        case Started(epochs_done=n_epochs):
+            n_before = n_epochs
+        case Finished() | Skipped(why="done"):
+            # All are given again: of a run elsewhere, some may not have come.
+            n_before = plan.experiment.recipe.max_epochs
+    if n_before:
+        yield from enumerate(plan.record.history()[OBJECTIVE].head(n_before).tolist())
 
 
 def search(
@@ -159,29 +149,25 @@ def _tried(
     queue: TrialQueue, objective: Objective, handle: TrialHandle
 ) -> Generator[TrialEvent | None]:
     """Run one trial to its end, whatever that is: the last event; its value is its best score."""
-    number, scores = handle.trial.number, dict[float, float]()
+    number, scores = handle.trial.number, dict[int, float]()
     last_epoch = queue.study.experiment.recipe.max_epochs - 1
     state: EndState = "complete"
     reason = ""
     try:
         yield TrialEvent("began", number)
-        with contextlib.closing(objective(handle.trial.params, number)) as events:
-            for event in events:
-                if event is not None and event.kind == "run":
-                    queue.note_run(handle, event.text)
-                elif event is None or event.kind != "score":
-                    yield event and replace(event, number=number)
-                elif event.epoch not in scores:
-                    yield replace(event, number=number)
-                    if not math.isfinite(event.value):
-                        found = f"the score of epoch {event.epoch + 1} is {event.value}"
-                        raise RunError(found, allowed="a finite number")
-                    scores[event.epoch] = event.value
+        with contextlib.closing(objective(handle.trial.params, number)) as told:
+            for one in told:
+                if one is None:
+                    yield None
+                elif isinstance(one, str):
+                    queue.note_run(handle, one)
+                elif one[0] not in scores:
+                    epoch, value = one
+                    found = f"the score of epoch {epoch + 1} is {value}"
+                    require(math.isfinite(value), found, allowed="a finite number")
+                    scores[epoch] = value
                     # Pruning after the last epoch would save nothing.
-                    if (
-                        queue.report(handle, int(event.epoch), event.value)
-                        and event.epoch < last_epoch
-                    ):
+                    if queue.report(handle, epoch, value) and epoch < last_epoch:
                         state = "pruned"
                         break
     except (KeyboardInterrupt, GeneratorExit, ClusterLost, StorageLost):
@@ -190,8 +176,8 @@ def _tried(
         raise
     except BenchmarkError as error:
         state, reason = "failed", str(error)
-    value = max(scores.values()) if state == "complete" else None
-    queue.end(handle, state, value, reason)
+    best = max(scores.values()) if state == "complete" else None
+    queue.end(handle, state, best, reason)
     yield TrialEvent(state, number)
 
 
@@ -224,9 +210,9 @@ def fresh_scores(
         scores, runs = dict[int, float](), list[str]()
         try:
             for seed in FRESH_SEEDS:
-                events = list(filter(None, objective(trial.point, trial.number, seed)))
-                runs += [event.text for event in events if event.kind == "run"]
-                scores[seed] = max(event.value for event in events if event.kind == "score")
+                told = list(objective(trial.point, trial.number, seed))
+                runs += [one for one in told if isinstance(one, str)]
+                scores[seed] = max(one[1] for one in told if isinstance(one, tuple))
                 say(f"trial {trial.number}, fresh seed {seed}: {scores[seed]:.2%}")
         except BenchmarkError as error:
             say(f"trial {trial.number} cannot be trained anew: {error}")

@@ -60,7 +60,7 @@ def measure(n_runs: int, n_workers: int, folder: Path, *, mlflow: bool) -> None:
     if mlflow:
         from dataclasses import replace
 
-        from benchmark.tracking import MlflowMirror
+        from benchmark.tracking.mirror import MlflowMirror
 
         where = replace(where, mirror=MlflowMirror(where.runs_dir, on_trouble=print))
     with connected(ClusterOptions("ray", cpus=os.cpu_count() / n_workers)) as connection:

@@ -13,7 +13,8 @@ from benchmark.data.dataset import FaceSet
 from benchmark.experiment.space import RATE, point_of
 from benchmark.files import lock_owner
 from benchmark.record import RunRecord, all_records
-from benchmark.tracking import TrialView, open_store
+from benchmark.tracking.searches import TrialView
+from benchmark.tracking.store import open_store
 from benchmark.tuning.outcome import Outcome
 from benchmark.tuning.study import Study
 from tests.cli.conftest import GENDER, TINY, answered_json, facebench

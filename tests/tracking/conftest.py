@@ -9,7 +9,8 @@ import pytest
 
 from benchmark.data.dataset import FaceSet
 from benchmark.record import RunRecord, all_records
-from benchmark.tracking import MlflowMirror, open_store
+from benchmark.tracking.mirror import MlflowMirror
+from benchmark.tracking.store import open_store
 from tests.runs.small import Place
 
 MakeStore = Callable[[Path], Path]

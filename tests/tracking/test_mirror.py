@@ -10,15 +10,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmark.cli.maintenance import import_
+from benchmark.cli.output import CommandResult
 from benchmark.data.dataset import FaceSet
-from benchmark.errors import RunError
 from benchmark.evaluation.predictions import probability_columns, read_predictions
 from benchmark.evaluation.red_flags import acknowledge
 from benchmark.files import write_json
-from benchmark.record import all_records
 from benchmark.tasks import TASKS
-from benchmark.tracking import import_records, open_store, run_places
 from benchmark.tracking import store as stores
+from benchmark.tracking.store import open_store, run_places
 from tests.runs.small import Place, edit_json
 from tests.tracking.conftest import MakeStore, logged, mirrored, mlflow_runs, the_record
 
@@ -138,14 +138,13 @@ def test_a_run_that_was_scored_again_has_its_new_numbers_once(runs_dir: Path) ->
     assert open_store(runs_dir).list_artifacts(run_id, "card")[0].path == "card/card.md"
 
 
-def test_a_red_flag_is_a_tag_and_in_the_note(runs_dir: Path) -> None:
+def test_a_red_flag_is_in_the_note(runs_dir: Path) -> None:
     updated(runs_dir, "experiment.json", "dataset", name="utkface-100", drawn=False)
     updated(runs_dir, "metrics.json", "metrics", **{"test/age_group/accuracy": 0.9})
-    tags = mirrored(runs_dir).data.tags
-    assert tags["red_flag"] == "stopped: age group 90.0 % is above 83 %"
-    assert "LEAK WARNING" in tags["mlflow.note.content"]
+    note = mirrored(runs_dir).data.tags["mlflow.note.content"]
+    assert "LEAK WARNING, not ranked: age group 90.0 % is above 83 %" in note
     acknowledge(the_record(runs_dir), "Looked at", "2026-11-24T10:00:00+00:00")
-    assert mirrored(runs_dir).data.tags["red_flag"].startswith("acknowledged: ")
+    assert "RED FLAG, acknowledged" in mirrored(runs_dir).data.tags["mlflow.note.content"]
 
 
 def test_a_run_of_an_older_layout_is_left_out_and_the_others_are_imported(runs_dir: Path) -> None:
@@ -153,10 +152,10 @@ def test_a_run_of_an_older_layout_is_left_out_and_the_others_are_imported(runs_d
     older = runs_dir / "work" / ("0" * 64)
     shutil.copytree(record.folder, older)
     edit_json(older / "experiment.json", lambda content: content.pop("versions"))
-    left_out: list[RunError] = []
-    imported = list(import_records(all_records(runs_dir), runs_dir, left_out.append))
-    assert [item.folder for item, _ in imported] == [record.folder]
-    assert "run 000000000000 hold too little for MLflow (KeyError: 'versions')" in str(left_out[0])
+    import_(answer := CommandResult(), None, runs_dir)
+    assert [item["identity"] for item in answer.data["runs"]] == [record.identity]
+    (said,) = answer.warnings
+    assert "left out: the files of run 000000000000 hold too little for MLflow" in said
 
 
 def test_a_logged_network_gives_the_stored_predictions_again(

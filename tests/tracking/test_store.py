@@ -11,8 +11,9 @@ from urllib.parse import urlparse
 import pytest
 
 from benchmark.errors import TrackingError
-from benchmark.tracking import MlflowMirror, landing_path, open_store, run_places, server_command
 from benchmark.tracking import store as stores
+from benchmark.tracking.mirror import MlflowMirror
+from benchmark.tracking.store import landing_path, open_store, run_places, server_command
 from tests.tracking.conftest import mirrored, the_record
 
 mlflow = pytest.importorskip("mlflow")

@@ -10,7 +10,7 @@ from typing import Any
 from benchmark.data.dataset import FaceSet
 from benchmark.experiment.definition import Backbone, Experiment, Head, Recipe
 from benchmark.experiment.space import DECAY, DEPTH, RATE, RATIO, Floats, Integers, SearchSpace
-from benchmark.tuning.search import Objective, TrialEvent
+from benchmark.tuning.search import Objective, Score
 from benchmark.tuning.study import Study
 
 BEST = 0.8
@@ -37,16 +37,15 @@ def scored(
 ) -> Objective:  # fmt: skip
     """Give an objective whose every epoch scores a point in trial `number` by a formula."""
 
-    def objective(point: Mapping[str, Any], number: int, seed: int = 0) -> Generator[TrialEvent]:
+    def objective(
+        point: Mapping[str, Any], number: int, seed: int = 0
+    ) -> Generator[str | Score | None]:
+        yield f"{number:064d}"
         for epoch in range(n_epochs):
             time.sleep(seconds)
-            yield score(epoch, formula(point, number))
+            yield epoch, formula(point, number)
 
     return objective
-
-
-def score(epoch: int, value: float) -> TrialEvent:
-    return TrialEvent("score", epoch=epoch, value=value)
 
 
 def a_study(folder: Path, faces: FaceSet, **changes: Any) -> Study:

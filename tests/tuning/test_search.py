@@ -23,7 +23,7 @@ from benchmark.data.dataset import FaceSet
 from benchmark.errors import RunError, StorageLost
 from benchmark.experiment.space import RATE, Floats, SearchSpace
 from benchmark.files import canonical_json
-from benchmark.tracking import best_trial
+from benchmark.tracking.searches import best_trial
 from benchmark.tuning import study as studies
 from benchmark.tuning.search import TrialEvent, search
 from benchmark.tuning.study import Study, TrialHandle, TrialQueue
@@ -93,7 +93,7 @@ def test_when_every_trial_fails_the_search_ends_and_says_so(study: Study) -> Non
 def test_stopped_from_outside_the_running_trial_is_marked_and_tried_again(study: Study) -> None:
     queue = TrialQueue(study)
     events = search(queue, scored(), 3)
-    next(event for event in events if (event.kind, event.number) == ("score", 1))
+    next(event for event in events if event.number == 1)
     events.close()
     first, stopped, queued = queue.trials()
     assert (first.state, stopped.state, queued.state) == ("complete", "failed", "waiting")
@@ -256,7 +256,7 @@ def test_a_search_resumes_after_its_database(study: Study, monkeypatch: pytest.M
     with monkeypatch.context() as patch:
         cut_off(patch, queue, lambda: is_away and "before")
         events = search(queue, scored(), 3)
-        assert [next(events).kind for _ in range(2)] == ["began", "score"]
+        assert next(events).kind == "began"
         is_away.append("yes")
         with pytest.raises(StorageLost, match="the same command resumes, and no trial is lost"):
             list(events)
