@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from benchmark.experiment.definition import Experiment
+from benchmark.experiment.definition import ADJUSTABLE, Experiment
 from benchmark.files import canonical_json
 
 
@@ -31,7 +31,6 @@ class Ingredients:
 MASKED: Final = "masked"
 """How missing labels are treated: each task is trained and scored on the faces that have its own.
 Older runs of several tasks left out every face that lacked one."""
-PARTS: Final = ("backbone", "head", "recipe", "protocol")
 LATER_FIELDS: Final = (
     "steps_per_epoch", "until_train_accuracy", "trunk_rate_ratio", "stage_rate_decay",
     "standardise_features",
@@ -45,7 +44,7 @@ def steering_content(definition: Mapping[str, Any]) -> dict[str, Any]:
 
     Equal for two definitions that train alike, whatever their names and questions.
     """
-    content = {part: dict(definition[part]) for part in PARTS}
+    content = {part: dict(definition[part]) for part in ADJUSTABLE}
     for name in LATER_FIELDS:
         if content["recipe"].get(name) in (None, False):
             content["recipe"].pop(name, None)

@@ -22,7 +22,7 @@ from benchmark.experiment.parts import Protocol as Protocol
 from benchmark.experiment.parts import Recipe as Recipe
 from benchmark.experiment.parts import StudyRow as StudyRow
 from benchmark.experiment.parts import Subset as Subset
-from benchmark.experiment.parts import with_values
+from benchmark.experiment.parts import check_fields, with_values
 from benchmark.experiment.space import SearchSpace, check_space
 from benchmark.tasks import TaskName
 
@@ -53,6 +53,7 @@ class Experiment:
     """What `facebench tune` may change; None for what suits its architecture."""
 
     def __post_init__(self) -> None:
+        check_fields(self, "")
         architecture, recipe = architecture_named(self.backbone.architecture), self.recipe
         selects_best = self.protocol.selection == "best_validation_combined"
         for holds, does, allowed in (

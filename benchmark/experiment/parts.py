@@ -17,22 +17,20 @@ from inspect import get_annotations
 from types import NoneType, UnionType
 from typing import Annotated, Any, Final, Literal, TypeVar, Union, get_args, get_origin
 
-from benchmark.errors import require, require_choice
-from benchmark.experiment.architectures import NOT_OFFERED, architecture_named
+from benchmark.errors import ExperimentError, require
+from benchmark.experiment.architectures import architecture_named
 from benchmark.tasks import TASKS, TaskName
 
 Definition = TypeVar("Definition")
-UNIONS: Final[tuple[Any, ...]] = (Union, UnionType)
-_hints_of: Final = functools.cache(functools.partial(get_annotations, eval_str=True))
 Conditioning = Literal["none", "embedding", "gate", "attention"]
 CONDITIONINGS: Final = get_args(Conditioning)
 OWN_WEIGHTS: Final = re.compile(r"local:[a-z0-9_]+|run:[0-9a-f]{8,64}")
 LEAK_FREE_SPLITS: Final = ("leak-free-2", "leak-free-1")
 """The current version, and the one that older runs were made on."""
-SPLITS: Final = (
-    *LEAK_FREE_SPLITS,
-    *("published-1", "test-by-file-1", "clean-test-1", "clean-val-1", "unique-1", "by-file-1"),
-)
+SplitVersion = Literal[
+    "leak-free-2", "leak-free-1",
+    "published-1", "test-by-file-1", "clean-test-1", "clean-val-1", "unique-1", "by-file-1",
+]  # fmt: skip
 """Versions of the split; what each of those that leak does is in benchmark.data.replays."""
 
 
@@ -42,33 +40,52 @@ Part = Annotated[float, "[0, 1)"]
 Count = Annotated[int, "[1, inf)"]
 
 
-def _check(part: Any, where: str) -> None:
-    """Raise ExperimentError unless numbers are in the intervals of their fields' types, and fields
-    that are a bool or a Literal have one of the values of that."""
-    of: Any = type(part)
-    for name, hint in _hints_of(of).items():
-        value, origin = getattr(part, name), get_origin(hint)
-        kinds: tuple[Any, ...] = get_args(hint) if origin in UNIONS else (hint,)
-        kind, is_optional = kinds[0], NoneType in kinds
-        if get_origin(kind) is Annotated:
-            interval, whole = kind.__metadata__[0], kind.__origin__ is int
-            low, high = map(float, interval[1:-1].split(","))
-            fits = (
-                isinstance(value, int if whole else (int, float))
-                and not isinstance(value, bool)
-                and math.isfinite(value)
-                and (value > low or (interval[0] == "[" and value == low))
-                and (value < high or (interval[-1] == "]" and value == high))
-            )
-            allowed = f"{'a whole number' if whole else 'a number'} in {interval}"
-        elif kind is bool or get_origin(kind) is Literal:
-            choices = (True, False) if kind is bool else get_args(kind)
-            fits = any(value == choice and type(value) is type(choice) for choice in choices)
-            allowed = ", ".join(map(str, choices))
-        else:
-            continue
-        fits, allowed = fits or (is_optional and value is None), allowed + " or None" * is_optional
-        require(fits, f"{where}{name} is {value!r}", allowed=allowed)
+def check_fields(part: Any, where: str, *others: str) -> None:
+    """Raise ExperimentError unless each field has a value of its type, a number in its interval.
+
+    where: what stands before a field's name. others: fields that are checked elsewhere.
+    """
+    for name, kinds in _kinds_of(type(part)).items():
+        value = getattr(part, name)
+        if name not in others and not any(_fits(value, kind) for kind in kinds):
+            allowed = " or ".join(map(_words, kinds))
+            raise ExperimentError(f"{where}{name} is {value!r}", allowed=allowed)
+
+
+@functools.cache
+def _kinds_of(of: Any) -> dict[str, tuple[Any, ...]]:
+    """Give the types that each field may have."""
+    kinds = {}
+    for name, hint in get_annotations(of, eval_str=True).items():
+        kinds[name] = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    return kinds
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    origin = get_origin(kind)
+    if origin is Literal:
+        return any(value == choice and type(value) is type(choice) for choice in get_args(kind))
+    if origin is not Annotated:
+        return isinstance(value, origin or kind)
+    interval, types = kind.__metadata__[0], (int,) if kind.__origin__ is int else (int, float)
+    low, high = map(float, interval[1:-1].split(","))
+    return (
+        type(value) in types
+        and math.isfinite(value)
+        and (value > low or (interval[0] == "[" and value == low))
+        and (value < high or (interval[-1] == "]" and value == high))
+    )
+
+
+def _words(kind: Any) -> str:
+    """Say what values a type has."""
+    if get_origin(kind) is Annotated:
+        number = "a whole number" if kind.__origin__ is int else "a number"
+        return f"{number} in {kind.__metadata__[0]}"
+    if dataclasses.is_dataclass(kind):
+        return f"a group of fields: {', '.join(item.name for item in dataclasses.fields(kind))}"
+    words = {bool: "True, False", NoneType: "None", str: "text"}
+    return words.get(kind) or ", ".join(map(str, get_args(kind)))
 
 
 @dataclass(frozen=True)
@@ -85,12 +102,12 @@ class Backbone:
     """Side of the square input in pixels; faces of another size are resized on the device."""
 
     def __post_init__(self) -> None:
+        check_fields(self, "backbone.", "trainable_stages")
         architecture = architecture_named(self.architecture)
         require(
             self.weights in architecture.weight_sources
             or OWN_WEIGHTS.fullmatch(self.weights) is not None,
-            f"{self.architecture} has no {self.weights!r} weights"
-            + (f": {NOT_OFFERED[self.weights]}" if self.weights in NOT_OFFERED else ""),
+            f"{self.architecture} has no {self.weights!r} weights",
             allowed=f"{', '.join(architecture.weight_sources)}, local:LABEL, run:ID",
             fix="Choose one of those, or add a source in benchmark/models/weight_manifest.py",
         )
@@ -101,7 +118,6 @@ class Backbone:
             f"trainable_stages of {self.architecture} is {depth!r}",
             allowed=f"0 to {n - 1}, or 'all' for its {n} stages {', '.join(stages)}",
         )
-        _check(self, "")
         multiple, found = architecture.input_multiple, f"input_px of {self.architecture} is "
         allowed = f"a multiple of {multiple}, the side of its patches"
         require(self.input_px % multiple == 0, f"{found}{self.input_px}", allowed=allowed)
@@ -135,15 +151,13 @@ class Head:
     """Global average pooling of the last feature map, or all of its cells."""
 
     def __post_init__(self) -> None:
-        tasks = tuple(self.tasks)
-        fits = tasks == TASKS or (len(tasks) == 1 and tasks[0] in TASKS)
+        fits = self.tasks in (TASKS, *((task,) for task in TASKS))
         allowed = "one of age_group, gender, race, or all three in this order"
-        require(fits, f"head.tasks is {list(tasks)}", allowed=allowed)
-        object.__setattr__(self, "tasks", tasks)
-        _check(self, "head.")
-        found = f"conditioning {self.conditioning!r} on the single task {tasks[0]!r}"
+        require(fits, f"head.tasks is {self.tasks!r}", allowed=allowed)
+        check_fields(self, "head.")
+        found = f"conditioning {self.conditioning!r} on the single task {self.tasks[0]!r}"
         allowed = "'none' for a single task, which has no gender branch to look at"
-        require(self.conditioning == "none" or len(tasks) > 1, found, allowed=allowed)
+        require(self.conditioning == "none" or len(self.tasks) > 1, found, allowed=allowed)
 
 
 @dataclass(frozen=True)
@@ -155,7 +169,7 @@ class LossWeights:
     race: Positive = 0.4
 
     def __post_init__(self) -> None:
-        _check(self, "recipe.loss_weights.")
+        check_fields(self, "recipe.loss_weights.")
 
 
 @dataclass(frozen=True)
@@ -172,7 +186,7 @@ class Augmentation:
     """Scale about the face's mean by a factor drawn uniformly from 1 +- this fraction."""
 
     def __post_init__(self) -> None:
-        _check(self, "augmentation.")
+        check_fields(self, "augmentation.")
 
 
 @dataclass(frozen=True)
@@ -216,7 +230,10 @@ class Recipe:
     otherwise, and a learning rate suits one scale."""
 
     def __post_init__(self) -> None:
-        _check(self, "recipe.")
+        check_fields(self, "recipe.")
+
+    def images_of_epoch(self, n_train: int) -> int:
+        return self.steps_per_epoch * self.batch_size if self.steps_per_epoch else n_train
 
     def rate_at(self, epoch: int) -> float:
         """Give the learning rate of `epoch`, counted from 0."""
@@ -232,7 +249,7 @@ class Recipe:
 class Protocol:
     """What makes two runs comparable: the split, input scaling, shuffling and selection."""
 
-    split: str = "leak-free-2"
+    split: SplitVersion = "leak-free-2"
     """Version of the split; its seed is part of the version. All others than LEAK_FREE_SPLITS leak,
     on purpose: they replay the study's split, or a step from it to ours."""
     fold: Annotated[int, "[0, 4]"] | None = None
@@ -245,8 +262,7 @@ class Protocol:
     selection: Literal["best_validation_combined", "last_epoch"] = "best_validation_combined"
 
     def __post_init__(self) -> None:
-        require_choice("protocol.split", self.split, SPLITS)
-        _check(self, "protocol.")
+        check_fields(self, "protocol.")
         found = f"protocol.fold is {self.fold!r} with the split {self.split!r}"
         require(self.fold is None or not self.leaky, found, allowed="folds of leak-free-2 only")
 
@@ -275,7 +291,7 @@ class Subset:
     """Trained on the subset, on everyone, or on a stratified sample of everyone of its size."""
 
     def __post_init__(self) -> None:
-        _check(self, "subset.")
+        check_fields(self, "subset.")
         is_part = self.gender is not None or self.race is not None
         fix = "Leave the subset out to train and test on all faces"
         require(is_part, "a subset of everyone", allowed="a gender, a race, or both", fix=fix)
@@ -340,33 +356,17 @@ def changed_settings(base: Mapping[str, Any], changed: Mapping[str, Any]) -> Ite
 
 
 def _with_value(node: Any, keys: list[str], value: Any, path: str) -> Any:
+    name = keys[0]
     allowed = [item.name for item in dataclasses.fields(node) if item.name != "ad_hoc"]
-    require(keys[0] in allowed, f"unknown setting {path!r}", allowed=", ".join(allowed))
-    of: Any = type(node)
-    current, kinds = getattr(node, keys[0]), _kinds_of(_hints_of(of)[keys[0]])
-    fields = dataclasses.fields(current) if dataclasses.is_dataclass(current) else ()
+    require(name in allowed, f"unknown setting {path!r}", allowed=", ".join(allowed))
+    current, kinds = getattr(node, name), _kinds_of(type(node))[name]
     if len(keys) > 1:
-        found = f"unknown setting {path!r}: {keys[0]} has no fields"
+        found = f"unknown setting {path!r}: {name} has no fields"
         above = ".".join(path.split(".")[: -len(keys) + 1])
-        require(bool(fields), found, allowed=f"{above}=VALUE")
+        require(dataclasses.is_dataclass(current), found, allowed=f"{above}=VALUE")
         value = _with_value(current, keys[1:], value, path)
     elif isinstance(value, list):
         value = tuple(value)
-    elif type(value) is int and float in kinds and int not in kinds:
-        value = float(value)
-    # A value of another type than the field's is refused, so that '3' never trains as text.
-    found = f"setting {path!r} is {'a group of fields' if fields else repr(value)}"
-    names = sorted(kind.__name__.replace("NoneType", "null") for kind in kinds)
-    inner = ", ".join(f"{path}.{item.name}" for item in fields)
-    require(type(value) in kinds, found, allowed=inner or " or ".join(names))
-    return dataclasses.replace(node, **{keys[0]: value})
-
-
-def _kinds_of(hint: Any) -> set[type]:
-    """Reduce a type hint to the classes that a value may have."""
-    origin = get_origin(hint) or hint
-    if origin is Literal:
-        return {type(choice) for choice in get_args(hint)}
-    if origin is Annotated:
-        return {hint.__origin__}
-    return set().union(*map(_kinds_of, get_args(hint))) if origin in UNIONS else {origin}
+    elif type(value) is int and float in [getattr(kind, "__origin__", kind) for kind in kinds]:
+        value = float(value)  # as definitions write it: 1 and 1.0 are two identities
+    return dataclasses.replace(node, **{name: value})

@@ -195,15 +195,13 @@ def depth_of(experiment: Experiment) -> int:
 def check_space(space: SearchSpace, experiment: Experiment) -> None:
     """Raise ExperimentError where a space does not fit its experiment, at either end of a range."""
     ranges = {item.path: item for item in space.ranges}
-    what = {path: f"the search of {experiment.name!r} varies {path} ({item.words})"
-            for path, item in ranges.items()}  # fmt: skip
-    for path, most, meaning in (
-        (DEPTH, count_stages(experiment), f"{experiment.backbone.architecture} has so many stages"),
-        (AUGMENTATION, len(AUGMENTATION_LEVELS) - 1, "none, flip, mild, strong"),
-    ):
-        ends = ranges[path].ends if path in ranges else ()
-        fits = all(isinstance(end, int) and 0 <= end <= most for end in ends)
-        require(fits, what.get(path, ""), allowed=f"whole numbers from 0 to {most}: {meaning}")
+    for path, item in ranges.items():
+        for end in item.ends:
+            try:
+                experiment_at(experiment, {path: end})
+            except ExperimentError as error:
+                source = f"the range of {path} of {experiment.name!r}: {item.words}"
+                raise ExperimentError(error.found, allowed=error.allowed, source=source) from error
     deepest = ranges[DEPTH].ends[-1] if DEPTH in ranges else depth_of(experiment)
     trains, is_pass = f"trains {deepest} stages", experiment.recipe.steps_per_epoch is None
     for path, fits, does, allowed in (
@@ -214,20 +212,19 @@ def check_space(space: SearchSpace, experiment: Experiment) -> None:
         *((f"{LOSS_WEIGHTS}{task}", len(experiment.head.tasks) > 1, "has a single task",
            "loss weights of three tasks: a single one always counts 1") for task in TASKS),
     ):  # fmt: skip
-        require(fits or path not in ranges, f"{what.get(path)} and {does}", allowed=allowed)
-    for path, item in ranges.items():
-        for end in item.ends:
-            try:
-                experiment_at(experiment, {path: end})
-            except ExperimentError as error:
-                source = f"the range of {path} of {experiment.name!r}: {item.words}"
-                raise ExperimentError(error.found, allowed=error.allowed, source=source) from error
+        found = f"the search of {experiment.name!r} varies {path} and {does}"
+        require(fits or path not in ranges, found, allowed=allowed)
 
 
 def settings_at(experiment: Experiment, point: Mapping[str, Any]) -> dict[str, Any]:
     """Turn a point of a space into values by dotted path, as the definition writes them."""
+    n_stages = count_stages(experiment)
+    for path, most in ((DEPTH, n_stages), (AUGMENTATION, len(AUGMENTATION_LEVELS) - 1)):
+        value = point.get(path, 0)
+        fits = type(value) is int and 0 <= value <= most
+        require(fits, f"{path} is {value!r}", allowed=f"whole numbers from 0 to {most}")
     settings, depth = dict(point), point.get(DEPTH, depth_of(experiment))
-    if DEPTH in point and depth == count_stages(experiment):
+    if DEPTH in point and depth == n_stages:
         settings[DEPTH] = "all"
     for path, least in ((RATIO, 1), (DECAY, 2)):
         if path in point and (depth < least or point[path] == 1.0):

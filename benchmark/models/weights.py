@@ -25,7 +25,7 @@ from torch import Tensor
 
 from benchmark import files
 from benchmark.errors import RunError, WeightsError, WeightsMissing
-from benchmark.experiment.architectures import ARCHITECTURES, NOT_OFFERED, architecture_named
+from benchmark.experiment.architectures import ARCHITECTURES, architecture_named
 from benchmark.models import weight_formats as formats
 from benchmark.models.backbone import build_backbone
 from benchmark.models.preprocessing import PRESETS, Channels, Preprocessing, order_of
@@ -333,10 +333,10 @@ def resolve(
             source=str(weights_dir),
             fix=f"Download {urls} where there is a network, then: facebench weights add FILE",
         )
-    label, why = source.removeprefix(LOCAL), NOT_OFFERED.get(source, "")
+    label = source.removeprefix(LOCAL)
     known = (*architecture_named(architecture).weight_sources, f"{LOCAL}LABEL", f"{RUN}ID")
     raise WeightsMissing(
-        f"there are no {source!r} weights of {architecture}{f': {why}' if why else ''}",
+        f"there are no {source!r} weights of {architecture}",
         allowed=", ".join(known),
         source=str(weights_dir),
         fix=f"Add them: facebench weights add FILE --label {label} --architecture {architecture}",

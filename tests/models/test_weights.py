@@ -225,7 +225,7 @@ def test_missing_weights_say_where_to_get_them_and_an_address_is_asked_once(tmp_
     for part in (KERAS.url, TORCHVISION.url, "facebench weights add FILE"):
         assert part in raised.value.fix
     assert not list(tmp_path.iterdir())
-    with pytest.raises(WeightsMissing, match=r"no 'vggface2' weights of resnet50: no published"):
+    with pytest.raises(WeightsMissing, match=r"no 'vggface2' weights of resnet50"):
         resolve("resnet50", "vggface2", tmp_path, offline=True)
     with pytest.raises(WeightsMissing, match=r"'local:yours' .*--label yours"):
         resolve("cnn", "local:yours", tmp_path, offline=True)
