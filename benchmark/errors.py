@@ -37,40 +37,31 @@ class BenchmarkError(Exception):
         super().__init__(text if text.endswith((".", "!", "?")) else text + ".")
 
 
-class ExperimentError(BenchmarkError):
-    """Raised when a definition contradicts itself, or a name is not registered."""
+class ExperimentError(BenchmarkError): ...
 
 
-class DataError(BenchmarkError):
-    """Raised when faces cannot be read, labelled, split or trusted."""
+class DataError(BenchmarkError): ...
 
 
-class WeightsError(BenchmarkError):
-    """Raised when weights are unknown, damaged or do not fit."""
+class WeightsError(BenchmarkError): ...
 
 
-class WeightsMissing(WeightsError):
-    """Raised when weights are neither available nor to be fetched; a suite continues without."""
+class WeightsMissing(WeightsError): ...
 
 
-class RunError(BenchmarkError):
-    """Raised when a run cannot start, resume or be read."""
+class RunError(BenchmarkError): ...
 
 
-class DeviceError(RunError):
-    """Raised when the device asked for is unknown or absent."""
+class DeviceError(RunError): ...
 
 
-class ClusterLost(RunError):
-    """Raised when the cluster that runs are computed on cannot be used: no other run goes on."""
+class ClusterLost(RunError): ...
 
 
-class StorageLost(RunError):
-    """Raised when the database of a search does not answer: no other trial goes on."""
+class StorageLost(RunError): ...
 
 
-class TrackingError(RunError):
-    """Raised when the MLflow store cannot be used."""
+class TrackingError(RunError): ...
 
 
 def and_more(names: Sequence[str], most: int) -> str:

@@ -143,8 +143,6 @@ def is_locked(path: Path) -> bool:
 
 def lock_owner(path: Path) -> dict[str, Any]:
     """Read who owned the lock last: `pid` and `since` (seconds of the epoch); empty if unknown."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    return {}

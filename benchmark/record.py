@@ -252,8 +252,7 @@ def finished_runs(name: str, runs_dir: Path) -> list[RunRecord]:
     which = f"run {first.identity[:12]} ({first.experiment_name}, seed {first.seed})"
     raise RunError(
         f"{which} is not done but {first.state}", allowed="a finished run",
-        source=str(first.folder),
-        fix=first.how_to_finish,
+        source=str(first.folder), fix=first.how_to_finish,
     )  # fmt: skip
 
 
@@ -288,16 +287,13 @@ def commit() -> str:
     Once for all runs of a process: it runs what it has loaded, whatever is checked out later.
     """
     folder = Path(__file__).resolve().parents[1]
-    if not (folder / ".git").exists():
-        return f"v{__version__}"
-
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    try:
-        return subprocess.run(
-            command, cwd=folder, capture_output=True, text=True, check=True, timeout=10
-        ).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return f"v{__version__}"
+    if (folder / ".git").exists():
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            return subprocess.run(
+                command, cwd=folder, capture_output=True, text=True, check=True, timeout=10
+            ).stdout.strip()
+    return f"v{__version__}"
 
 
 @cache

@@ -117,10 +117,11 @@ def _collected(tuned: tuple[tuple[Path, int], ...]) -> Definitions:
         for point in sorted(entry_points(group=ENTRY_POINT_GROUP), key=str)
     }
     waiting |= {f"tuned recipe {path}": functools.partial(tuned_module, path) for path, _ in tuned}
-    bases: list[str] = []
-    while True:
-        refused: dict[str, ExperimentError] = {}
-        for where, load in waiting.items():
+    bases, refused = list[str](), dict[str, ExperimentError]()
+    n_before = -1
+    while len(waiting) != n_before:  # packages may build on each other's definitions
+        n_before = len(waiting)
+        for where, load in list(waiting.items()):
             try:
                 with _reading(where):
                     module = load()
@@ -129,13 +130,11 @@ def _collected(tuned: tuple[tuple[Path, int], ...]) -> Definitions:
                 refused[where] = error
                 continue
             modules.append(module)
+            del waiting[where]
+            refused.pop(where, None)
             if load.func is tuned_module:
                 best = module.EXPERIMENTS[0]
                 bases += [best.name, best.compare_with]
-        # Once more where one was taken in: packages may build on each other's definitions.
-        if len(refused) == len(waiting):
-            break
-        waiting = {where: waiting[where] for where in refused}
     suites = dict(known.suites)
     if bases:
         asks = "What does a tuned recipe buy over the definition's own?"

@@ -22,11 +22,7 @@ CLASS_NAMES: Final[dict[TaskName, tuple[str, ...]]] = {
     "race": ("White", "Black", "Asian", "Indian", "Others"),
 }
 
-TASK_TITLES: Final[dict[TaskName, str]] = {
-    "age_group": "age group",
-    "gender": "gender",
-    "race": "race",
-}
+TASK_TITLES: Final[dict[TaskName, str]] = {task: task.replace("_", " ") for task in TASKS}
 
 COMBINED_WEIGHTS: Final[dict[TaskName, float]] = {"age_group": 0.4, "gender": 0.2, "race": 0.4}
 """Weight of each task's accuracy in `combined`, as in the study's checkpoint rule."""
