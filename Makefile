@@ -13,7 +13,7 @@ PORT ?= 5000
 DATASET_OPTION = $(if $(DATASET),--dataset $(DATASET),)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo data weights benchmark leaderboard results report subsets ui doctor test test-all check format explore tune tune-all coverage speed cluster-test
+.PHONY: help setup demo data weights benchmark leaderboard results report subsets ui test test-all check format explore tune tune-all coverage speed cluster-test
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -86,9 +86,6 @@ speed: setup ## Measure training here against a plain PyTorch loop: make speed
 
 ui: setup ## Open the MLflow UI on 127.0.0.1
 	$(BIN)/facebench ui --port $(PORT)
-
-doctor: setup ## Say what this machine has
-	$(BIN)/facebench doctor
 
 test: setup ## Run the fast tests, every command once; no network, GPU or real data needed
 	$(PYTEST) -m "not slow and not cluster"

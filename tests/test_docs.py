@@ -138,8 +138,8 @@ def test_every_command_has_examples_below_its_options_that_the_program_takes() -
             check_that_the_program_takes(item)
 
 
-ALSO = ("doctor", "list --suite study", "weights list", "show mtl-cnn-none-full-short")
-CHEAP = re.compile(r"facebench (list|show|weights list|doctor|compare quick|leaderboard|card)\b")
+ALSO = ("list --suite study", "weights list", "show mtl-cnn-none-full-short")
+CHEAP = re.compile(r"facebench (list|show|weights list|compare quick|leaderboard|card)\b")
 OF_THE_READER = re.compile(
     r"\b[A-Z]{3,}\b|--acknowledge|--out|depth|controls|tuned|--json .*--json"
 )

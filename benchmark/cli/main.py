@@ -5,7 +5,6 @@ import io
 import signal
 import sys
 from collections.abc import Callable
-from types import FrameType
 from typing import Annotated
 
 import typer
@@ -51,7 +50,10 @@ def root(
     ] = False,
 ) -> None:
     """Take the options that stand before a command."""
-    _print_any_name()
+    # What the output cannot encode, as a file name that is not UTF-8, is printed by its escapes.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     Options.debug = debug
 
 
@@ -60,7 +62,7 @@ COMMANDS: Commands = (
     run.run, run.plan, tune.tune, speed.speed, data.audit_split, report.leaderboard,
     compare.compare, compare.leak, compare.subsets, report.report, predict.evaluate, report.card,
     predict.predict, predict.export, registry.list_, registry.show, maintenance.ui,
-    maintenance.verify, maintenance.status, maintenance.clean, maintenance.doctor,
+    maintenance.verify, maintenance.status, maintenance.clean,
 )  # fmt: skip
 """In the order of --help."""
 GROUPS: dict[str, tuple[str, Commands]] = {
@@ -89,19 +91,7 @@ for name, (text, commands) in GROUPS.items():
     app.add_typer(group, name=name)
 
 
-def _print_any_name() -> None:
-    """Print what the output cannot encode, as a file name that is not UTF-8, by its escapes."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
-
-
 def main() -> None:
     """Run the command line; a termination signal stops as cleanly as Ctrl-C."""
-    signal.signal(signal.SIGTERM, _stop)
-    _print_any_name()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     app()

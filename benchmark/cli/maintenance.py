@@ -1,32 +1,28 @@
-"""Commands on what is here: verify, runs rescore and import, clean, doctor, status, ui."""
+"""Commands on what is here: verify, runs rescore and import, clean, status, ui."""
 
 import contextlib
-import datetime
 import os
 import shutil
 import socket
-import statistics
 import subprocess
 import time
 import urllib.request
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from rich.markup import escape
 
-from benchmark import record as provenance
+from benchmark import registry
 from benchmark.cli import options, output
 from benchmark.cli.output import ExitCode, busy, out, print_table, watching
-from benchmark.errors import BenchmarkError, RunError, TrackingError, require
-from benchmark.record import HOW_TO_RUN, RunRecord, all_records, work_folder
+from benchmark.errors import BenchmarkError, RunError, TrackingError
+from benchmark.record import HOW_TO_RUN, RunRecord, all_records, finished_runs, records_named
 from benchmark.reporting.tables import Cell, Column, Table
 
 if TYPE_CHECKING:
-    from benchmark.comparison.library import Standing
     from benchmark.runs.queue import Queue
 
 STATES: Final = {
@@ -37,22 +33,25 @@ STATES: Final = {
 """Word and colour of each; those that ask for attention first."""
 
 COLOURS: Final = {"holds": "green", "differs": "bold red", "not checked": "yellow"}
-LOW_DISK_GIB: Final = 5
 START_SECONDS: Final = 300
 """That MLflow's server may take."""
-ONLY: Final = (
-    "What to remove, as in leftovers,cache; --dry-run lists the kinds. Temporary files alone if "
-    "left out."
-)
 
 
 def _finished(names: Sequence[str] | None, runs_dir: Path) -> Iterator[RunRecord]:
-    """Yield the finished runs that are meant, under a bar; raise RunError where there is none."""
-    chosen = options.chosen_records(runs_dir, names or [])
-    records = [record for record in chosen if record.state == "done"]
-    if not records:
+    """Yield the finished runs that ids, experiments and suites mean, under a bar; else every one.
+
+    Raises RunError where there is none. A run that cannot be read is found by its id.
+    """
+    suites, chosen = registry.suites(), dict[str, RunRecord]()
+    for argument in names or ():
+        meant = suites[argument].experiments if argument in suites else (argument,)
+        found = [record for name in meant for record in records_named(name, runs_dir)]
+        found = found or finished_runs(argument, runs_dir)  # says that there is none
+        chosen |= {record.identity: record for record in found}
+    every = chosen.values() if names else all_records(runs_dir)
+    if not (records := [record for record in every if record.state == "done"]):
         fix = f"{HOW_TO_RUN}; `facebench status` lists all"
-        raise RunError("none of these runs is done", source=str(runs_dir), fix=fix)
+        raise RunError("there is no finished run here", source=str(runs_dir), fix=fix)
     with watching() as watch:
         for n_done, record in enumerate(records):
             watch("runs", n_done, len(records))
@@ -80,10 +79,9 @@ def verify(
     prepared, runs = options.prepared_here(data_dir, answer), list[dict[str, Any]]()
     for record in _finished(names, runs_dir):
         findings = evaluate.verify(record, prepared)
-        try:
+        title = "a run that cannot be read"
+        with contextlib.suppress(BenchmarkError, LookupError, TypeError, ValueError):
             title = f"{record.experiment_name}, seed {record.seed}"
-        except (BenchmarkError, LookupError, TypeError, ValueError):
-            title = "a run that cannot be read"
         holds = all(item.verdict != "differs" for item in findings)
         named = {"identity": record.identity, "run": title, "holds": holds}
         runs.append(named | {"findings": [vars(item) for item in findings]})
@@ -129,23 +127,17 @@ def rescore(
 
 def import_(
     answer: options.QuietAnswer,
-    folder: Annotated[
-        Path | None, typer.Argument(help="A runs folder of another machine; this one's if none.")
-    ] = None,
     runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
 ) -> None:
     """Bring MLflow to what the runs' folders say; run it as often as you like.
 
-    Takes over the runs of another machine that ran with --tracking files.
+    Those of another machine, that ran with --tracking files, are copied into RUNS_DIR/work first.
 
     Examples:
       facebench runs import
-      facebench runs import /media/stick/mlruns
     """
     from benchmark.tracking.mirror import MlflowMirror
 
-    if folder is not None and folder.resolve() != runs_dir.resolve():
-        _copy_runs(folder, runs_dir)
     mirror, imported = MlflowMirror(runs_dir, output.say_warning), []
     records = list(all_records(runs_dir))
     with watching() as watch:
@@ -162,108 +154,34 @@ def import_(
     out.print(f"{len(imported)} runs are in MLflow.")
 
 
-def _copy_runs(folder: Path, runs_dir: Path) -> None:
-    """Copy the finished runs of another folder that are not here yet."""
-    done = [record for record in all_records(folder) if record.state == "done"]
-    if not done:
-        allowed = "a folder with work/<identity>/done.json"
-        fix = "Copy the other machine's runs folder (mlruns) here and name it"
-        raise RunError(f"{folder} holds no finished run", allowed=allowed, fix=fix)
-    for record in done:
-        target = work_folder(runs_dir) / record.identity
-        if RunRecord(target).state != "done":
-            shutil.rmtree(target, ignore_errors=True)
-            # As a run does, what makes it done comes last.
-            shutil.copytree(record.folder, target, ignore=shutil.ignore_patterns("done.json"))
-            shutil.copy2(record.folder / "done.json", target)
-
-
 def clean(
     answer: options.Answer,
-    only: Annotated[str | None, options.option(ONLY)] = None,
     dry_run: Annotated[bool, options.option("Remove nothing, only say.")] = False,
     data_dir: options.DataDir = options.DEFAULT_DATA_DIR,
     runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
 ) -> None:
-    """Free disk space: what killed processes left, and with --only what can be made again.
+    """Remove the temporary files that killed processes left, an hour ago or longer.
 
-    A run that a living process works on is never touched, nor are prepared data sets, weights that
-    were added, or anything in MLflow.
+    Runs, prepared data sets, weights and MLflow are never touched, nor are cached features, whose
+    limit is --cache-gib.
 
     Examples:
       facebench clean --dry-run
       facebench clean
-      facebench clean --only cache
     """
-    from benchmark.runs.folder import KINDS, removables
+    from benchmark.runs.folder import leftovers
 
-    # A dry run shows every kind, so that one can choose.
-    by_itself = ",".join(KINDS) if dry_run else "leftovers"
-    asked = [name.strip() for name in (only or by_itself).split(",")]
-    for name in asked:
-        require(name in KINDS, f"--only names {name!r}", allowed=", ".join(KINDS))
-    kinds = {kind: what for kind, what in KINDS.items() if kind in asked}
-    rows: dict[str, Any] = {it: {"what": what, "n": 0, "bytes": 0} for it, what in kinds.items()}
-    for item in [one for one in removables(runs_dir, data_dir) if one.kind in rows]:
-        row, n_bytes = rows[item.kind], item.n_bytes
-        try:
-            if dry_run or item.remove():
-                row["n"] += 1
-                row["bytes"] += n_bytes
-            else:
-                answer.warnings.append(f"{item.path} was left: a process is at work on it")
-        except OSError as error:
-            reason = error.strerror or error
-            answer.errors.append(RunError(f"{item.path} cannot be removed: {reason}"))
-    answer.data = {"dry_run": dry_run, "kinds": rows}
-    lines = [(kind, str(row["n"]), f"{row['bytes'] / 2**20:,.1f}", row["what"])
-             for kind, row in rows.items()]  # fmt: skip
-    what = Column("what it is", left=True, fold=True)
-    print_table(Table.of(["kind", "here" if dry_run else "removed", "MiB", what], lines))
-    if dry_run:
-        out.print("Nothing was removed. `facebench clean --only KIND,KIND` removes kinds.")
-
-
-def doctor(
-    answer: options.Answer,
-    data_dir: options.DataDir = options.DEFAULT_DATA_DIR,
-    runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
-    weights_dir: options.WeightsDir = None,
-) -> None:
-    """Say what this machine has: device, data, weights, disk, packages.
-
-    Examples:
-      facebench doctor
-    """
-    from benchmark.data.dataset import prepared_datasets
-    from benchmark.training.device import choose_device
-
-    with busy("looking"):
-        device, versions = choose_device(), provenance.versions()
-        data = ", ".join(faces.name for faces in prepared_datasets(data_dir))
-        files = (weights_dir or data_dir / "weights").glob("*.safetensors")
-        weights = ", ".join(sorted(path.stem for path in files))
-        place = next(one for one in (runs_dir / "x").resolve().parents if one.exists())
-        free_gib = shutil.disk_usage(place).free / 2**30
-        missing = [name for name in provenance.NAMED_PACKAGES if name not in versions]
-    packages = ", ".join(f"{name} {number}" for name, number in versions.items())
-    on_gpu = device.kind == "cuda"
-    rows = (
-        ("device", f"{device.kind}: {device.description}, {device.precision}", on_gpu,
-         "A CUDA GPU trains faster; the quick suite does without"),
-        ("data", data or "no prepared data set", bool(data),
-         "facebench data prepare SOURCE, or --dataset drawn for synthetic faces"),
-        ("weights", weights or "none", bool(weights),
-         "facebench weights list says where to get them"),
-        ("disk", f"{free_gib:.0f} GiB free for runs", free_gib >= LOW_DISK_GIB,
-         f"Free some space: under {LOW_DISK_GIB} GiB are left"),
-        ("packages", packages, not missing, f"Install {', '.join(missing)}"),
-    )  # fmt: skip
-    answer.data = [{"what": what, "found": found, "fix": "" if fine else fix}
-                   for what, found, fine, fix in rows]  # fmt: skip
-    folded = [Column(heading, left=True, fold=True) for heading in ("found", "to do")]
-    lines = [(row["what"], row["found"], row["fix"] or "nothing") for row in answer.data]
-    print_table(Table.of(["what", *folded], lines, "This machine"))
+    n_bytes, paths = 0, list(leftovers(runs_dir, data_dir))
+    for path in paths:
+        files = [file for file in (path, *path.rglob("*")) if file.is_file()]
+        n_bytes += sum(file.stat().st_size for file in files)
+        if path.is_dir() and not dry_run:
+            shutil.rmtree(path)
+        elif not dry_run:
+            path.unlink(missing_ok=True)
+    answer.data = {"dry_run": dry_run, "n": len(paths), "bytes": n_bytes}
+    done = "would be removed" if dry_run else "removed"
+    out.print(f"{len(paths)} temporary files and folders {done}, {n_bytes / 2**20:,.1f} MiB.")
 
 
 def status(
@@ -280,22 +198,18 @@ def status(
       facebench status
       facebench status --all
     """
-    from benchmark.comparison.library import standing
-    from benchmark.runs.queue import queues, seconds_left
+    from benchmark.runs.queue import queues
 
     with busy("reading runs"):
-        records, going = list(all_records(runs_dir)), list(queues(runs_dir))
-        found, order = _with_queues(map(standing, records), going), list(STATES)
-        found.sort(key=lambda item: (order.index(item.state), item.name, item.seed or 0))
-        rows = [item.as_dict() | _seconds_left(item, runs_dir) for item in found]
-    counts = Counter[str](item.state for item in found)
-    took = _median_seconds(records) if going else {}
-    suites = list[dict[str, Any]]()
+        going, order = list(queues(runs_dir)), list(STATES)
+        rows = _rows_of_status(runs_dir, going)
+        rows.sort(key=lambda row: (order.index(row["state"]), row["name"], row.get("seed", 0)))
+    counts, suites = Counter[str](row["state"] for row in rows), list[dict[str, Any]]()
     for queue in going:
-        left = seconds_left(queue, took, time.time())
-        about = vars(queue) | {"counts": dict(Counter(run.state for run in queue.runs))}
-        suites.append(about | {"seconds_left": None if left is None else round(left)})
-        del suites[-1]["runs"]
+        left = queue.seconds_left(time.time())
+        of_queue = {name: value for name, value in vars(queue).items() if name != "runs"}
+        of_queue["counts"] = dict(Counter(run.state for run in queue.runs))
+        suites.append(of_queue | {"seconds_left": None if left is None else round(left)})
     answer.data = {"counts": dict(counts), "runs": rows, "suites": suites}
     hidden = () if all_ else ("done", "queued")
     if shown := [row for row in rows if row["state"] not in hidden]:
@@ -314,46 +228,32 @@ def status(
         )
 
 
-def _with_queues(begun: "Iterable[Standing]", going: "Sequence[Queue]") -> "list[Standing]":
-    """Say of runs that they wait or where they run, and add those that have not begun."""
-    from benchmark.comparison.library import Standing
+def _rows_of_status(runs_dir: Path, going: "Sequence[Queue]") -> list[dict[str, Any]]:
+    """Say where every run stands that has begun, or waits in a queue; what is not known is absent.
 
-    runs = [run for queue in going for run in queue.runs]
-    where = {run.identity: run.where for run in runs if run.state == "running"}
-    waiting = dict.fromkeys((run.name, run.seed) for run in runs if run.state == "queued")
-    listed: list[Standing] = []
-    for item in begun:
-        key = item.name, item.seed or 0
-        if item.state == "claimed":
-            item = replace(item, where=where.get(item.identity, ""))
+    The time left is to the recipe's last epoch: early stopping may end a run sooner.
+    """
+    from benchmark.comparison.library import standing
+
+    queued = [run for queue in going for run in queue.runs]
+    where = {run.identity: run.where for run in queued if run.state == "running"}
+    waiting = dict.fromkeys((run.name, run.seed) for run in queued if run.state == "queued")
+    rows = []
+    for record in all_records(runs_dir):
+        row = standing(record).as_dict()
+        key = row["name"], row.get("seed", 0)
+        if row["state"] == "claimed":
             waiting.pop(key, None)  # The file may not say yet that it has begun.
-        elif item.state != "done" and key in waiting:
-            item = replace(item, state="queued")
+            row |= {"where": where[record.identity]} if where.get(record.identity) else {}
+            with contextlib.suppress(RunError, KeyError):
+                each = float(record.history()["epoch_seconds"].median())
+                row["seconds_left"] = round(each * (row["of_epochs"] - row["epochs"]))
+        elif row["state"] != "done" and key in waiting:
             waiting.pop(key)
-        listed.append(item)
-    return listed + [Standing("queued", name, seed) for name, seed in waiting]
-
-
-def _median_seconds(records: "Sequence[RunRecord]") -> dict[str, float]:
-    """Give the seconds of finished runs by experiment, from their start to `done.json`."""
-    took: dict[str, list[float]] = {}
-    for record in records:
-        with contextlib.suppress(BenchmarkError, LookupError, ValueError):
-            if record.state == "done":
-                times = record.about["started"], record.done["finished"]
-                began, ended = map(datetime.datetime.fromisoformat, times)
-                took.setdefault(record.experiment_name, []).append((ended - began).total_seconds())
-    return {name: statistics.median(seconds) for name, seconds in took.items()}
-
-
-def _seconds_left(item: "Standing", runs_dir: Path) -> dict[str, int]:
-    """Predict the time to the recipe's last epoch, where a run has ended one and goes on."""
-    if item.state == "claimed" and item.epochs and item.of_epochs:
-        with contextlib.suppress(RunError):
-            history = RunRecord(work_folder(runs_dir) / item.identity).history()
-            each = float(history["epoch_seconds"].median())
-            return {"seconds_left": round(each * (item.of_epochs - item.epochs))}
-    return {}
+            row["state"] = "queued"
+        rows.append(row)
+    of_waiting = {"state": "queued", "ad_hoc": False}
+    return rows + [{"name": name, "seed": seed, **of_waiting} for name, seed in waiting]
 
 
 def _states_table(shown: Iterable[dict[str, Any]]) -> Table:
@@ -365,12 +265,11 @@ def _states_table(shown: Iterable[dict[str, Any]]) -> Table:
         epochs = f"{row['epochs']}/{row['of_epochs']}" if "epochs" in row else ""
         left = output.duration(row["seconds_left"]) if "seconds_left" in row else ""
         process = str(row.get("pid", "")) + (f" on {row['where']}" if "where" in row else "")
-        since = row.get("since", "").removesuffix("+00:00").replace("T", " ")
         state, seed = Cell(word, style=colour), str(row.get("seed", ""))
-        rows.append((state, name, seed, epochs, left, process, since))
+        rows.append((state, name, seed, epochs, left, process))
     numbers = [Column(heading, left=False) for heading in ("seed", "epochs", "left", "process")]
     name_column = Column("experiment", left=True, names=True)
-    return Table.of(["state", name_column, *numbers, Column("since (UTC)", left=True)], rows)
+    return Table.of(["state", name_column, *numbers], rows)
 
 
 def ui(
@@ -411,13 +310,10 @@ def ui(
 
 
 def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        # As the server does: a port is free whose last connection has only just ended.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError:
+        return False
     return True
 
 

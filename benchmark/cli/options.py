@@ -19,9 +19,8 @@ import typer
 from benchmark import registry
 from benchmark.cli.output import CommandResult, speaking, watching
 from benchmark.errors import BenchmarkError, DataError, RunError, require
-from benchmark.experiment.architectures import ARCHITECTURES
 from benchmark.experiment.definition import Experiment
-from benchmark.record import HOW_TO_RUN, RunRecord, all_records, finished_runs, records_named
+from benchmark.record import HOW_TO_RUN, all_records
 
 if TYPE_CHECKING:
     from benchmark.comparison.library import Library, Run
@@ -29,10 +28,8 @@ if TYPE_CHECKING:
 
 DEFAULT_DATA_DIR = Path("data")
 DEFAULT_RUNS_DIR = Path("mlruns")
-MAKES_DATA_DIR = ("data prepare", "data fetch", "data crop", "weights add", "doctor")
+MAKES_DATA_DIR = ("data prepare", "data fetch", "data crop", "weights add")
 READS_RUNS_DIR = ("status", "clean", "ui")
-Completions = Iterator[tuple[str, str]]
-"""Names, each with what the shell shows beside it; typer keeps those that begin as typed."""
 
 
 def option(text: str, *names: str, **more: Any) -> Any:
@@ -45,15 +42,12 @@ def advanced(text: str, *names: str, **more: Any) -> Any:
     return option(text, *names, rich_help_panel="Advanced options", **more)
 
 
-def _runs_dir(context: typer.Context) -> Path:
-    return Path(context.params.get("runs_dir") or DEFAULT_RUNS_DIR)
-
-
-def completing(*kinds: str) -> Callable[[typer.Context], Completions]:
+def completing(*kinds: str) -> Callable[[typer.Context], Iterator[tuple[str, str]]]:
     """Complete names of `experiments`, `suites`, `grids`, with their questions; else nothing."""
 
-    def complete(context: typer.Context) -> Completions:
-        with contextlib.suppress(BenchmarkError), registry.with_tuned(_runs_dir(context)):
+    def complete(context: typer.Context) -> Iterator[tuple[str, str]]:
+        runs_dir = Path(context.params.get("runs_dir") or DEFAULT_RUNS_DIR)
+        with contextlib.suppress(BenchmarkError), registry.with_tuned(runs_dir):
             for kind in kinds:
                 for item in getattr(registry, kind)().values():
                     yield item.name, item.asks
@@ -64,26 +58,7 @@ def completing(*kinds: str) -> Callable[[typer.Context], Completions]:
 complete_experiment = completing("experiments")
 complete_suite = completing("suites")
 complete_tunable = completing("experiments", "grids")
-
-
-def complete_run(context: typer.Context) -> Completions:
-    """Complete an experiment, a suite, or the first digits of a run that is here."""
-    yield from completing("experiments", "suites")(context)
-    for folder in sorted(_runs_dir(context).glob("work/[0-9a-f]*")):
-        yield folder.name[:12], "a run"
-
-
-def complete_architecture() -> list[str]:
-    return sorted(ARCHITECTURES)
-
-
-def complete_dataset(context: typer.Context) -> Completions:
-    """Complete the name of a prepared data set, or `drawn`."""
-    yield "drawn", "synthetic faces"
-    folder = Path(context.params.get("data_dir") or DEFAULT_DATA_DIR)
-    for path in sorted(folder.glob("*/manifest.json")):
-        yield path.parent.name, "prepared here"
-
+complete_run = completing("experiments", "suites")
 
 # fmt: off
 Named = Annotated[list[str] | None, typer.Argument(
@@ -101,11 +76,9 @@ OneSuite = Annotated[str | None, option(
     "All experiments of a suite.", autocompletion=complete_suite)]
 Seeds = Annotated[str, option("Seeds, as in 0,1,2.")]
 DatasetName = Annotated[str | None, option(
-    "A prepared data set, or `drawn` (synthetic); the only one prepared if left out.",
-    autocompletion=complete_dataset)]
+    "A prepared data set, or `drawn` (synthetic); the only one prepared if left out.")]
 OnDataset = Annotated[str | None, option(
-    "Runs on this data set; if left out, on the only one or on photographs.",
-    autocompletion=complete_dataset)]
+    "Runs on this data set; if left out, on the only one or on photographs.")]
 Changes = Annotated[list[str] | None, option(
     "Change a field: recipe.max_epochs=3.", "--set")]
 DeviceName = Annotated[str | None, option("cpu, cuda or mps; the best if left out.")]
@@ -271,24 +244,6 @@ def experiments_named(names: Iterable[str] | None, suite: str | None) -> dict[st
     """Find experiments and those of a suite by name, each once."""
     found = {name: registry.experiment(name) for name in names or ()}
     return found | {item.name: item for item in (registry.experiments_of(suite) if suite else ())}
-
-
-def chosen_records(runs_dir: Path, asked: Sequence[str]) -> list[RunRecord]:
-    """Find runs by ids, experiments and suites; every run where nothing was asked.
-
-    Raises RunError for an argument that means no run. A run that cannot be read is found by its id.
-    """
-    if not asked:
-        if not (records := list(all_records(runs_dir))):
-            raise RunError("there is no run here", source=str(runs_dir), fix=HOW_TO_RUN)
-        return records
-    suites, chosen = registry.suites(), dict[str, RunRecord]()
-    for argument in asked:
-        names = suites[argument].experiments if argument in suites else (argument,)
-        found = [record for name in names for record in records_named(name, runs_dir)]
-        found = found or finished_runs(argument, runs_dir)  # says that there is none
-        chosen |= {record.identity: record for record in found}
-    return list(chosen.values())
 
 
 def prepared_here(data_dir: Path, answer: CommandResult) -> "list[FaceSet]":

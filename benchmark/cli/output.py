@@ -26,7 +26,6 @@ from benchmark.reporting.tables import Table, terminal
 SCHEMA = 1
 PLAIN_LINE_SECONDS = 20.0
 """How often a long step leaves a line in a log, at least."""
-BUSY_SECONDS = 2.0
 
 
 class ExitCode(IntEnum):
@@ -128,33 +127,44 @@ def say_warning(text: str) -> None:
     err.print(f"[yellow]Note:[/] {escape(text)}", soft_wrap=True)
 
 
-class PlainProgress(Progress):
-    """Progress as lines, for a log: one every PLAIN_LINE_SECONDS, whether progress is reported or
-    not, for a long step in a library reports nothing. What is quick leaves no line.
+class Display:
+    """Progress on stderr while it is entered: bars on a terminal, elsewhere lines for a log.
+
+    There is a line every PLAIN_LINE_SECONDS, whether progress is reported or not, for a long step
+    in a library reports nothing. What is quick leaves no line.
     """
 
-    def __init__(self, first_seconds: float) -> None:
-        super().__init__(console=err, disable=True)
+    def __init__(self, *columns: ProgressColumn) -> None:
+        self._stage = ""
+        self._stage_bar: TaskID | None = None
+        text, has_bars = rich_progress.TextColumn("{task.description}"), sys.stderr.isatty()
+        self._is_log = not (has_bars or Options.quiet)
+        has_bars = has_bars and not Options.quiet
+        self._bars = Progress(text, *columns, console=err, disable=not has_bars, transient=True)
         self._began = time.monotonic()
-        self.line_is_due = self._began + first_seconds
+        self._line_is_due = self._began + PLAIN_LINE_SECONDS
         self._is_over = threading.Event()
         self._speaker = threading.Thread(target=self._speak, daemon=True)
 
-    def start(self) -> None:
-        self._speaker.start()
+    def __enter__(self) -> Self:
+        self._bars.start()
+        if self._is_log:
+            self._speaker.start()
+        return self
 
-    def stop(self) -> None:
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
         self._is_over.set()
-        self._speaker.join()
+        if self._is_log:
+            self._speaker.join()
 
     def _speak(self) -> None:
-        while not self._is_over.wait(max(0.01, self.line_is_due - time.monotonic())):
-            if time.monotonic() >= self.line_is_due:
-                self.line_is_due = time.monotonic() + PLAIN_LINE_SECONDS
-                err.print(self._line(), soft_wrap=True)
+        while not self._is_over.wait(max(0.01, self._line_is_due - time.monotonic())):
+            if time.monotonic() >= self._line_is_due:
+                self.say(self._line())
 
     def _line(self) -> str:
-        task = next((task for task in reversed(self.tasks) if not task.finished), None)
+        task = next((task for task in reversed(self._bars.tasks) if not task.finished), None)
         if task is None or task.total is None:
             seconds = time.monotonic() - self._began if task is None else task.elapsed or 0
             return f"{task.description if task else 'working'} … {seconds:.0f} s"
@@ -162,45 +172,11 @@ class PlainProgress(Progress):
         done = f"{task.completed:,.0f} of {task.total:,.0f} ({task.percentage:.0f} %)"
         return f"{task.description}: {done}{left if task.time_remaining else ''}"
 
-
-class Display:
-    """Progress on stderr while it is entered: bars on a terminal, elsewhere a line now and then.
-
-    first_seconds: until the first line, if that comes earlier than after PLAIN_LINE_SECONDS.
-    """
-
-    def __init__(self, *columns: ProgressColumn, first_seconds: float | None = None) -> None:
-        self._stage = ""
-        self._stage_bar: TaskID | None = None
-        if Options.quiet or sys.stderr.isatty():
-            text = rich_progress.TextColumn("{task.description}")
-            self._bars = Progress(
-                text, *columns, console=err, disable=Options.quiet, transient=True
-            )
-        else:
-            self._bars = PlainProgress(first_seconds or PLAIN_LINE_SECONDS)
-
-    def __enter__(self) -> Self:
-        self._bars.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bars.stop()
-
     def say(self, text: str) -> None:
         """Say a sentence, above the bars; one line in a log, however long."""
         if not Options.quiet:
-            self._bars.console.print(text, soft_wrap=True)
-            if isinstance(self._bars, PlainProgress):
-                self._bars.line_is_due = time.monotonic() + PLAIN_LINE_SECONDS
-
-    def show_download(self, name: str) -> None:
-        """Say that a weight file is downloaded."""
-        self.say(f"[bold]downloading[/] {name}")
-
-    def show_note(self, sentence: str) -> None:
-        """Show that something does not work as asked."""
-        self.say(f"  [yellow]note[/] {escape(sentence)}")
+            self._line_is_due = time.monotonic() + PLAIN_LINE_SECONDS
+            err.print(text, soft_wrap=True)
 
     def show_stage(self, stage: str, n_done: int, n_total: int) -> None:
         """Show how far a stage is, as benchmark.data.progress reports; all 0: unknown."""
@@ -228,9 +204,8 @@ def watching() -> Iterator[Callable[[str, int, int], None]]:
 
 @contextlib.contextmanager
 def busy(title: str) -> Iterator[None]:
-    """Show that work with no foreseeable end is done, in a log once it has taken BUSY_SECONDS."""
-    columns = (rich_progress.SpinnerColumn(), rich_progress.TimeElapsedColumn())
-    with Display(*columns, first_seconds=BUSY_SECONDS) as display:
+    """Show that work with no foreseeable end is done."""
+    with Display(rich_progress.SpinnerColumn(), rich_progress.TimeElapsedColumn()) as display:
         display.show_stage(title, 0, 0)
         yield
 

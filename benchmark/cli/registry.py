@@ -91,9 +91,7 @@ def _operations(experiment: Experiment) -> float:
     """Estimate a training's multiply-adds, backward as two; 0 where they were not counted."""
     recipe, backbone = experiment.recipe, experiment.backbone
     per_stage = architecture_named(backbone.architecture).mega_macs
-    n_images = recipe.max_epochs * (
-        recipe.steps_per_epoch * recipe.batch_size if recipe.steps_per_epoch else UTKFACE_TRAIN
-    )
+    n_images = recipe.max_epochs * recipe.images_of_epoch(UTKFACE_TRAIN)
     trained = sum(per_stage[-len(backbone.trained_stages) :]) if backbone.trained_stages else 0
     # What is frozen is computed once where nothing is augmented, since it is kept.
     n_frozen_passes = UTKFACE_TRAIN if recipe.augmentation == Augmentation() else n_images
@@ -133,22 +131,20 @@ def show(
     counterparts = registry.counterparts_of(experiment)
     # What standardises the features is no branch, and has no parameters.
     branches = dict(getattr(network.head, "head", network.head).named_children())
+    stages = _counted(dict(network.backbone.stages.items()), set(network.trained_stages))
     heads = _counted(branches, set(branches))
     answer.data = {
-        "experiment": experiment.as_dict(),
-        "stages": _counted(dict(network.backbone.stages.items()), set(network.trained_stages)),
-        "heads": [part for part in heads if part["parameters"]],
+        "experiment": experiment.as_dict(), "stages": stages, "heads": heads,
         "parameters": {"total": total, "trained": trained},
         "twins": {task: stl.name if stl else None for task, stl in counterparts.items()},
-    }
+    }  # fmt: skip
     out.print(Text(experiment.name, style="bold"))
     out.print(Text(f"{experiment.asks}\n"))
-    counts = [
-        (f"{title}{part['part']}", part["parameters"], part["parameters"] * part["trained"])
-        for title, parts in (("", answer.data["stages"]), ("head: ", answer.data["heads"]))
-        for part in parts
+    rows = [
+        (f"{title}{of['part']}", n := f"{of['parameters']:,}", n if of["trained"] else NOTHING)
+        for title, parts in (("", stages), ("head: ", heads))
+        for of in parts
     ]
-    rows = [(name, f"{n:,}", f"{m:,}" if m else NOTHING) for name, n, m in counts]
     rows.append(("total", f"{total:,}", f"{trained:,}"))
     print_table(Table.of(["stage, shallow to deep", "parameters", "trained"], rows))
     out.print()
@@ -159,7 +155,9 @@ def show(
 def _counted(parts: dict[str, Any], trained: set[str]) -> list[dict[str, Any]]:
     counts = {name: sum(p.numel() for p in module.parameters()) for name, module in parts.items()}
     return [
-        {"part": name, "parameters": n, "trained": name in trained} for name, n in counts.items()
+        {"part": name, "parameters": n, "trained": name in trained}
+        for name, n in counts.items()
+        if n
     ]
 
 

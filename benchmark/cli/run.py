@@ -2,7 +2,8 @@
 
 import contextlib
 import functools
-from collections.abc import Iterator, Sequence
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,16 +13,16 @@ from rich.markup import escape
 from benchmark import registry
 from benchmark.cli import options, output
 from benchmark.cli.options import advanced, option, parse_seeds
-from benchmark.cli.output import CommandResult, ExitCode, tell
-from benchmark.cli.plan import not_run_lines, show_plan
-from benchmark.errors import ExperimentError, WeightsMissing, require, require_choice
+from benchmark.cli.output import CommandResult, ExitCode, duration, tell
+from benchmark.errors import BenchmarkError, ExperimentError, require, require_choice
 from benchmark.experiment.definition import Experiment
 from benchmark.files import check_outputs
+from benchmark.reporting.tables import Column, Table
 
 if TYPE_CHECKING:
-    from benchmark.cluster.connection import ClusterOptions
     from benchmark.cluster.fleet import Fleet
     from benchmark.data.dataset import FaceSet
+    from benchmark.runs.forecast import Forecast
     from benchmark.runs.plan import Settings
 
 of_cluster = functools.partial(option, rich_help_panel="Cluster options")
@@ -57,23 +58,31 @@ class Execution:
     weights_dir: options.WeightsDir = None
     # fmt: on
 
-    def cluster(self) -> "ClusterOptions | None":
-        """Check the options of `--on`; None where runs are computed in this process."""
+    @contextlib.contextmanager
+    def fleet(self) -> "Iterator[Fleet | None]":
+        """Connect to the cluster of `--on` and say what it has; None: runs are computed here."""
         if self.on is None:
             if self.gpus_per_run is not None or self.shared_runs:
                 named = "--shared-runs" if self.shared_runs else "--gpus-per-run"
                 raise ExperimentError(f"{named} without --on", fix="Add --on ray")
-            return None
-        from benchmark.cluster.connection import ClusterOptions
+            yield None
+            return
+        from benchmark.cluster.connection import ClusterOptions, connected
+        from benchmark.cluster.fleet import Fleet
 
         per_run = self.gpus_per_run, self.cpus_per_run
-        return ClusterOptions(self.on, *per_run, self.shared_runs, self.device, self.precision)
+        cluster = ClusterOptions(self.on, *per_run, self.shared_runs, self.device, self.precision)
+        with contextlib.ExitStack() as stack:
+            with output.busy("connecting to Ray"):
+                connection = stack.enter_context(connected(cluster))
+            tell(f"{escape(connection.sentence)}.")
+            yield Fleet(connection)
 
     def settings(
-        self, *, deterministic: bool = False, graph: bool = True, compile: bool | None = False,
+        self, *, deterministic: bool = False, compile: bool | None = False,
         read_test: bool = False, keep_weights: str = "best",
     ) -> "Settings":  # fmt: skip
-        """Check the others. torch is loaded here, so that a mistyped name is answered before."""
+        """Check the options. torch is loaded here, so that a mistyped name is answered before."""
         from benchmark.runs.plan import KEEP_WEIGHTS, Settings
         from benchmark.training.device import choose_device
         from benchmark.training.prefix_cache import CacheSettings
@@ -90,7 +99,7 @@ class Execution:
             offline=self.offline, read_test=read_test,
             keep_weights=keep_weights,  # type: ignore[arg-type]
             cache=CacheSettings(cache_dir, self.cache_gib) if self.cache else None,
-            speed=SpeedSettings(graph=graph, compile=compile),
+            speed=SpeedSettings(compile=compile),
         )  # fmt: skip
         if self.tracking == "files":
             return settings
@@ -119,8 +128,6 @@ def run(
     keep_weights: Annotated[str, advanced("best or none.")] = "best",
     deterministic: Annotated[bool, advanced(
         "fp32, and equal weights twice on the same machine.", "--deterministic")] = False,
-    graph: Annotated[bool, advanced(
-        "On CUDA, record the step and replay it.", "--graph/--no-graph")] = True,
     compile_: Annotated[bool | None, advanced(
         "Let torch.compile fuse operations; if left out, on CUDA where enough steps are taken.",
         "--compile/--no-compile")] = None,
@@ -141,18 +148,18 @@ def run(
     if folds is not None:
         asked = options.parse_folds(folds)
         chosen = [item.in_fold(fold) for item in chosen for fold in asked]
-    numbers, cluster = parse_seeds(seeds), where.cluster()
+    numbers = parse_seeds(seeds)
     how = where.settings(
-        deterministic=deterministic, graph=graph, compile=compile_, read_test=read_test,
+        deterministic=deterministic, compile=compile_, read_test=read_test,
         keep_weights=keep_weights,
     )  # fmt: skip
     with output.busy("opening the data set"):
         faces = _opened(answer, where.data_dir, where.dataset)
-    _say_where(faces, how, on_cluster=cluster is not None)
+    _say_where(faces, how, on_cluster=where.on is not None)
     if dry_run:
         show_plan(answer, chosen, numbers, faces, how)
         return
-    with fleet_on(cluster) as fleet:
+    with where.fleet() as fleet:
         ends = run_shown(answer, chosen, numbers, faces, how, fleet)
     answer.data = {"dataset": faces.name, "runs": ends}
     tell(
@@ -210,20 +217,103 @@ def _chosen(
     return list(dict.fromkeys(item.adjusted(each) for item in named for each in combinations))
 
 
-@contextlib.contextmanager
-def fleet_on(cluster: "ClusterOptions | None") -> "Iterator[Fleet | None]":
-    """Connect to a cluster, if one is asked for, and say what it has."""
-    if cluster is None:
-        yield None
-        return
-    from benchmark.cluster.connection import connected
-    from benchmark.cluster.fleet import Fleet
+OUTLOOKS = {
+    "run": "would run", "resume": "would resume", "up to date": "up to date",
+    "held": "running in another process",
+}  # fmt: skip
+RUN_BYTES = 2 * 2**20
+"""Of a run's files beside its network, at most."""
 
-    with contextlib.ExitStack() as stack:
-        with output.busy("connecting to Ray"):
-            connection = stack.enter_context(connected(cluster))
-        tell(f"{escape(connection.sentence)}.")
-        yield Fleet(connection)
+
+def not_run_lines(missing: Iterable[tuple[Experiment, BenchmarkError]]) -> list[str]:
+    """Say in one line for each missing weight source how many experiments need it."""
+    names: dict[str, set[str]] = {}
+    for experiment, error in missing:
+        names.setdefault(f"{error.found}. {error.fix}", set()).add(experiment.name)
+    return [
+        f"{f'{len(of)} experiments' if len(of) > 1 else min(of)} not run: {why}"
+        for why, of in names.items()
+    ]
+
+
+def show_plan(
+    answer: CommandResult, experiments: list[Experiment], seeds: tuple[int, ...], faces: "FaceSet",
+    settings: "Settings", *, n_workers: int = 1, kind: str | None = None,
+    image: Path | None = None,
+) -> None:  # fmt: skip
+    """List what would run, what is up to date, what would be downloaded, time and disk."""
+    import torch
+
+    from benchmark.runs.forecast import arrange, forecast_all
+
+    with output.busy("predicting time"):
+        forecasts = forecast_all(experiments, seeds, faces, settings, kind=kind)
+        found = arrange(forecasts, n_workers)
+    ahead = [item for item in found if item.worker is not None]
+    seconds, n_bytes = sum(item.seconds for item in ahead), sum(item.n_bytes for item in ahead)
+    wall = max((item.end for item in ahead), default=0.0)
+    hours = sum(item.end - item.start for item in ahead) / 3600
+    caches = sum({i.build.key: i.build.n_bytes for i in ahead if i.build}.values())
+    if settings.cache is not None:
+        caches = min(caches, int(settings.cache.cap_gib * 2**30))
+    disk = n_bytes + len(ahead) * RUN_BYTES + caches
+    places = (settings.runs_dir, *settings.runs_dir.resolve().parents)
+    free = shutil.disk_usage(next(place for place in places if place.exists())).free
+    fetch = sorted({item.fetch for item in ahead if item.fetch})
+    # The run that takes longest with its caches: no number of workers is faster.
+    critical = max(ahead, key=lambda item: item.alone_seconds, default=None)
+    answer.warnings.extend(not_run_lines((i.experiment, i.error) for i in found if i.error))
+    answer.data = {
+        "dataset": faces.name, "dry_run": True, "workers": n_workers,
+        "runs": list(map(_planned, found)), "seconds": round(seconds, 3),
+        "wall_seconds": round(wall, 3), "worker_hours": round(hours, 4),
+        "bytes": n_bytes, "disk_bytes": disk, "free_bytes": free,
+        "fetch": fetch, "critical_path": critical and {
+            "experiment": critical.experiment.name, "seed": critical.seed,
+            "seconds": round(critical.alone_seconds, 3),
+        },
+    }  # fmt: skip
+    if image is not None and ahead:
+        from benchmark.evaluation.figures import schedule_figure
+
+        bars = []
+        for item in ahead:
+            backbone = item.experiment.backbone
+            group = f"{backbone.architecture} {backbone.depth_name}"
+            bars.append((item.worker or 0, item.start, item.trains_at, item.end, group))
+        title = f"{len(ahead)} runs on {n_workers} at once: {duration(wall)}"
+        schedule_figure(bars, title).savefig(image)
+    rows = [
+        (row["experiment"], str(row["seed"]), OUTLOOKS[row["outcome"]],
+         duration(row["wall_seconds"]) if "end" in row else "",
+         row["rests_on"] if "end" in row else "")
+        for row in answer.data["runs"] if row["outcome"] in OUTLOOKS
+    ]  # fmt: skip
+    if rows:
+        left = Column("predicted from", left=True)
+        output.print_table(Table.of(["experiment", "seed", "outcome", "about", left], rows))
+    used = f"{hours:.2g} GPU hours" if kind else f"{hours * torch.get_num_threads():.2g} core hours"
+    lines = [
+        f"{len(ahead)} of {len(found)} would run, about {duration(wall)} with {n_workers} at "
+        f"once, {used}, {duration(seconds)} of it training; {disk / 2**20:,.0f} MiB of "
+        f"{free / 2**30:,.0f} GiB free."
+    ]
+    if critical is not None:
+        longest = duration(critical.alone_seconds)
+        lines.append(f"Critical path: {critical.experiment.name}, {longest} with its caches.")
+    lines += [f"Weights to download first: {', '.join(fetch)}"] if fetch else []
+    output.out.print("\n".join(lines), soft_wrap=True)
+
+
+def _planned(item: "Forecast") -> dict[str, Any]:
+    row = {
+        "experiment": item.experiment.name, "seed": item.seed, "outcome": item.outlook,
+        "seconds": round(item.seconds, 3), "fetch": item.fetch, "rests_on": item.basis,
+    }  # fmt: skip
+    if item.worker is not None:
+        times = {"start": item.start, "end": item.end, "wall_seconds": item.end - item.start}
+        row |= {"worker": item.worker, **{name: round(s, 3) for name, s in times.items()}}
+    return row | ({"why": str(item.error)} if item.error else {})
 
 
 def _opened(answer: CommandResult, data_dir: Path, dataset: str | None) -> "FaceSet":
@@ -240,15 +330,15 @@ def run_shown(
     settings: "Settings", fleet: "Fleet | None",
 ) -> dict[str, int]:  # fmt: skip
     """Run experiments and show it; count how they end, and keep errors and what is missing."""
-    from benchmark.cli.run_display import ClusterDisplay, RunDisplay
+    from benchmark.cli.run_display import RunDisplay
     from benchmark.runs.queue import queued
     from benchmark.runs.run import Failed, Missing, run_all
 
     ends = {"finished": 0, "skipped": 0, "missing": 0, "failed": 0}
-    missing: list[tuple[Experiment, WeightsMissing]] = []
-    kind, engine = (ClusterDisplay, fleet.run_all) if fleet else (RunDisplay, run_all)
-    with kind(len(experiments) * len(seeds)) as display:
-        runs = engine(experiments, seeds, faces, shown_by(display, settings, answer))
+    missing = list[tuple[Experiment, BenchmarkError]]()
+    with RunDisplay(len(experiments) * len(seeds)) as display:
+        run_them = fleet.run_all if fleet else run_all
+        runs = run_them(experiments, seeds, faces, shown_by(display, settings, answer))
         followed = queued(
             runs, experiments, seeds, settings.runs_dir,
             engine="ray" if fleet else "local", n_slots=fleet.n_slots() if fleet else 1,
@@ -259,10 +349,10 @@ def run_shown(
                 display.show(event)
                 if (end := type(event).__name__.lower()) in ends:
                     ends[end] += 1
-                if isinstance(event, Failed):
-                    answer.errors.append(event.error)
                 if isinstance(event, Missing):
                     missing.append((event.experiment, event.error))
+                elif isinstance(event, Failed):
+                    answer.errors.append(event.error)
     answer.warnings.extend(not_run_lines(missing))
     return ends
 
@@ -273,14 +363,14 @@ def shown_by(display: output.Display, settings: "Settings", answer: CommandResul
     def say(sentence: str) -> None:
         if sentence not in answer.warnings:
             answer.warnings.append(sentence)
-            display.show_note(sentence)
+            display.say(f"  [yellow]note[/] {escape(sentence)}")
 
     cache, on_progress = settings.cache, display.show_stage
-    cache = cache and replace(cache, say=say, on_progress=on_progress)
-    speed, on_download = replace(settings.speed, say=say), display.show_download
     return replace(
-        settings, on_download=on_download, on_progress=on_progress, cache=cache, speed=speed
-    )
+        settings, on_progress=on_progress, speed=replace(settings.speed, say=say),
+        cache=cache and replace(cache, say=say, on_progress=on_progress),
+        on_download=lambda name: display.say(f"[bold]downloading[/] {name}"),
+    )  # fmt: skip
 
 
 def _say_where(faces: "FaceSet", settings: "Settings", *, on_cluster: bool) -> None:

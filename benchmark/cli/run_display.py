@@ -8,13 +8,16 @@ from benchmark.cli.output import Display
 from benchmark.experiment.definition import Experiment
 from benchmark.experiment.parts import changed_settings
 from benchmark.runs.plan import Plan
-from benchmark.runs.run import Advanced, Event, Failed, Finished, Prepared, Skipped, Started
+from benchmark.runs.run import Advanced, Event, Failed, Finished, Skipped, Started
 from benchmark.tasks import TASK_TITLES
 from benchmark.training.trainer import EpochResult
 
 
 class RunDisplay(Display):
-    """Show events as they come; on a terminal with bars, elsewhere in plain lines."""
+    """Show events as they come; on a terminal with bars, elsewhere in plain lines.
+
+    Of runs on a cluster, of which many are under way at once, only where each begins and its end.
+    """
 
     def __init__(self, n_runs: int) -> None:
         text = TextColumn("{task.percentage:>3.0f} %"), TextColumn("{task.fields[note]}")
@@ -26,69 +29,58 @@ class RunDisplay(Display):
     def show(self, event: Event) -> None:
         self.end_stage()
         if isinstance(event, Advanced):
-            self._show_step(event)
+            if self._run_bar is not None:
+                self._show_step(event, self._run_bar)
         elif isinstance(event, Started):
-            experiment, done = event.plan.experiment, event.epochs_done
-            resumed = f", resumed after epoch {done}" if done else ""
-            self.say(f"[bold]{event.plan.title}[/] ({self._n_seen + 1}/{self._n_runs}){resumed}")
-            if changes := _changes(experiment):
-                self.say(f"  ad hoc: {changes}")
-            if used := _faces_used(event.plan):
-                self.say(f"  {used}")
-            n, n_epochs = event.n_train, experiment.recipe.max_epochs
-            self._run_bar = self._bars.add_task(
-                "this run", total=n * n_epochs, completed=n * done, note=""
-            )
-        elif isinstance(event, Prepared):
-            if event.sentence:
-                self.say(f"  {escape(event.sentence)}")
+            self._show_start(event)
         else:
             self._n_seen += 1
             self._bars.update(self._suite_bar, completed=self._n_seen)
+            self._show_end(event)
             if self._run_bar is not None:
                 self._bars.remove_task(self._run_bar)
                 self._run_bar = None
-            self._show_end(event)
 
-    def _show_step(self, event: Advanced) -> None:
+    def _show_start(self, event: Started) -> None:
+        title, done = f"[bold]{event.plan.title}[/]", event.epochs_done
+        resumed = f", resumed after epoch {done}" if done else ""
+        if event.where:
+            self.say(f"{title} on {escape(event.where)}{resumed}")
+            return
+        self.say(f"{title} ({self._n_seen + 1}/{self._n_runs}){resumed}")
+        if changes := _changes(event.plan.experiment):
+            self.say(f"  ad hoc: {changes}")
+        if used := _faces_used(event.plan):
+            self.say(f"  {used}")
+        total = event.n_train * event.plan.experiment.recipe.max_epochs
+        done *= event.n_train
+        self._run_bar = self._bars.add_task("this run", total=total, completed=done, note="")
+
+    def _show_step(self, event: Advanced, run_bar: TaskID) -> None:
         step, epochs = event.step, event.plan.experiment.recipe.max_epochs
         if isinstance(step, EpochResult):
             self.say(epoch_line(step, epochs))
-        elif self._run_bar is not None:
-            done = step.epoch * step.images_total + step.images_done
-            rate = self._bars.tasks[-1].speed
-            note = f"epoch {step.epoch + 1}/{epochs} loss {step.train_loss:.3f}"
-            note += f" {rate:.0f}/s" if rate else ""
-            self._bars.update(self._run_bar, completed=done, note=note)
+            return
+        done = step.epoch * step.images_total + step.images_done
+        rate = self._bars.tasks[-1].speed
+        note = f"epoch {step.epoch + 1}/{epochs} loss {step.train_loss:.3f}"
+        note += f" {rate:.0f}/s" if rate else ""
+        self._bars.update(run_bar, completed=done, note=note)
 
     def _show_end(self, event: Event) -> None:
         """Show how a run ended; of those that are missing one line for all follows at the end."""
         if isinstance(event, Finished):
+            which = "" if self._run_bar is not None else f"[bold]{event.plan.title}[/]"
             seconds = event.plan.record.done["seconds"]
-            self.say(f"  [green]done[/] in {seconds:.0f} s, run {event.plan.identity[:12]}")
+            self.say(f"{which}  [green]done[/] in {seconds:.0f} s, run {event.plan.identity[:12]}")
         elif isinstance(event, Skipped):
             changes = _changes(event.plan.experiment)
             which = f"{event.plan.title}[/]" + (f", {changes}" if changes else "")
             state = "up to date" if event.why == "done" else f"skipped ({event.why})"
             self.say(f"[bold]{which}: {state}")
-        elif isinstance(event, Failed):
+        elif type(event) is Failed:  # and not Missing
             name, why = event.experiment.name, escape(str(event.error))
             self.say(f"[bold]{name}[/]: [red]failed[/], {why}")
-
-
-class ClusterDisplay(RunDisplay):
-    """Show runs of which many are under way at once: a line where one begins and where it ends."""
-
-    def show(self, event: Event) -> None:
-        """Show one event; epochs of several runs in turn would say nothing."""
-        if isinstance(event, Started):
-            done = event.epochs_done
-            resumed = f", resumed after epoch {done}" if done else ""
-            self.say(f"[bold]{event.plan.title}[/] on {escape(event.where)}{resumed}")
-        elif not isinstance(event, Advanced | Prepared):
-            if isinstance(event, Finished):
-                self.say(f"[bold]{event.plan.title}[/]")
-            super().show(event)
 
 
 def _faces_used(plan: Plan) -> str:

@@ -16,7 +16,7 @@ from benchmark import registry
 from benchmark.cli import options, output
 from benchmark.cli.options import advanced, option
 from benchmark.cli.output import CommandResult, Display, ExitCode, out, print_table, tell
-from benchmark.cli.run import Execution, fleet_on, run_shown, shown_by
+from benchmark.cli.run import Execution, run_shown, shown_by
 from benchmark.errors import BenchmarkError, ClusterLost, ExperimentError, StorageLost, require
 from benchmark.experiment import space as spaces
 from benchmark.experiment.definition import Experiment
@@ -77,7 +77,7 @@ def tune(
     chosen = _chosen(names or [], suite, row or [])
     changes = options.parse_settings(settings or [])
     refit_seeds = options.parse_seeds(seeds) if refit else ()
-    cluster, how = where.cluster(), where.settings()
+    how = where.settings()
     from benchmark.data.dataset import choose_dataset
     from benchmark.tuning.outcome import grid_study
     from benchmark.tuning.study import FRESH_SEEDS, TRIAL_SEED, Study
@@ -87,10 +87,10 @@ def tune(
     require(not set(known) & set(refit_seeds), f"--seeds is {seeds}", allowed=allowed)
     with output.busy("opening the data set"):
         faces = choose_dataset(where.data_dir, where.dataset)
-    require(jobs == 1 or not cluster, f"--jobs is {jobs} with --on", allowed="one of the two")
+    require(jobs == 1 or not where.on, f"--jobs is {jobs} with --on", allowed="one of the two")
     studies, folder = list[dict[str, Any]](), where.runs_dir / "studies"
     answer.data = {"dataset": faces.name, "studies": studies}
-    with _further(jobs - 1), fleet_on(cluster) as fleet:
+    with _further(jobs - 1), where.fleet() as fleet:
         session = TuneSession(answer, how, fleet, trials, timeout, storage, refit_seeds)
         for item in chosen:
             try:

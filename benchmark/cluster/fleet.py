@@ -237,8 +237,6 @@ class Fleet:
             if task.prefix is not None:
                 self._prefix_nodes[task.prefix].add(task.node)
             task.events.append(runs.Started(plan, epochs_done, n_train, host))
-        elif kind == "prepared":
-            task.events.append(runs.Prepared(plan, content))
         elif kind == "epoch":
             task.events.append(runs.Advanced(plan, content))
         elif kind == "note":

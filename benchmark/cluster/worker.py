@@ -33,7 +33,7 @@ from benchmark.record import RunRecord
 from benchmark.runs.execution import with_compile
 from benchmark.runs.folder import CHECKPOINT_FILE
 from benchmark.runs.plan import Plan, Settings
-from benchmark.runs.run import Advanced, Prepared, Skipped, Started, run
+from benchmark.runs.run import Advanced, Skipped, Started, run
 from benchmark.training.device import choose_device
 from benchmark.training.trainer import EpochResult
 
@@ -276,8 +276,6 @@ def _trained(
         if isinstance(event, Started):
             node = ray.get_runtime_context().get_node_id()
             say("started", (event.epochs_done, event.n_train, node))
-        elif isinstance(event, Prepared):
-            say("prepared", event.sentence)
         elif isinstance(event, Advanced) and isinstance(event.step, EpochResult):
             say("epoch", event.step)
         elif isinstance(event, Skipped) and event.why != "done":

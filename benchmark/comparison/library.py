@@ -6,7 +6,6 @@ differ in the seed alone. Leaderboards, comparisons, studies, folds and `status`
 
 import contextlib
 import dataclasses
-import datetime
 import difflib
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -381,12 +380,8 @@ class Standing:
     of_epochs: int | None = None
     """As the recipe has it; early stopping may end it sooner."""
     pid: int | None = None
-    since: str = ""
-    """ISO 8601: when that process began, or when a file of the run was last written."""
     why: str = ""
     ad_hoc: bool = False
-    where: str = ""
-    """The machine that a running suite has it on."""
 
     def as_dict(self) -> dict[str, Any]:
         """Give it for a machine; what is not known is left out."""
@@ -405,11 +400,7 @@ def standing(record: RunRecord) -> Standing:
     held = is_locked(record.folder / LOCK)
     owner = lock_owner(record.folder / LOCK) if held else {}
     state: State = "claimed" if held else record.state
-    since, epochs, why = owner.get("since"), None, ""
-    with contextlib.suppress(OSError):  # A file that a run is writing goes away.
-        files = [path for path in record.folder.iterdir() if path.name != LOCK]
-        since = since or max(path.stat().st_mtime for path in files)
-    moment = datetime.datetime.fromtimestamp(since, datetime.UTC) if since else None
+    epochs, why = None, ""
     with contextlib.suppress(RunError):
         epochs = len(record.history())
     if state == "failed":
@@ -426,7 +417,6 @@ def standing(record: RunRecord) -> Standing:
         epochs=epochs,
         of_epochs=run.definition.get("recipe", {}).get("max_epochs"),
         pid=owner.get("pid"),
-        since=moment.isoformat(timespec="seconds") if moment else "",
         why=why,
         ad_hoc=run.ad_hoc,
     )

@@ -56,14 +56,15 @@ class ExecutionOptions:
         self, plan: Plan, on_device: FaceBatches, settings: Settings, network: Network
     ) -> None:
         self._plan, self._on_device, self._network = plan, on_device, network
-        self._notes, self._report = list[str](), dict[str, Any]()
+        self._notes = list[str]()
+        self.report: dict[str, Any] = {"notes": self._notes}
         self._settings, cache = settings, settings.cache
         self.speed: SpeedSettings = replace(settings.speed, say=self._noted(settings.speed.say))
         why = why_live(network, plan.experiment.recipe.augmentation)
         why = why or ("the cache is off" if cache is None else None)
         self._cache = None if why or not cache else replace(cache, say=self._noted(cache.say))
         self.device = self._resolved(settings.device)
-        self._report["cache"] = {"live": why} if why else {}
+        self.report["cache"] = {"live": why} if why else {}
 
     def _noted(self, listener: Callable[[str], None]) -> Callable[[str], None]:
         def say(sentence: str) -> None:
@@ -86,37 +87,30 @@ class ExecutionOptions:
         of = self._network, self._on_device, self._plan.experiment
         resolved, seconds = resolve_precision(device, *of, cached=self._cache is not None)
         if seconds is not None:
-            self._report["probe_step_seconds"] = {of: round(it, 5) for of, it in seconds.items()}
+            self.report["probe_step_seconds"] = {of: round(it, 5) for of, it in seconds.items()}
         return resolved
 
-    def prefix(self) -> CachedFaces | None:
-        """Find or make the activations of all faces; None where they are computed per batch."""
-        if self._cache is None:
-            return None
-        plan = self._plan
-        request = PrefixRequest(plan.faces.pixel_digest, plan.experiment.recipe.augmentation)
-        found = open_prefix(self._network, self._on_device, self.device, self._cache, request)
-        self._report["cache"] = found.report() if found else {"live": self._notes[-1]}
-        self._write()
-        return found
+    def prefixes(self, parts: Parts) -> tuple[CachedFaces | None, CachedFaces | None]:
+        """Find or make the activations of all faces to train on, and those in fp32 to predict from.
 
-    def exact_prefix(self, parts: Parts, prefix: CachedFaces | None) -> CachedFaces | None:
-        """Give fp32 activations of validation and test faces; computed once for all runs on them.
-
-        Those of the whole split, so that runs on a subset and on all faces share them.
+        None where they are computed per batch. In fp32 they are of the validation and test faces of
+        the whole split, so that runs on a subset and on all faces share them.
         """
-        if prefix is None or self._cache is None:
-            return None
-        if prefix.is_exact_fp32 and prefix.device.channels_last:
-            return prefix
-        rows = parts.predicted(reads_test=reads_test(self._plan, self._settings))
-        request = PrefixRequest(self._plan.faces.pixel_digest, rows=torch.from_numpy(rows))
-        exact = self._exact_device
-        found = open_prefix(self._network, self._on_device, exact, self._cache, request)
+        if self._cache is None:
+            return None, None
+        plan, of = self._plan, (self._network, self._on_device)
+        request = PrefixRequest(plan.faces.pixel_digest, plan.experiment.recipe.augmentation)
+        prefix = open_prefix(*of, self.device, self._cache, request)
+        self.write(cache=prefix.report() if prefix else {"live": self._notes[-1]})
+        if prefix is None or (prefix.is_exact_fp32 and prefix.device.channels_last):
+            return prefix, prefix
+        rows = parts.predicted(reads_test=reads_test(plan, self._settings))
+        request = PrefixRequest(plan.faces.pixel_digest, rows=torch.from_numpy(rows))
+        exact = open_prefix(*of, self._exact_device, self._cache, request)
         self.device.place(self._network)
-        if found is not None:
-            self._report["cache_of_answers"] = found.report()
-        return found if found is not None and found.is_exact_fp32 else None
+        if exact is not None:
+            self.report["cache_of_answers"] = exact.report()
+        return prefix, exact if exact is not None and exact.is_exact_fp32 else None
 
     @property
     def _exact_device(self) -> Device:
@@ -124,7 +118,7 @@ class ExecutionOptions:
         return replace(self.device, precision="fp32", channels_last=True, probes=False)
 
     def predictor(self, exact: CachedFaces | None) -> Predict:
-        """Give what computes the stored probabilities in fp32; `exact`: from `exact_prefix`."""
+        """Give what computes the stored probabilities in fp32; `exact`: from `prefixes`."""
         device, stage = self._exact_device, "predicting validation and test faces"
         device.place(self._network)
         on_faces = functools.partial(self._settings.on_progress, stage)
@@ -135,27 +129,8 @@ class ExecutionOptions:
 
         return predict
 
-    def note_steps(self, report: Mapping[str, Any]) -> None:
-        self._report["steps"] = dict(report)
-        self._write()
-
-    def record(self) -> dict[str, Any]:
-        """Give what experiment.json says of it."""
-        return {"speed": self._report | {"notes": list(self._notes)}}
-
-    def _write(self) -> None:
-        record = self._plan.record
-        write_json(record.folder / "experiment.json", record.about | self.record())
-
-    def sentence(self) -> str:
-        """Say how the frozen part is computed; empty where nothing is frozen."""
-        cache = self._report["cache"]
-        if "origin" in cache:
-            how = "read from the cache" if cache["origin"] == "found" else "computed and cached"
-            features = cache["cut"] == "features"
-            what = "the whole backbone" if features else f"all before {cache['cut']}"
-            mib = cache["bytes"] / 2**20
-            return f"{what} {how}: {mib:,.0f} MiB in {cache['seconds']:.1f} s"
-        if self._network.trained_stages == tuple(self._network.backbone.stages):
-            return ""
-        return f"the frozen part is computed for every batch: {cache['live']}"
+    def write(self, **found: dict[str, Any]) -> None:
+        """Add to experiment.json what was found out."""
+        self.report |= found
+        about = self._plan.record.about | {"speed": self.report}
+        write_json(self._plan.folder / "experiment.json", about)

@@ -1,4 +1,4 @@
-"""What a run leaves in its folder, from the first line to `done.json`, and what may be removed.
+"""What a run leaves in its folder, from the first line to `done.json`, and what a dead one does.
 
 Writing a VGG16's checkpoint takes longer than an epoch on its cached features; after each, that
 took half of a run (docs/PERFORMANCE.md). So a kill may cost more than the epoch it interrupts: of
@@ -10,7 +10,6 @@ import io
 import json
 import pickle
 import re
-import shutil
 import time
 import traceback
 import uuid
@@ -18,7 +17,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -34,7 +33,7 @@ from benchmark.errors import BenchmarkError, RunError
 from benchmark.evaluation.artifacts import parts_of_run, with_checksums, write_artifacts
 from benchmark.evaluation.predictions import predictions_table, write_predictions
 from benchmark.experiment.definition import Experiment
-from benchmark.files import canonical_json, file_lock, is_locked, replacing, write_json, write_text
+from benchmark.files import canonical_json, is_locked, replacing, write_json, write_text
 from benchmark.models.network import Network
 from benchmark.record import MODEL_FILE, SCHEMA, RunRecord, work_folder
 from benchmark.runs.plan import Plan, Settings, now
@@ -291,52 +290,17 @@ def explained(error: Exception) -> BenchmarkError:
     return RunError(f"{type(error).__name__}: {error}")
 
 
-Kind = Literal["leftovers", "cache"]
-KINDS: Final[dict[Kind, str]] = {
-    "leftovers": "temporary files and folders of processes that died, an hour ago or longer",
-    "cache": "features of frozen networks: computed again when a run needs them",
-}
-"""What `facebench clean` removes; leftovers alone where nothing else is asked for."""
 TEMPORARY: Final = re.compile(r"\..+\..{8}(\.\w+)?|.+\.partial")
 """How benchmark.files.replacing, the prefix cache and `data prepare` name what they write."""
 SETTLED_SECONDS: Final = 3600.0
 
 
-@dataclass(frozen=True)
-class Removable:
-    """A file or folder that could go."""
-
-    kind: Kind
-    path: Path
-
-    @property
-    def n_bytes(self) -> int:
-        """Bytes of the file, or of all files in the folder."""
-        files = (self.path, *self.path.rglob("*"))
-        return sum(file.stat().st_size for file in files if file.is_file())
-
-    def remove(self) -> bool:
-        """Remove it, unless somebody works on it now; tell whether it is gone."""
-        if self.path.is_dir():
-            shutil.rmtree(self.path)
-        elif self.kind == "leftovers":
-            self.path.unlink(missing_ok=True)
-        else:
-            with file_lock(self.path.with_suffix(".claim")) as mine:
-                for path in (self.path, self.path.with_suffix(".json")) if mine else ():
-                    path.unlink(missing_ok=True)
-                return mine
-        return True
-
-
-def removables(runs_dir: Path, data_dir: Path) -> Iterator[Removable]:
-    """Yield what could go; of what a process is at work on, nothing."""
-    work, cache = work_folder(runs_dir), data_dir / "cache"
-    for folder in (*work.glob("*"), runs_dir, data_dir, data_dir / "weights", cache):
+def leftovers(runs_dir: Path, data_dir: Path) -> Iterator[Path]:
+    """Yield temporary files and folders of processes that died, an hour ago or longer."""
+    places = (runs_dir, data_dir, data_dir / "weights", data_dir / "cache")
+    for folder in (*work_folder(runs_dir).glob("*"), *places):
         for path in sorted(it for it in folder.glob("*") if TEMPORARY.fullmatch(it.name)):
             with contextlib.suppress(OSError):
                 is_settled = time.time() - path.stat().st_mtime > SETTLED_SECONDS
                 if is_settled and not is_locked(path):  # as a folder of `data prepare` is
-                    yield Removable("leftovers", path)
-    for path in sorted(cache.glob("*.npy")):
-        yield Removable("cache", path)
+                    yield path

@@ -122,11 +122,6 @@ def forecast_all(
             yield Forecast(experiment, seed, outlook, seconds, rest, build, basis, n_bytes, fetch)
 
 
-def _images_of_epoch(experiment: Experiment, n_train: int) -> int:
-    recipe = experiment.recipe
-    return recipe.steps_per_epoch * recipe.batch_size if recipe.steps_per_epoch else n_train
-
-
 def _like(experiment: Experiment, *, cached: bool) -> str:
     """Name what runs cost alike, by the face: architecture, depth, side, and whether cached."""
     backbone = experiment.backbone
@@ -154,7 +149,7 @@ class _Work:
         # Whether the frozen part is computed once and not in each epoch.
         self.cached = settings.cache is not None and not why_live(network, recipe.augmentation)
         n_train = int((faces.table["part"] == "train").sum())
-        self.n_images = recipe.max_epochs * _images_of_epoch(experiment, n_train)
+        self.n_images = recipe.max_epochs * recipe.images_of_epoch(n_train)
         # A backward pass counts as two forward ones.
         self.operations = self.n_images * (3 * trained + (0 if self.cached else self.frozen))
 
@@ -230,7 +225,7 @@ def _measured(record: RunRecord) -> dict[str, Any]:
     times = (datetime.fromisoformat(it) for it in (about["started"], done["finished"]))
     started, finished = (when.timestamp() for when in times)
     seconds, parameters = float(done["seconds"]), about["parameters"]
-    n_images = max(1, int(done["epochs"]) * _images_of_epoch(experiment, counts["train"]))
+    n_images = max(1, int(done["epochs"]) * experiment.recipe.images_of_epoch(counts["train"]))
     is_full = parameters["trainable"] == parameters["total"] and seconds > 0
     caches = [speed.get(name, {}) for name in ("cache", "cache_of_answers")]
     built = sum(cache["seconds"] for cache in caches if cache.get("origin") == "built")

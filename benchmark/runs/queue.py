@@ -8,7 +8,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -55,8 +55,23 @@ class Queue:
     engine: str
     """`local`, or `ray`."""
     n_slots: int
-    since: float
     runs: tuple[QueuedRun, ...]
+
+    def seconds_left(self, now: float) -> float | None:
+        """Predict the time to its end from the runs that it has finished; None before the first."""
+        took: dict[str, list[float]] = {}
+        for run in self.runs:
+            if run.state == "done":
+                took.setdefault(run.name, []).append(run.seconds)
+        usual = {name: median(seconds) for name, seconds in took.items()}
+        left = [0.0]
+        for run in self.runs:
+            if run.state in ("queued", "running"):
+                if not usual:
+                    return None
+                spent = now - run.since if run.state == "running" else 0.0
+                left.append(max(0.0, usual.get(run.name, median(usual.values())) - spent))
+        return max(sum(left) / self.n_slots, *left)
 
 
 def queues_folder(runs_dir: Path) -> Path:
@@ -66,32 +81,11 @@ def queues_folder(runs_dir: Path) -> Path:
 def queues(runs_dir: Path) -> Iterator[Queue]:
     """Yield the queues of living processes."""
     for path in sorted(queues_folder(runs_dir).glob("*.json")):
-        if not is_locked(path.with_suffix(".lock")):
-            continue
         with suppress(OSError, ValueError, TypeError, KeyError):
             content = json.loads(path.read_text(encoding="utf-8"))
-            if content.pop("schema") == SCHEMA:
+            if content.pop("schema") == SCHEMA and is_locked(path.with_suffix(".lock")):
                 runs = tuple(QueuedRun(**run) for run in content.pop("runs"))
                 yield Queue(runs=runs, **content)
-
-
-def seconds_left(queue: Queue, measured: Mapping[str, float], now: float) -> float | None:
-    """Predict the time to the end of a queue from its finished runs, else from earlier ones.
-
-    measured: seconds of finished runs by experiment, from start to end. None where nothing ended.
-    """
-    usual = dict(measured)
-    for name in {run.name for run in queue.runs}:
-        if took := [run.seconds for run in queue.runs if (run.name, run.state) == (name, "done")]:
-            usual[name] = median(took)
-    ahead = [run for run in queue.runs if run.state in ("queued", "running")]
-    if not usual and ahead:
-        return None
-    left = []
-    for run in ahead:
-        spent = now - run.since if run.state == "running" else 0.0
-        left.append(max(0.0, usual.get(run.name, median(usual.values())) - spent))
-    return max(sum(left) / queue.n_slots, max(left, default=0.0))
 
 
 def queued(
@@ -102,7 +96,7 @@ def queued(
     host, now = socket.gethostname(), time.time()
     wanted = [(experiment, seed) for experiment in experiments for seed in seeds]
     runs = {(of, seed): QueuedRun(of.name, seed, since=now) for of, seed in wanted}
-    queue = Queue(host, os.getpid(), engine, n_slots, now, tuple(runs.values()))
+    queue = Queue(host, os.getpid(), engine, n_slots, tuple(runs.values()))
     path = queues_folder(runs_dir) / f"{host}-{queue.pid}.json"
     lock = path.with_suffix(".lock")
 

@@ -36,14 +36,6 @@ class Started:
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A run is about to train; `sentence` says how, where that is worth a line."""
-
-    plan: Plan
-    sentence: str
-
-
-@dataclass(frozen=True)
 class Advanced:
     """Progress within an epoch, or an epoch's result."""
 
@@ -67,15 +59,6 @@ class Skipped:
 
 
 @dataclass(frozen=True)
-class Missing:
-    """A run cannot start because its weights are neither here nor can be fetched."""
-
-    experiment: Experiment
-    seed: int
-    error: WeightsMissing
-
-
-@dataclass(frozen=True)
 class Failed:
     """A run ended with an error; the others go on."""
 
@@ -84,7 +67,11 @@ class Failed:
     error: BenchmarkError
 
 
-Event = Started | Prepared | Advanced | Finished | Skipped | Missing | Failed
+class Missing(Failed):
+    """A run cannot start because its weights are neither here nor can be fetched."""
+
+
+Event = Started | Advanced | Finished | Skipped | Failed
 ASK_AGAIN_SECONDS: Final = 0.5
 Found = TypeVar("Found")
 
@@ -114,19 +101,18 @@ def in_this_process(
 def run_one(
     experiment: Experiment, seed: int, faces: FaceSet, settings: Settings,
     run_plan: Callable[[Plan, Settings], Generator[Found]],
-) -> Generator[Found | Missing | Failed]:  # fmt: skip
+) -> Generator[Found | Failed]:  # fmt: skip
     """Plan a run and bring it to its end, which is an event too where it fails."""
     try:
         yield from run_plan(plan_run(experiment, seed, faces, settings), settings)
     except ClusterLost:
         raise
-    except WeightsMissing as error:
-        yield Missing(experiment, seed, error)
     except BenchmarkError as error:
         # The frames that it came through hold the failed run's network, whose memory the next run
         # needs; `failed.json` has the traceback.
         error.__cause__ = error.__context__ = None
-        yield Failed(experiment, seed, error.with_traceback(None))
+        kind = Missing if isinstance(error, WeightsMissing) else Failed
+        yield kind(experiment, seed, error.with_traceback(None))
     except OSError as error:
         # Its folder cannot be made or locked; errors within a run are handled by `run`.
         yield Failed(experiment, seed, folder.explained(error))
@@ -198,7 +184,7 @@ def _train_and_evaluate(plan: Plan, on_device: FaceBatches, settings: Settings) 
     device = options.device
     rows = {p: torch.from_numpy(of).to(device.torch_device) for p, of in parts.own.items()}
     with device.arithmetic():
-        about = plan.about(device, network, parts.counts()) | options.record()
+        about = plan.about(device, network, parts.counts()) | {"speed": options.report}
         if labelled := parts.labelled(plan):
             about["labelled"] = labelled
         checkpoint = folder.load_checkpoint(plan.folder / folder.CHECKPOINT_FILE)
@@ -212,10 +198,7 @@ def _train_and_evaluate(plan: Plan, on_device: FaceBatches, settings: Settings) 
         settings.mirror(plan.record)
         device.reset_peak_memory()
         yield Started(plan, state.epochs_done, len(rows["train"]))
-        prefix = options.prefix()
-        exact = options.exact_prefix(parts, prefix)
-        yield Prepared(plan, options.sentence())
-
+        prefix, exact = options.prefixes(parts)
         data = TrainingFaces(on_device, rows["train"], rows["val"], prefix, exact)
         for step in fit(state, data, experiment, plan.seed, device, options.speed):
             if isinstance(step, EpochResult):
@@ -223,5 +206,5 @@ def _train_and_evaluate(plan: Plan, on_device: FaceBatches, settings: Settings) 
             yield Advanced(plan, step)
         history = writer.finish(state)
         folder.store_predictions(plan, parts, options.predictor(exact), settings)
-        options.note_steps(state.speed_report)
+        options.write(steps=dict(state.speed_report))
     folder.finish(plan, parts, state, history, settings)

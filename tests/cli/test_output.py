@@ -45,7 +45,6 @@ def test_a_long_step_leaves_lines_in_a_log_until_its_end(
 ) -> None:
     """Between two reports of progress, or without any, as in a library."""
     monkeypatch.setattr(output, "PLAIN_LINE_SECONDS", 0.05)
-    monkeypatch.setattr(output, "BUSY_SECONDS", 0.05)
     deadline = time.monotonic() + 10
     with output.busy("faces") if "…" in line else output.watching() as watch:
         if watch is not None:
@@ -66,7 +65,7 @@ def test_downloads_and_stages_are_lines_of_a_log(
 ) -> None:
     monkeypatch.setattr(output, "PLAIN_LINE_SECONDS", 0.02)
     with RunDisplay(1) as display:
-        display.show_download("vgg16_notop.h5")
+        display.say("[bold]downloading[/] vgg16_notop.h5")
         for stage in (("frozen part, faces", 64, 192), ("figures", 0, 0)):
             display.show_stage(*stage)
             time.sleep(0.2)

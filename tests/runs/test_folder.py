@@ -1,4 +1,4 @@
-"""A run's folder: checkpoints as often as that is worth its time, equal files, what may go."""
+"""A run's folder: checkpoints as often as that is worth its time, equal files, leftovers."""
 
 import fcntl
 import json
@@ -13,11 +13,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from benchmark.files import file_lock
 from benchmark.models.network import build_network
 from benchmark.models.weight_formats import header_of
 from benchmark.runs import folder
-from benchmark.runs.folder import CHECKPOINT_FILE, KINDS, load_checkpoint, save_checkpoint
+from benchmark.runs.folder import CHECKPOINT_FILE, load_checkpoint, save_checkpoint
 from tests.cli.conftest import facebench
 from tests.runs.small import Place, an_experiment, settings
 
@@ -97,63 +96,28 @@ def test_equal_weights_are_equal_files(tmp_path: Path) -> None:
     assert header_of(paths[0])["faces_px"] == "32"
 
 
-PARTIAL = ".faces-100.1a2b3c4d.partial"
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    """A runs and a data folder with one of everything that could go."""
-    done = f"runs/work/{'d' * 64}"
-    old = (f"{done}/.metrics.json.abcd1234.json", f"data/{PARTIAL}", "data/cache/l.partial")
-    (tmp_path / "data" / PARTIAL).mkdir(parents=True)
-    for name in (
-        f"{done}/experiment.json", f"{done}/done.json", "data/cache/k.npy", "data/cache/k.json",
-        "data/.manifest.json.abcd1234.json", old[0], old[2],
-    ):  # fmt: skip
+def test_what_dead_processes_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    done, partial = f"runs/work/{'d' * 64}", tmp_path / "data/.faces-100.1a2b3c4d.partial"
+    old = (f"{done}/.metrics.json.abcd1234.json", "data/cache/l.partial")
+    partial.mkdir(parents=True)
+    kept = (f"{done}/done.json", "data/cache/k.npy", "data/.manifest.json.abcd1234.json")
+    for name in (*kept, *old):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text('{"schema": 1}')
     past = time.time() - folder.SETTLED_SECONDS - 1
-    for name in old:
-        os.utime(tmp_path / name, (past, past))
-    return tmp_path
+    for path in (partial, *(tmp_path / name for name in old)):
+        os.utime(path, (past, past))
+    where = ("--runs-dir", tmp_path / "runs", "--data-dir", tmp_path / "data", "--json")
 
-
-def found(home: Path, *kinds: str) -> set[str]:
-    return {item.path.name for item in removables(home) if item.kind in (kinds or KINDS)}
-
-
-def removables(home: Path) -> list[folder.Removable]:
-    return list(folder.removables(home / "runs", home / "data"))
-
-
-def test_what_a_process_is_at_work_on_stays(home: Path) -> None:
-    cached = next(item for item in removables(home) if item.kind == "cache")
-    with file_lock(cached.path.with_suffix(".claim")):
-        assert not cached.remove()
-    assert cached.remove()
-    partial = home / "data" / PARTIAL
-    descriptor = os.open(partial, os.O_RDONLY)
-    fcntl.flock(descriptor, fcntl.LOCK_EX)  # as `data prepare` does
-    assert PARTIAL not in found(home)
-    os.close(descriptor)
-    assert PARTIAL in found(home)
-
-
-def test_what_nobody_can_miss_is_removed_and_more_where_it_is_asked_for(home: Path) -> None:
-    def removed(*arguments: str) -> dict[str, int]:
-        where = ("--runs-dir", home / "runs", "--data-dir", home / "data", "--json")
+    def n_removed(*arguments: str) -> int:
         answer = facebench("clean", *arguments, *where)
         assert answer.exit_code == 0, answer.output
-        kinds = json.loads(answer.stdout)["data"]["kinds"]
-        return {kind: row["n"] for kind, row in kinds.items()}
+        return int(json.loads(answer.stdout)["data"]["n"])
 
-    assert removed("--dry-run").keys() == KINDS.keys()
-    assert found(home, "leftovers") == {".metrics.json.abcd1234.json", "l.partial", PARTIAL}
-    assert removed()["leftovers"] == 3
-    assert found(home) == {"k.npy"}
-    assert removed("--only", "cache") == {"cache": 1}
-    assert not found(home)
-    assert not (home / "data" / "cache" / "k.json").exists()
-    refused = facebench("clean", "--only", "everything")
-    assert refused.exit_code == 2
-    assert "leftovers" in refused.stderr
+    descriptor = os.open(partial, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)  # as `data prepare` does
+    assert n_removed("--dry-run") == n_removed() == 2
+    os.close(descriptor)
+    assert n_removed() == 1
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == set(kept)

@@ -19,7 +19,7 @@ from benchmark.models.network import Network
 from benchmark.record import RunRecord, all_records
 from benchmark.runs import folder
 from benchmark.runs.queue import queued, queues, queues_folder
-from benchmark.runs.run import Advanced, Failed, Finished, Prepared, Skipped, Started, run_all
+from benchmark.runs.run import Advanced, Failed, Finished, Skipped, Started, run_all
 from benchmark.training.trainer import EpochResult
 from tests.runs.small import Place, an_experiment, settings
 
@@ -74,7 +74,7 @@ def test_a_failed_run_says_why_lets_go_of_its_network_and_the_next_one_runs(plac
     events = place.run_all(BROKEN, an_experiment())
     assert networks() == n_before
     ends = [type(event) for event in events]
-    assert [end for end in ends if end not in (Started, Prepared, Advanced)] == [Failed, Finished]
+    assert [end for end in ends if end not in (Started, Advanced)] == [Failed, Finished]
     (failed,) = (record for record in all_records(place.runs_dir) if record.state == "failed")
     assert failed.experiment_name == "mtl-cnn-none-full-broken"
     assert "training loss" in json.loads((failed.folder / "failed.json").read_text())["why"]
@@ -153,7 +153,7 @@ def test_a_queue_says_where_each_run_stands(place: Place) -> None:
         if isinstance(event, Started | Finished):
             running = next(run for run in found.runs if run.identity == event.plan.identity)
             assert running.where == socket.gethostname()
-        elif isinstance(event, Failed):
+        elif type(event) is Failed:
             told.close()
     assert seen["Started"] == ["running", "queued", "queued"]
     assert seen["Missing"] == ["done", "missing", "queued"]
