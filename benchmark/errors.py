@@ -12,7 +12,8 @@ BenchmarkError
     └── TrackingError     the MLflow store cannot be used; the run's own folder is not affected
 """
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 TIMM_REFUSALS: Final = (
@@ -62,6 +63,12 @@ class StorageLost(RunError): ...
 
 
 class TrackingError(RunError): ...
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Begin a fix with the nearest of the known names; empty where none is near."""
+    near = difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.5)
+    return f"Did you mean {', '.join(near)}? " if near else ""
 
 
 def and_more(names: Sequence[str], most: int) -> str:

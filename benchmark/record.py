@@ -19,7 +19,6 @@ Provenance is versions of code, packages and platform; no secrets, no names.
 """
 
 import contextlib
-import difflib
 import json
 import platform
 import re
@@ -32,7 +31,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from benchmark import __version__
-from benchmark.errors import RunError
+from benchmark.errors import RunError, did_you_mean
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -239,13 +238,10 @@ def finished_runs(name: str, runs_dir: Path) -> list[RunRecord]:
     found = records_named(name, runs_dir)
     if not found:
         names = {str(it) for record in all_records(runs_dir) if (it := _name_of(record))}
-        near = ", ".join(difflib.get_close_matches(name, names, n=3, cutoff=0.5))
-        fix = f"Did you mean {near}? `facebench status --all` lists the runs"
+        guess = did_you_mean(name, names)
+        fix = f"{guess}`facebench status --all` lists the runs" if guess else HOW_TO_RUN
         allowed = "8 digits or more of a run's id, or the name of an experiment that was run"
-        raise RunError(
-            f"there is no run {name!r}", allowed=allowed, source=str(runs_dir),
-            fix=fix if near else HOW_TO_RUN,
-        )  # fmt: skip
+        raise RunError(f"there is no run {name!r}", allowed=allowed, source=str(runs_dir), fix=fix)
     if done := [record for record in found if record.state == "done"]:
         return sorted(done, key=lambda record: record.seed)
     first = found[0]

@@ -14,7 +14,6 @@ notebook's functions for each call.
 from __future__ import annotations
 
 import contextlib
-import difflib
 import functools
 import importlib
 import json
@@ -29,7 +28,7 @@ from types import ModuleType
 from typing import Final, NamedTuple, TypeVar
 
 import experiments as definitions
-from benchmark.errors import BenchmarkError, ExperimentError, require
+from benchmark.errors import BenchmarkError, ExperimentError, did_you_mean, require
 from benchmark.experiment.definition import Experiment, Suite
 from benchmark.experiment.space import GridSpace
 
@@ -62,7 +61,7 @@ def collect(modules: Iterable[ModuleType]) -> Definitions:
     listed += [(f"{e.name!r} compares itself with", str(e.compare_with)) for e in compared]
     for says, name in listed:
         found, allowed = f"{says} {name!r}", f"one of {len(known)} registered names"
-        fix = "" if name in known else _meant(name, known)
+        fix = "" if name in known else did_you_mean(name, known)
         require(name in known, f"{found}, which is not registered", allowed=allowed, fix=fix)
     return Definitions(known, suites)
 
@@ -303,10 +302,5 @@ def _looked_up(kind: str, name: str, known: dict[str, Definition]) -> Definition
         return known[name]
     allowed = ", ".join(sorted(known)) if len(known) <= MOST_NAMES else ""
     listing = "`facebench list` shows all of them, and which installed package was refused"
-    fix = f"{_meant(name, known)}{listing}"
+    fix = f"{did_you_mean(name, known)}{listing}"
     raise ExperimentError(f"unknown {kind} {name!r}", allowed=allowed, fix=fix)
-
-
-def _meant(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.5)
-    return f"Did you mean {', '.join(near)}? " if near else ""

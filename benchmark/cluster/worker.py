@@ -30,10 +30,9 @@ from benchmark.data.pictures import pixel_digest
 from benchmark.errors import BenchmarkError, DataError, RunError
 from benchmark.files import file_lock, replacing
 from benchmark.record import RunRecord
-from benchmark.runs.execution import with_compile
 from benchmark.runs.folder import CHECKPOINT_FILE
 from benchmark.runs.plan import Plan, Settings
-from benchmark.runs.run import Advanced, Skipped, Started, run
+from benchmark.runs.run import Advanced, Skipped, Started, run, with_compile
 from benchmark.training.device import choose_device
 from benchmark.training.trainer import EpochResult
 

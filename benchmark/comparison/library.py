@@ -6,14 +6,13 @@ differ in the seed alone. Leaderboards, comparisons, studies, folds and `status`
 
 import contextlib
 import dataclasses
-import difflib
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from benchmark.data.progress import OnProgress, keep_quiet
-from benchmark.errors import ExperimentError, RunError
+from benchmark.errors import ExperimentError, RunError, did_you_mean
 from benchmark.experiment.definition import Experiment, Protocol, Subset, Suite
 from benchmark.experiment.parts import LEAK_FREE_SPLITS
 from benchmark.files import canonical_json, is_locked, lock_owner
@@ -224,8 +223,7 @@ class Library:
         found = [run for run in self.runs if run.record.identity.startswith(argument)]
         if RUN_ID.fullmatch(argument) is None or not found:
             names = [*self.experiments, *self.suites]
-            near = difflib.get_close_matches(argument, names, n=3, cutoff=0.5)
-            guess = f"Did you mean {', '.join(near)}? " if near else ""
+            guess = did_you_mean(argument, names)
             nothing = f"{argument!r} is no run here, no experiment and no suite"
             allowed = "at least 8 digits of a run's id, the name of an experiment or of a suite"
             fix = f"{guess}`facebench list` shows the names, `facebench leaderboard --json` the ids"

@@ -1,26 +1,36 @@
 """One run end to end, and many in a row; each leaves a folder that tells everything about it.
 
 A run's events are yielded, so that display, tuning and tests read the same. The folder under
-`mlruns/work/` is the truth; tracking mirrors it and can catch up at any time.
+`mlruns/work/` is the truth; tracking mirrors it and can catch up at any time. Precision, cache,
+CUDA graph and whether steps are compiled are no part of a run's identity; experiment.json has them,
+with the seconds that they took.
 """
 
+import functools
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass
-from typing import Final, TypeVar
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from benchmark.data.batches import FaceBatches
 from benchmark.data.dataset import FaceSet
+from benchmark.data.splits import Rows
 from benchmark.errors import BenchmarkError, ClusterLost, WeightsMissing
 from benchmark.experiment.definition import Experiment
-from benchmark.files import file_lock, lock_owner
+from benchmark.files import file_lock, lock_owner, write_json
 from benchmark.models import weights as weight_files
-from benchmark.models.network import build_network
+from benchmark.models.network import Network, build_network
 from benchmark.runs import folder
-from benchmark.runs.execution import ExecutionOptions, with_compile
 from benchmark.runs.plan import Plan, Settings, plan_run
+from benchmark.tasks import TaskName
+from benchmark.training.device import Device
+from benchmark.training.predict import probabilities
+from benchmark.training.prefix_cache import CachedFaces, PrefixRequest, open_prefix, why_live
+from benchmark.training.steps import SpeedSettings, resolve_precision
 from benchmark.training.trainer import EpochResult, Progress, TrainingFaces, fit, start
 
 
@@ -73,6 +83,8 @@ class Missing(Failed):
 
 Event = Started | Advanced | Finished | Skipped | Failed
 ASK_AGAIN_SECONDS: Final = 0.5
+PAYS_FROM_STEPS: Final = 40_000
+"""Compiling took 16 to 39 s on an H200 and saved 0.4 to 1.1 ms a step (docs/notes/speed.md)."""
 Found = TypeVar("Found")
 
 
@@ -86,6 +98,24 @@ def run_all(
         own = with_compile(experiment, len(seeds), faces, settings)
         for seed in seeds:
             yield from run_one(experiment, seed, faces, own, run_plan)
+
+
+def with_compile(
+    experiment: Experiment, n_seeds: int, faces: FaceSet, settings: Settings
+) -> Settings:
+    """Decide whether an experiment's steps are compiled, where that is left open.
+
+    They are where all its seeds together, none of them finished, take so many that compiling once
+    for all of them pays. Not on a CPU, where a step is arithmetic, and not where two runs must end
+    in equal weights.
+    """
+    recipe, pays = experiment.recipe, settings.speed.compile
+    if pays is None:
+        n_train = int((faces.table["part"] == "train").sum())
+        per_epoch = recipe.steps_per_epoch or -(-n_train // recipe.batch_size)
+        is_many = n_seeds * recipe.max_epochs * per_epoch >= PAYS_FROM_STEPS
+        pays = is_many and settings.device.kind == "cuda" and not settings.device.exact
+    return replace(settings, speed=replace(settings.speed, compile=pays))
 
 
 def in_this_process(
@@ -208,3 +238,90 @@ def _train_and_evaluate(plan: Plan, on_device: FaceBatches, settings: Settings) 
         folder.store_predictions(plan, parts, options.predictor(exact), settings)
         options.write(steps=dict(state.speed_report))
     folder.finish(plan, parts, state, history, settings)
+
+
+class ExecutionOptions:
+    """The execution options of one run, resolved one after another, and what they took."""
+
+    def __init__(
+        self, plan: Plan, on_device: FaceBatches, settings: Settings, network: Network
+    ) -> None:
+        self._plan, self._on_device, self._network = plan, on_device, network
+        self._notes = list[str]()
+        self.report: dict[str, Any] = {"notes": self._notes}
+        self._settings, cache = settings, settings.cache
+        self.speed: SpeedSettings = replace(settings.speed, say=self._noted(settings.speed.say))
+        why = why_live(network, plan.experiment.recipe.augmentation)
+        why = why or ("the cache is off" if cache is None else None)
+        self._cache = None if why or not cache else replace(cache, say=self._noted(cache.say))
+        self.device = self._resolved(settings.device)
+        self.report["cache"] = {"live": why} if why else {}
+
+    def _noted(self, listener: Callable[[str], None]) -> Callable[[str], None]:
+        def say(sentence: str) -> None:
+            self._notes.append(sentence)
+            listener(sentence)
+
+        return say
+
+    def _resolved(self, device: Device) -> Device:
+        """Decide on precision and layout; a run that resumes keeps those that it began with."""
+        path = self._plan.folder
+        if all((path / name).is_file() for name in (folder.CHECKPOINT_FILE, "experiment.json")):
+            began = self._plan.record.about["arithmetic"]
+            if device.probes:
+                precision, last = began["precision"], bool(began["channels_last"])
+                return replace(device, precision=precision, channels_last=last, probes=False)
+            if (before := began["precision"]) != device.precision:
+                # Asked for, or another device: harmless, since selection and predictions are fp32.
+                self.speed.say(f"It began in {before} and resumes in {device.precision}")
+        of = self._network, self._on_device, self._plan.experiment
+        resolved, seconds = resolve_precision(device, *of, cached=self._cache is not None)
+        if seconds is not None:
+            self.report["probe_step_seconds"] = {of: round(it, 5) for of, it in seconds.items()}
+        return resolved
+
+    def prefixes(self, parts: folder.Parts) -> tuple[CachedFaces | None, CachedFaces | None]:
+        """Find or make the activations of all faces to train on, and those in fp32 to predict from.
+
+        None where they are computed per batch. In fp32 they are of the validation and test faces of
+        the whole split, so that runs on a subset and on all faces share them.
+        """
+        if self._cache is None:
+            return None, None
+        plan, of = self._plan, (self._network, self._on_device)
+        request = PrefixRequest(plan.faces.pixel_digest, plan.experiment.recipe.augmentation)
+        prefix = open_prefix(*of, self.device, self._cache, request)
+        self.write(cache=prefix.report() if prefix else {"live": self._notes[-1]})
+        if prefix is None or (prefix.is_exact_fp32 and prefix.device.channels_last):
+            return prefix, prefix
+        rows = parts.predicted(reads_test=folder.reads_test(plan, self._settings))
+        request = PrefixRequest(plan.faces.pixel_digest, rows=torch.from_numpy(rows))
+        exact = open_prefix(*of, self._exact_device, self._cache, request)
+        self.device.place(self._network)
+        if exact is not None:
+            self.report["cache_of_answers"] = exact.report()
+        return prefix, exact if exact is not None and exact.is_exact_fp32 else None
+
+    @property
+    def _exact_device(self) -> Device:
+        """The one precision and layout of stored numbers, whichever training is faster in."""
+        return replace(self.device, precision="fp32", channels_last=True, probes=False)
+
+    def predictor(self, exact: CachedFaces | None) -> folder.Predict:
+        """Give what computes the stored probabilities in fp32; `exact`: from `prefixes`."""
+        device, stage = self._exact_device, "predicting validation and test faces"
+        device.place(self._network)
+        on_faces = functools.partial(self._settings.on_progress, stage)
+
+        def predict(rows: Rows) -> Mapping[TaskName, npt.NDArray[np.float32]]:
+            indices = torch.from_numpy(rows).to(device.torch_device)
+            return probabilities(self._network, self._on_device, indices, exact, on_faces)
+
+        return predict
+
+    def write(self, **found: dict[str, Any]) -> None:
+        """Add to experiment.json what was found out."""
+        self.report |= found
+        about = self._plan.record.about | {"speed": self.report}
+        write_json(self._plan.folder / "experiment.json", about)

@@ -15,10 +15,9 @@ from benchmark.evaluation.predictions import predictions_table, read_predictions
 from benchmark.experiment.definition import Augmentation, Backbone, Experiment
 from benchmark.inference.load import load_trained
 from benchmark.models.network import StandardisedHead, build_network
-from benchmark.runs.execution import ExecutionOptions, with_compile
 from benchmark.runs.folder import begin, parts_for
 from benchmark.runs.plan import Plan
-from benchmark.runs.run import Advanced
+from benchmark.runs.run import Advanced, ExecutionOptions, with_compile
 from benchmark.training.device import Device, choose_device
 from benchmark.training.predict import probabilities
 from benchmark.training.prefix_cache import CacheSettings
