@@ -240,7 +240,7 @@ def _rows_of_status(runs_dir: Path, going: "Sequence[Queue]") -> list[dict[str, 
     waiting = dict.fromkeys((run.name, run.seed) for run in queued if run.state == "queued")
     rows = []
     for record in all_records(runs_dir):
-        row = standing(record).as_dict()
+        row = standing(record)
         key = row["name"], row.get("seed", 0)
         if row["state"] == "claimed":
             waiting.pop(key, None)  # The file may not say yet that it has begun.

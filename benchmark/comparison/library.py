@@ -9,7 +9,7 @@ import dataclasses
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from benchmark.data.progress import OnProgress, keep_quiet
 from benchmark.errors import ExperimentError, RunError, did_you_mean
@@ -311,9 +311,10 @@ def edited_after(name: str, n_runs: int) -> str:
 def why_not_done(run: Run) -> str:
     """Say what became of a run that is not finished, and how far it came."""
     found = standing(run.record)
-    if found.state == "failed":
-        return f"failed: {found.why}"
-    progress = f" ({found.epochs} of {found.of_epochs} epochs done)" if found.epochs else ""
+    if found["state"] == "failed":
+        return f"failed: {found['why']}"
+    n_epochs, of_epochs = found.get("epochs"), found.get("of_epochs")
+    progress = f" ({n_epochs} of {of_epochs} epochs done)" if n_epochs else ""
     return f"was interrupted or is still running{progress}"
 
 
@@ -360,61 +361,34 @@ def choose_dataset(
     raise RunError(nothing, allowed=", ".join(sorted(found)), fix=fix)
 
 
-State = Literal["claimed", "interrupted", "failed", "damaged", "queued", "absent", "done"]
 LOCK: Final = "claim"
 
 
-@dataclass(frozen=True)
-class Standing:
-    """Where one run stands, from its folder alone."""
+def standing(record: RunRecord) -> dict[str, Any]:
+    """Say where a run that has begun stands; what is not known is absent.
 
-    state: State
-    """`claimed`: a living process works on it."""
-    name: str
-    seed: int | None
-    dataset: str = ""
-    identity: str = ""
-    epochs: int | None = None
-    of_epochs: int | None = None
-    """As the recipe has it; early stopping may end it sooner."""
-    pid: int | None = None
-    why: str = ""
-    ad_hoc: bool = False
-
-    def as_dict(self) -> dict[str, Any]:
-        """Give it for a machine; what is not known is left out."""
-        return {name: value for name, value in vars(self).items() if value not in (None, "")}
-
-
-def standing(record: RunRecord) -> Standing:
-    """Say where a run that has begun stands.
-
-    A lock file that no living process holds says nothing: the run is then interrupted.
+    Its state is `claimed` (the process `pid` works on it), interrupted, failed, damaged or done: a
+    lock file that no living process holds says nothing. Of the recipe's epochs (`of_epochs`), early
+    stopping may leave out some.
     """
     try:
         run = read_run(record)
     except RunError as error:
-        return Standing("damaged", "?", None, identity=record.identity, why=error.found)
+        damaged = {"state": "damaged", "name": "?", "ad_hoc": False}
+        return damaged | {"identity": record.identity, "why": error.found}
     held = is_locked(record.folder / LOCK)
-    owner = lock_owner(record.folder / LOCK) if held else {}
-    state: State = "claimed" if held else record.state
-    epochs, why = None, ""
+    found: dict[str, Any] = {
+        "state": "claimed" if held else record.state, "name": run.name, "seed": record.seed,
+        "dataset": run.setting.dataset, "identity": record.identity, "ad_hoc": run.ad_hoc,
+        "of_epochs": run.definition.get("recipe", {}).get("max_epochs"),
+    }  # fmt: skip
+    if held and (pid := lock_owner(record.folder / LOCK).get("pid")):
+        found["pid"] = pid
     with contextlib.suppress(RunError):
-        epochs = len(record.history())
-    if state == "failed":
+        found["epochs"] = len(record.history())
+    if found["state"] == "failed":
         try:
-            why = str(record.failed.get("why", ""))
+            found["why"] = str(record.failed.get("why", ""))
         except RunError as error:
-            why = error.found
-    return Standing(
-        state=state,
-        name=run.name,
-        seed=record.seed,
-        dataset=run.setting.dataset,
-        identity=record.identity,
-        epochs=epochs,
-        of_epochs=run.definition.get("recipe", {}).get("max_epochs"),
-        pid=owner.get("pid"),
-        why=why,
-        ad_hoc=run.ad_hoc,
-    )
+            found["why"] = error.found
+    return found
