@@ -378,8 +378,6 @@ def _say_where(faces: "FaceSet", settings: "Settings", *, on_cluster: bool) -> N
     counts = ", ".join(f"{parts.get(part, 0):,} {part}" for part in ("train", "val", "test"))
     device = settings.device
     precision = device.precision + (" unless a few steps find it slower" if device.probes else "")
-    if device.exact:
-        precision = "fp32, deterministic: equal weights twice with as many threads"
     what = "[bold yellow]SYNTHETIC FACES[/], not people: " if faces.drawn else ""
     # The nodes of a cluster choose their own device and precision.
     where = "Ray" if on_cluster else f"{device.description}, {precision}"

@@ -235,7 +235,7 @@ def _train_and_evaluate(plan: Plan, on_device: FaceBatches, settings: Settings) 
                 writer.add(state, step)
             yield Advanced(plan, step)
         history = writer.finish(state)
-        folder.store_predictions(plan, parts, options.predictor(exact), settings)
+        folder.store_predictions(plan, parts, options.predict, settings)
         options.write(steps=dict(state.speed_report))
     folder.finish(plan, parts, state, history, settings)
 
@@ -254,6 +254,7 @@ class ExecutionOptions:
         why = why_live(network, plan.experiment.recipe.augmentation)
         why = why or ("the cache is off" if cache is None else None)
         self._cache = None if why or not cache else replace(cache, say=self._noted(cache.say))
+        self._exact: CachedFaces | None = None
         self.device = self._resolved(settings.device)
         self.report["cache"] = {"live": why} if why else {}
 
@@ -293,6 +294,7 @@ class ExecutionOptions:
         request = PrefixRequest(plan.faces.pixel_digest, plan.experiment.recipe.augmentation)
         prefix = open_prefix(*of, self.device, self._cache, request)
         self.write(cache=prefix.report() if prefix else {"live": self._notes[-1]})
+        self._exact = prefix
         if prefix is None or (prefix.is_exact_fp32 and prefix.device.channels_last):
             return prefix, prefix
         rows = parts.predicted(reads_test=folder.reads_test(plan, self._settings))
@@ -301,24 +303,21 @@ class ExecutionOptions:
         self.device.place(self._network)
         if exact is not None:
             self.report["cache_of_answers"] = exact.report()
-        return prefix, exact if exact is not None and exact.is_exact_fp32 else None
+        self._exact = exact if exact is not None and exact.is_exact_fp32 else None
+        return prefix, self._exact
 
     @property
     def _exact_device(self) -> Device:
         """The one precision and layout of stored numbers, whichever training is faster in."""
         return replace(self.device, precision="fp32", channels_last=True, probes=False)
 
-    def predictor(self, exact: CachedFaces | None) -> folder.Predict:
-        """Give what computes the stored probabilities in fp32; `exact`: from `prefixes`."""
+    def predict(self, rows: Rows) -> Mapping[TaskName, npt.NDArray[np.float32]]:
+        """Compute the stored probabilities of faces in fp32, after `prefixes`."""
         device, stage = self._exact_device, "predicting validation and test faces"
         device.place(self._network)
         on_faces = functools.partial(self._settings.on_progress, stage)
-
-        def predict(rows: Rows) -> Mapping[TaskName, npt.NDArray[np.float32]]:
-            indices = torch.from_numpy(rows).to(device.torch_device)
-            return probabilities(self._network, self._on_device, indices, exact, on_faces)
-
-        return predict
+        indices = torch.from_numpy(rows).to(device.torch_device)
+        return probabilities(self._network, self._on_device, indices, self._exact, on_faces)
 
     def write(self, **found: dict[str, Any]) -> None:
         """Add to experiment.json what was found out."""
