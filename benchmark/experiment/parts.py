@@ -70,7 +70,8 @@ def _fits(value: Any, kind: Any) -> bool:
     interval, types = kind.__metadata__[0], (int,) if kind.__origin__ is int else (int, float)
     low, high = map(float, interval[1:-1].split(","))
     return (
-        type(value) in types
+        isinstance(value, types)
+        and not isinstance(value, bool)
         and math.isfinite(value)
         and (value > low or (interval[0] == "[" and value == low))
         and (value < high or (interval[-1] == "]" and value == high))
