@@ -22,6 +22,7 @@ from benchmark.experiment.architectures import architecture_named
 from benchmark.tasks import TASKS, TaskName
 
 Definition = TypeVar("Definition")
+UNIONS: Final[tuple[Any, ...]] = (Union, UnionType)
 Conditioning = Literal["none", "embedding", "gate", "attention"]
 CONDITIONINGS: Final = get_args(Conditioning)
 OWN_WEIGHTS: Final = re.compile(r"local:[a-z0-9_]+|run:[0-9a-f]{8,64}")
@@ -45,7 +46,8 @@ def check_fields(part: Any, where: str, *others: str) -> None:
 
     where: what stands before a field's name. others: fields that are checked elsewhere.
     """
-    for name, kinds in _kinds_of(type(part)).items():
+    of: Any = type(part)
+    for name, kinds in _kinds_of(of).items():
         value = getattr(part, name)
         if name not in others and not any(_fits(value, kind) for kind in kinds):
             allowed = " or ".join(map(_words, kinds))
@@ -57,7 +59,7 @@ def _kinds_of(of: Any) -> dict[str, tuple[Any, ...]]:
     """Give the types that each field may have."""
     kinds = {}
     for name, hint in get_annotations(of, eval_str=True).items():
-        kinds[name] = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+        kinds[name] = get_args(hint) if get_origin(hint) in UNIONS else (hint,)
     return kinds
 
 
@@ -358,9 +360,10 @@ def changed_settings(base: Mapping[str, Any], changed: Mapping[str, Any]) -> Ite
 
 def _with_value(node: Any, keys: list[str], value: Any, path: str) -> Any:
     name = keys[0]
+    of: Any = type(node)
     allowed = [item.name for item in dataclasses.fields(node) if item.name != "ad_hoc"]
     require(name in allowed, f"unknown setting {path!r}", allowed=", ".join(allowed))
-    current, kinds = getattr(node, name), _kinds_of(type(node))[name]
+    current, kinds = getattr(node, name), _kinds_of(of)[name]
     if len(keys) > 1:
         found = f"unknown setting {path!r}: {name} has no fields"
         above = ".".join(path.split(".")[: -len(keys) + 1])
