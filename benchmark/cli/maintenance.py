@@ -205,8 +205,9 @@ def status(
         rows = _rows_of_status(runs_dir, going)
         rows.sort(key=lambda row: (order.index(row["state"]), row["name"], row.get("seed", 0)))
     counts, suites = Counter[str](row["state"] for row in rows), list[dict[str, Any]]()
+    running = {row["identity"]: row["seconds_left"] for row in rows if "seconds_left" in row}
     for queue in going:
-        left = queue.seconds_left(time.time())
+        left = queue.seconds_left(time.time(), running)
         of_queue = {name: value for name, value in vars(queue).items() if name != "runs"}
         of_queue["counts"] = dict(Counter(run.state for run in queue.runs))
         suites.append(of_queue | {"seconds_left": None if left is None else round(left)})

@@ -8,7 +8,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -57,12 +57,17 @@ class Queue:
     n_slots: int
     runs: tuple[QueuedRun, ...]
 
-    def seconds_left(self, now: float) -> float | None:
-        """Predict the time to its end from the runs that it has finished; None before the first."""
+    def seconds_left(self, now: float, running: Mapping[str, float]) -> float | None:
+        """Predict the time to its end from the runs that it has finished, and those under way.
+
+        running: seconds left by identity, of runs that have ended an epoch. None before any has.
+        """
         took: dict[str, list[float]] = {}
         for run in self.runs:
             if run.state == "done":
                 took.setdefault(run.name, []).append(run.seconds)
+            elif run.identity in running:
+                took.setdefault(run.name, []).append(now - run.since + running[run.identity])
         usual = {name: median(seconds) for name, seconds in took.items()}
         left = [0.0]
         for run in self.runs:

@@ -54,7 +54,10 @@ def test_states_processes_and_time_left_are_named(runs: RunBuilder) -> None:
 def test_a_running_suite_tells_what_waits_where_runs_are_and_the_time_left(
     runs: RunBuilder,
 ) -> None:
-    running, now = runs.begun(registry.experiment(MTL), seed=1), time.time()
+    running, now = runs.begun(experiment := registry.experiment(MTL), seed=1), time.time()
+    each = 40 / (experiment.recipe.max_epochs - 2)
+    history = pd.DataFrame({"epoch": [1, 2], "epoch_seconds": [each, each]})
+    history.to_csv(running.folder / "history.csv", index=False)
     told = [
         QueuedRun(MTL, 0, "done", "0" * 64, "node-a", now - 10, 60.0),
         QueuedRun(MTL, 1, "running", running.identity, "node-b", now - 20),
@@ -66,6 +69,8 @@ def test_a_running_suite_tells_what_waits_where_runs_are_and_the_time_left(
     write_json(path, queue | {"schema": 1, "runs": [vars(run) for run in told]})
     with file_lock(running.folder / "claim"), file_lock(path.with_suffix(".lock")):
         data, shown = answered_json("status"), flat(facebench("status").stdout)
+        write_json(path, queue | {"schema": 1, "runs": [vars(run) for run in told[1:]]})
+        (early,) = answered_json("status")["suites"]
         told[1].state = "queued"  # It has just begun, and the file does not say so yet.
         write_json(path, queue | {"schema": 1, "runs": [vars(run) for run in told]})
         assert answered_json("status")["counts"] == {"claimed": 1, "queued": 2}
@@ -73,6 +78,7 @@ def test_a_running_suite_tells_what_waits_where_runs_are_and_the_time_left(
     assert suite["counts"] == {"done": 1, "running": 1, "queued": 2}
     # 40 s of the one that runs, 60 s of each that waits: of an experiment that never ran, as usual.
     assert suite["seconds_left"] == pytest.approx((40 + 60 + 60) / 2, abs=5)
+    assert early["seconds_left"] == pytest.approx((40 + 60 + 60) / 2, abs=40)
     assert data["counts"] == {"claimed": 1, "queued": 2}
     assert {row["state"]: row.get("where") for row in data["runs"]}["claimed"] == "node-b"
     assert "4 runs by process 7 on head (ray, 2 at once): 1 done, 1 running, 2 queued" in shown
