@@ -9,13 +9,14 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from markdown_it import MarkdownIt  # comes with rich
 
 from benchmark import registry
 from benchmark.comparison.library import Library, read_run
 from benchmark.comparison.rows import Row
 from benchmark.data.dataset import FaceSet
 from benchmark.reporting import board_tables
-from benchmark.reporting.card import card_page, model_card
+from benchmark.reporting.card import model_card
 from benchmark.reporting.explore import Explored, write_exploration
 from benchmark.tuning.outcome import write_pages as write_search
 from benchmark.tuning.search import search
@@ -82,12 +83,12 @@ def leaderboard(_folder: Path, name: str, _faces: FaceSet) -> str:
 
 
 def card(folder: Path, name: str, _faces: FaceSet) -> str:
-    """A model card; whatever is text in the run's description is called `name`."""
+    """A card as a browser is shown it; whatever is text in the run's description is `name`."""
     runs = builder(folder / "mlruns")
     record = runs.done(an_experiment(tasks=("gender",)), made_up_predictions({"gender": 1.5}))
     for field in ("experiment.asks", "dataset.name", ".device", ".protocol_name", ".commit"):
         changed(record, f"experiment.{field}", name)
-    return card_page(model_card(record), name)
+    return MarkdownIt("commonmark", {"html": False}).enable("table").render(model_card(record))
 
 
 def exploration(folder: Path, name: str, faces: FaceSet) -> str:

@@ -248,7 +248,7 @@ def report(
     for board in boards:
         name = f"report-{board.dataset}-{'-'.join(asked) or 'all'}.html"
         part = board.dataset if len(boards) > 1 else ""
-        path = named_file(out_path or runs_dir / "reports", name, (".html",), part)
+        path = _page_path(out_path or runs_dir / "reports", name, part)
         check_outputs([path], overwrite=overwrite or out_path is None)
         evidence = Evidence(library, board, asked, _links(runs_dir, path, mlflow_url, answer))
         shown = here.get(board.dataset) if board.drawn or with_faces else None
@@ -272,16 +272,12 @@ def report(
         tell(f"\nWritten: {path} ({path.stat().st_size / 1e6:.1f} MB)")
 
 
-def named_file(asked: Path, name: str, endings: Sequence[str], part: str = "") -> Path:
-    """Name the file to write: the one asked for, or `name` in it where it is a folder.
-
-    part: added to the file's stem where several are written.
-    """
+def _page_path(asked: Path, name: str, part: str) -> Path:
+    """Give the page's file: `name` in a folder; else the one asked for, `part` added to it."""
     if asked.suffix == "" or asked.is_dir():
         return asked / name
-    if asked.suffix not in endings:
-        files = ", ".join(f"FILE{ending}" for ending in endings)
-        raise RunError(f"--out is {asked}", allowed=f"{files} or a folder")
+    if asked.suffix != ".html":
+        raise RunError(f"--out is {asked}", allowed="FILE.html or a folder")
     return asked.with_stem(f"{asked.stem}-{part}") if part else asked
 
 
@@ -323,10 +319,6 @@ def card(
     name: Annotated[str, typer.Argument(
         metavar="RUN", autocompletion=options.complete_run,
         help="A run's id (8 digits or more), or an experiment: all its finished seeds.")],
-    out_path: Annotated[Path | None, option(
-        "Write it there too, and print no card: FILE.md or FILE.html, or a folder.",
-        "--out")] = None,
-    overwrite: options.Overwrite = False,
     runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
 ) -> None:  # fmt: skip
     """Write the model card of a trained run: uses, accuracy by subgroup, limitations, licences.
@@ -335,28 +327,20 @@ def card(
 
     Examples:
       facebench card mtl-cnn-none-full-short
-      facebench card fc7728290a43 --out card.html
+      facebench card fc7728290a43 > card.md
     """
-    from benchmark.reporting.card import CARD_FILE, card_page, model_card
+    from benchmark.reporting.card import CARD_FILE, model_card
 
-    records = finished_runs(name, runs_dir)
     answer.data = {"cards": []}
-    for record in records:
+    for record in finished_runs(name, runs_dir):
         with busy(f"writing the card of seed {record.seed}"):
-            text, named = model_card(record), f"{record.experiment_name}-seed-{record.seed}"
-            written = [record.folder / CARD_FILE]
-            if out_path is not None:
-                part = f"seed-{record.seed}" if len(records) > 1 else ""
-                written.append(named_file(out_path, f"{named}.md", (".md", ".html"), part))
-                check_outputs(written[1:], overwrite=overwrite)
-                is_page = written[1].suffix == ".html"
-                write_text(written[1], card_page(text, f"Model card: {named}") if is_page else text)
-            write_text(written[0], text)
-        files = list(map(str, written))
-        answer.data["cards"].append({"identity": record.identity, "files": files, "markdown": text})
-        if out_path is None:  # laid out on a terminal, as Markdown into a file or pipe
-            out.print(Markdown(text) if out.is_terminal else text, soft_wrap=True, markup=False)
-        tell(f"Written: {escape(str(written[-1]))}")
+            text, path = model_card(record), record.folder / CARD_FILE
+            write_text(path, text)
+        about = {"identity": record.identity, "files": [str(path)], "markdown": text}
+        answer.data["cards"].append(about)
+        # Laid out on a terminal, as Markdown into a file or pipe.
+        out.print(Markdown(text) if out.is_terminal else text, soft_wrap=True, markup=False)
+        tell(f"Written: {escape(str(path))}")
 
 
 def explore(

@@ -22,7 +22,7 @@ from benchmark.evaluation.subgroups import EQUALIZED_ODDS, GAP_BY, SMALL_GROUP
 from benchmark.experiment.parts import changed_settings
 from benchmark.models.weight_manifest import FILES
 from benchmark.record import RunRecord
-from benchmark.reporting.tables import environment, template
+from benchmark.reporting.tables import environment
 from benchmark.tasks import TASK_TITLES, TASKS
 from benchmark.tracking.notes import code, plain, rate
 
@@ -35,23 +35,14 @@ AD_HOC: Final = "AD HOC: changed on the command line, and kept off leaderboards.
 
 
 def model_card(record: RunRecord) -> str:
-    """Write the card of a finished run as Markdown; raises RunError where it is not finished.
+    """Write the card of a finished run as Markdown; RunError where its files hold too little.
 
     What an older facebench did not compute is left out, with the command that computes it.
     """
     from jinja2 import UndefinedError
 
-    if record.state != "done":
-        raise RunError(
-            f"run {record.identity[:12]} ({record.experiment_name}, seed {record.seed}) is "
-            f"{record.state}",
-            allowed="a finished run",
-            source=str(record.folder),
-            fix=record.how_to_finish,
-        )
     try:
-        text = _template().render(**_content(record))
-        return text.rstrip() + "\n"
+        return _template().render(_content(record)).rstrip() + "\n"
     except (KeyError, TypeError, ValueError, UndefinedError) as error:
         raise RunError(
             f"the files of run {record.identity[:12]} hold too little for a card "
@@ -59,15 +50,6 @@ def model_card(record: RunRecord) -> str:
             allowed="what facebench writes",
             source=str(record.folder),
         ) from error
-
-
-def card_page(markdown: str, title: str) -> str:
-    """Turn a card into one HTML page that needs nothing else; HTML within the text stays text."""
-    from markdown_it import MarkdownIt
-    from markupsafe import Markup
-
-    body = MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown)
-    return template("card.html").render(title=title, body=Markup(body))
 
 
 @cache

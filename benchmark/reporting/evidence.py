@@ -13,7 +13,7 @@ from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
 
 from benchmark.comparison import pairs as comparing
-from benchmark.comparison.leaderboard import KINDS, Kind, Leaderboard
+from benchmark.comparison.leaderboard import Kind, Leaderboard
 from benchmark.comparison.library import Library, Setting
 from benchmark.comparison.pairs import Book, Found, Pair
 from benchmark.comparison.rows import Row
@@ -22,8 +22,10 @@ from benchmark.errors import RunError
 from benchmark.experiment.definition import CONDITIONINGS, Experiment, Protocol
 from benchmark.files import canonical_json
 from benchmark.identity import steering_content
-from benchmark.tasks import TASKS, TaskName
+from benchmark.tasks import TASKS
 
+Sides = tuple[Experiment, Experiment]
+"""A reference, and what is compared with it."""
 DIGITS: Final = 12
 """How many digits of an identity name a run on the page."""
 VARIED: Final[dict[Family, tuple[str, str, Callable[[Experiment], Any]]]] = {
@@ -33,6 +35,12 @@ VARIED: Final[dict[Family, tuple[str, str, Callable[[Experiment], Any]]]] = {
 }
 """What the experiments of a question differ in: part and field of their definitions, and by what
 they stand in order, the reference first."""
+PAIRED: Final[dict[Family, Callable[[Sequence[Experiment]], Iterable[Sides]]]] = {
+    "weights": lambda group: itertools.combinations(group, 2),
+    "depth": itertools.pairwise,
+    "conditioning": lambda group: ((group[0], other) for other in group[1:]),
+}
+"""Which of them are compared: all weights, neighbours by depth, all with `none`."""
 MOST_RIVALS: Final = 60
 """So many networks are compared with the first of their table."""
 
@@ -76,12 +84,6 @@ def mlflow_links(url: str, known: Mapping[str, tuple[str, str]]) -> RunLinks:
         raise RunError(f"--mlflow-url {url!r} is no address", allowed="http://… or https://…")
     short = {identity[:DIGITS]: place for identity, place in known.items()}
     return RunLinks(url.rstrip("/"), short)
-
-
-def kind_of(row: Row) -> Kind:
-    """Name the kind of table that a network's row stands in."""
-    tasks: list[TaskName] = row.definition["head"]["tasks"]
-    return "mtl" if len(tasks) > 1 else tasks[0]
 
 
 @dataclass(frozen=True)
@@ -133,22 +135,34 @@ class Evidence:
             if table.setting == self.setting and row.status == "done" and not row.leaky
         }
 
-    def ranked(self, kind: Kind) -> list[Row]:
-        """List the networks of a kind that have a rank and were evaluated on the test set, best on
+    @cached_property
+    def ranked(self) -> Mapping[Kind, list[Row]]:
+        """The networks of each kind that has any with a rank and a score on the test set, best on
         validation first."""
-        rows = (row for row in self.networks.values() if row.scores and row.rank is not None)
-        return [row for row in rows if kind_of(row) == kind]
+        found = {
+            table.kind: [row for row in table.rows if row.rank and row.scores and not row.leaky]
+            for table in self.board.tables
+            if table.setting == self.setting
+        }
+        return {kind: rows for kind, rows in found.items() if rows}
 
     @property
     def first_ranked(self) -> list[Row]:
         """The ranked networks of the first kind that has any."""
-        return next((ranked for kind in KINDS if (ranked := self.ranked(kind))), [])
+        return next(iter(self.ranked.values()), [])
 
     @cached_property
     def found(self) -> dict[Family, Found]:
         """What came of each question: all comparisons, made and corrected together."""
-        names: dict[Family, list[tuple[str, str]]] = {
-            family: [(one.name, other.name) for one, other in sibling_pairs(self, family)]
+        fold = self.setting.protocol.fold if self.setting else None
+        # Folds of the split are no networks of their own: `leaderboard --folds` has them.
+        ours = [it for it in self.experiments if it.protocol.fold == fold and not it.protocol.leaky]
+        names = {
+            family: [
+                (one.name, other.name)
+                for group in siblings(ours, family)
+                for one, other in PAIRED[family](group)
+            ]
             for family in VARIED
         }
         # Shown by no table of the report, and compared all the same: the leaderboard of these runs
@@ -156,17 +170,17 @@ class Evidence:
         names["compare_with"] = [
             (item.compare_with, item.name) for item in self.experiments if item.compare_with
         ]
-        firsts = [self.ranked(kind)[: 1 + MOST_RIVALS] for kind in KINDS]
-        names["first"] = [(rows[0].name, row.name) for rows in firsts for row in rows[1:]]
+        firsts = [(rows[0].name, rows[1 : 1 + MOST_RIVALS]) for rows in self.ranked.values()]
+        names["first"] = [(first, row.name) for first, rows in firsts for row in rows]
         groups = {name: row.group for name, row in self.networks.items() if row.scores}
         counterparts = comparing.counterpart_pairs(
             self.library, groups.values(), self.dataset, TASKS
         )
-        pairs: dict[Family, list[Pair]] = {"mtl_stl": [*counterparts]}
-        for family, ours in names.items():
+        pairs: dict[Family, Iterable[Pair]] = {"mtl_stl": counterparts}
+        for family, named in names.items():
             pairs[family] = [
                 (groups[reference], groups[other], TASKS)
-                for reference, other in ours
+                for reference, other in named
                 if reference in groups and other in groups
             ]
         return comparing.judge_pairs(pairs, self.book)
@@ -186,19 +200,3 @@ def siblings(experiments: Iterable[Experiment], family: Family) -> list[list[Exp
     ordered = (sorted(it.values(), key=place) for it in groups.values() if len(it) > 1)
     is_conditioning = family == "conditioning"
     return [it for it in ordered if not is_conditioning or it[0].head.conditioning == "none"]
-
-
-def sibling_pairs(evidence: Evidence, family: Family) -> list[tuple[Experiment, Experiment]]:
-    """List who is compared, reference first: neighbours by depth, all weights, all with `none`."""
-    fold = evidence.setting.protocol.fold if evidence.setting else None
-    # Folds of the split are no networks of their own: `leaderboard --folds` has them.
-    ours = (it for it in evidence.experiments if it.protocol.fold == fold and not it.protocol.leaky)
-    pairs: list[tuple[Experiment, Experiment]] = []
-    for group in siblings(ours, family):
-        if family == "depth":
-            pairs += itertools.pairwise(group)
-        elif family == "weights":
-            pairs += itertools.combinations(group, 2)
-        else:
-            pairs += [(group[0], other) for other in group[1:]]
-    return pairs

@@ -9,7 +9,7 @@ from typing import Final
 import pandas as pd
 
 from benchmark.comparison import wording as words
-from benchmark.comparison.leaderboard import HEADINGS, KINDS
+from benchmark.comparison.leaderboard import HEADINGS
 from benchmark.comparison.leak_study import LEAK_SUITES, leak_page, leak_study
 from benchmark.comparison.library import counted
 from benchmark.comparison.rows import Row
@@ -24,13 +24,12 @@ from benchmark.experiment.architectures import architecture_named
 from benchmark.reporting import figures
 from benchmark.reporting.board_tables import listed
 from benchmark.reporting.comparison_tables import pairs_table, study_tables
-from benchmark.reporting.evidence import Evidence, sibling_pairs, siblings
+from benchmark.reporting.evidence import Evidence, siblings
 from benchmark.reporting.figures import PageFigure
 from benchmark.reporting.tables import Cell, Column, Table
 from benchmark.tasks import TASK_TITLES, TASKS, TaskName
 
-SEEDS: Final = "--seeds 0,1,2"
-NO_RUN: Final = "no honest run is finished and ranked on this data set."
+NO_RUN: Final = "no honest run is finished and ranked on this data set"
 RATES_NOTE: Final = (
     "Compared experiments are equal in all that steers a training but this, and perhaps the "
     "learning rate, which the study chose anew for frozen backbones."
@@ -59,7 +58,7 @@ class Question:
     title: str = ""
     """Of its table of pairs."""
     suites: tuple[str, ...] = ()
-    """Those that answer it; none: whichever is asked for."""
+    """Those that answer it, last the one to run; none: whichever is asked for."""
 
 
 @dataclass(frozen=True)
@@ -85,14 +84,15 @@ class Answer:
         return not self.command
 
 
-def _unanswered(
-    evidence: Evidence, question: Question, why: str, suite: str = "", names: str = ""
-) -> Answer:
-    """Say why there is no answer, and which command makes runs: those named, or a suite's; else
-    the first asked for."""
-    what = names or f"--suite {suite or next(iter(evidence.suites), 'quick')}"
-    command = f"facebench run {what} {SEEDS} --dataset {evidence.dataset}"
-    return Answer(question, [f"Not answered by these runs: {why}"], command=command)
+def answer(evidence: Evidence, question: Question) -> Answer:
+    """Ask a question; where the runs do not answer it, say why, and which command would."""
+    try:
+        return question.ask(evidence, question)
+    except RunError as error:
+        suite = (*question.suites[-1:], *evidence.suites, "quick")[0]
+        command = f"facebench run --suite {suite} --seeds 0,1,2 --dataset {evidence.dataset}"
+        why = f"Not answered by these runs: {error.found}."
+        return Answer(question, [why], command=command)
 
 
 def _pairs_of(title: str, lines: Sequence[TaskComparison]) -> Table:
@@ -100,12 +100,10 @@ def _pairs_of(title: str, lines: Sequence[TaskComparison]) -> Table:
 
 
 def _best_network(evidence: Evidence, question: Question) -> Answer:
-    if not evidence.first_ranked:
-        return _unanswered(evidence, question, NO_RUN)
-    sentences, tables = list[str](), list[Table]()
-    compared: list[TaskComparison] = []
-    for kind in filter(evidence.ranked, KINDS):
-        best, *others = evidence.ranked(kind)
+    if not evidence.ranked:
+        raise RunError(NO_RUN)
+    sentences, tables, compared = list[str](), list[Table](), list[TaskComparison]()
+    for kind, (best, *others) in evidence.ranked.items():
         lines = [it for it in evidence.found["first"].lines if it.reference.label == best.name]
         compared += lines
         scores = joined(
@@ -148,7 +146,7 @@ def _ties(lines: Sequence[TaskComparison]) -> Iterator[str]:
 
 
 def _rankings(evidence: Evidence) -> Iterator[PageFigure]:
-    """Draw the test accuracies of the best networks, in the order of their rank."""
+    """Draw the test accuracies of the best networks by rank."""
     caption = (
         "Test accuracy with its 95 % interval, in the order of the rank on validation, the first "
         f"{SHOWN_IN_RANKING} at most. Overlapping intervals do not mean that two networks are "
@@ -158,7 +156,7 @@ def _rankings(evidence: Evidence) -> Iterator[PageFigure]:
         marks = {
             task: [
                 Mark(f"{item.rank}  {item.name}", score.accuracy, score.low, score.high)
-                for item in evidence.ranked("mtl" if is_mtl else task)[:SHOWN_IN_RANKING]
+                for item in evidence.ranked.get("mtl" if is_mtl else task, [])[:SHOWN_IN_RANKING]
                 if (score := item.scores.get(task)) is not None
             ]
             for task in TASKS
@@ -185,11 +183,7 @@ def _pairs(evidence: Evidence, question: Question) -> Answer:
     found = evidence.found[family]
     if not found.lines:
         alike = "an MTL network and its counterpart" if is_mtl else "two that differ in this alone"
-        why = f"of {alike}, both must be finished on the same faces."
-        # A pair of what the report shows; else a suite that has one.
-        pairs = [] if is_mtl else sibling_pairs(evidence, family)[:1]
-        names = " ".join(item.name for pair in pairs for item in pair)
-        return _unanswered(evidence, question, why, "".join(question.suites), names)
+        raise RunError(f"of {alike}, both must be finished on the same faces")
     better = "MTL" if is_mtl else "the named network"
     is_tallied = not is_mtl and len(words.by_pair(found.lines)) > 1
     sentences = [_tally(found.lines)] if is_tallied else words.sentences(found.lines, of_mtl=is_mtl)
@@ -256,15 +250,10 @@ def _tally(lines: Sequence[TaskComparison]) -> str:
 
 def _lowest_subgroups(evidence: Evidence, question: Question) -> Answer:
     if not evidence.first_ranked:
-        return _unanswered(evidence, question, NO_RUN)
+        raise RunError(NO_RUN)
     best = evidence.first_ranked[0]
-    try:
-        predictions = evidence.book.predictions(best.group)
-        matrices = tuple(figures.heat_map(predictions, task) for task in best.group.tasks)
-        gaps = _gaps(predictions)
-    except RunError as error:
-        return _unanswered(evidence, question, str(error))
-    sentences, rows, beyond = [], [], []
+    predictions = evidence.book.predictions(best.group)
+    gaps, sentences, rows, beyond = _gaps(predictions), [], [], []
     if (worst := best.worst) is not None:
         overall = words.percent(best.scores[worst.task].accuracy)
         sentences.append(
@@ -289,7 +278,7 @@ def _lowest_subgroups(evidence: Evidence, question: Question) -> Answer:
         question,
         (*sentences, said),
         evidence.links.of(best.group.identities),
-        matrices=matrices,
+        matrices=[figures.heat_map(predictions, task) for task in best.group.tasks],
         tables=(Table.of(headings, rows, title),),
         notes=(
             "Subgroups are by the labels; those of under 30 faces are marked and not ranked. "
@@ -321,8 +310,7 @@ def _gaps(predictions: RunPredictions) -> pd.DataFrame:
 def _cost_of_accuracy(evidence: Evidence, question: Question) -> Answer:
     ranked = evidence.first_ranked
     if len(ranked) < 2:
-        why = "fewer than two networks are finished and ranked on this data set."
-        return _unanswered(evidence, question, why)
+        raise RunError("fewer than two networks are finished and ranked on this data set")
     panels, sentences = [], []
     for number, (heading, axis, field, scale) in enumerate(COSTS):
         points = _cost_points(ranked, field, scale)
@@ -368,23 +356,16 @@ def _study(evidence: Evidence, question: Question) -> Answer:
     """Show what `facebench leak` or `facebench subsets` tells: of subsets, the first suite that
     has runs."""
     library, slug, dataset = evidence.library, question.slug, evidence.dataset
-    members = [[library.experiments[name] for name in library.suites[suite].experiments]
-               for suite in question.suites]  # fmt: skip
-    try:
-        if slug == "leak":
-            studied = [*itertools.chain(*members)]
-            page = leak_page(leak_study(library, studied, dataset))
-        else:
-            has_runs = (
-                of for of in members if any(dataset in library.datasets_of(it.name) for it in of)
-            )
-            studied = next(has_runs, members[-1])
-            page = subset_page(subset_study(library, studied, dataset))
-    except RunError as error:
-        suite = "leak" if slug == "leak" else question.suites[-1]
-        return _unanswered(evidence, question, f"{error.found}.", suite)
-    groups = [library.run_group(item.name, dataset) for item in studied]
-    known = [key for group in groups for key in group.identities]
+    suites = [[library.experiments[name] for name in library.suites[suite].experiments]
+              for suite in question.suites]  # fmt: skip
+    if slug == "leak":
+        studied = [*dict.fromkeys(itertools.chain(*suites))]
+        page = leak_page(leak_study(library, studied, dataset))
+    else:
+        run = (of for of in suites if any(dataset in library.datasets_of(it.name) for it in of))
+        studied = next(run, suites[-1])
+        page = subset_page(subset_study(library, studied, dataset))
+    known = [key for it in studied for key in library.run_group(it.name, dataset).identities]
     return Answer(
         question,
         page.sentences or ["Nothing could be compared."],
@@ -410,7 +391,8 @@ QUESTIONS: Final = (
     Question("subgroups", "Subgroups", "Which subgroups have the lowest accuracy?",
              _lowest_subgroups),
     Question("cost", "Cost", "What does accuracy cost?", _cost_of_accuracy),
-    Question("leak", "Leak", "What does a leak do to the numbers?", _study, suites=LEAK_SUITES),
+    Question("leak", "Leak", "What does a leak do to the numbers?", _study,
+             suites=(*LEAK_SUITES, "leak")),
     Question("specialists", "Specialists",
              "Does a specialist predict the age group of its subset better?",
              _study, suites=("subsets_vgg16_imagenet", "subsets_vgg16", "subsets")),

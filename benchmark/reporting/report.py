@@ -20,9 +20,9 @@ from benchmark.errors import DataError, RunError, and_more
 from benchmark.evaluation.artifacts import mistakes
 from benchmark.evaluation.predictions import read_predictions
 from benchmark.reporting.board_tables import Links, board_table, by_setting
-from benchmark.reporting.evidence import Evidence, kind_of
+from benchmark.reporting.evidence import Evidence
 from benchmark.reporting.figures import confusion_matrix, curves_panels, heat_map
-from benchmark.reporting.questions import QUESTIONS, Answer
+from benchmark.reporting.questions import QUESTIONS, Answer, answer
 from benchmark.reporting.tables import Table, template
 
 SHOWN_PER_TASK: Final = 12
@@ -38,7 +38,7 @@ def answers_of(evidence: Evidence, watch: OnProgress = keep_quiet) -> list[Answe
     """Answer every question."""
     found: list[Answer] = []
     for question in QUESTIONS:
-        found.append(question.ask(evidence, question))
+        found.append(answer(evidence, question))
         watch("Answering questions", len(found), len(QUESTIONS))
     return found
 
@@ -90,18 +90,19 @@ def network_sections(evidence: Evidence) -> Iterator[dict[str, Any]]:
     tested = (row for row in evidence.networks.values() if row.scores)
     best = sorted(tested, key=lambda row: row.rank or MOST_NETWORKS)[:MOST_NETWORKS]
     for number, row in enumerate(best):
-        shown: dict[str, Any] = {"matrices": [], "curves": [], "trouble": ""}
+        tasks, shown = row.group.tasks, dict[str, Any](matrices=[], curves=[], trouble="")
         try:
             predictions = evidence.book.predictions(row.group)
-            for task in row.group.tasks:
+            for task in tasks:
                 shown["matrices"].append(confusion_matrix(predictions, task))
                 shown["matrices"].append(heat_map(predictions, task))
             histories = [run.record.history() for run in row.runs[:CURVE_SEEDS]]
             shown["curves"] = curves_panels(f"network-{number}", histories)
         except (RunError, KeyError, ValueError) as error:
             shown["trouble"] = str(error)
+        kind = HEADINGS["mtl" if len(tasks) > 1 else tasks[0]]
         href = evidence.links.of(row.group.identities)
-        yield {"name": row.name, "kind": HEADINGS[kind_of(row)], "href": href, **shown}
+        yield {"name": row.name, "kind": kind, "href": href, **shown}
 
 
 def write_page(

@@ -46,8 +46,6 @@ WRONG = (
     ("report --out page.pdf", "FILE.html or a folder"),
     (f"card {MTL}", f"there is no run '{MTL}'"),
     (f"card {RACE}", "allowed: a finished run"),
-    (f"card {GENDER} --out card.pdf", "FILE.md, FILE.html or a folder"),
-    (f"card {GENDER} --out {{file}}/card.md", "File exists"),
     ("data prepare UTKFace.tar.gz", "susanqq.github.io/UTKFace"),
     ("data prepare {file}", "is not an archive"),
     ("data explore --dataset drawn --out {file}/who", "/file/who"),

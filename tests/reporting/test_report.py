@@ -48,7 +48,7 @@ def test_the_page_is_whole_and_fetches_nothing(evidence: Evidence, page: str) ->
     assert "default-src 'none'" in page
     assert not re.search(r"@import|url\(http|\bsrc=", page)
     assert page_of(evidence) == page
-    best = evidence.ranked("mtl")[0].group
+    best = evidence.ranked["mtl"][0].group
     assert evidence.links.of(best.identities).replace("&", "&amp;") in page
     top = words_of(page).split("The answers")[0]
     for text in ("2026-11-28", "3,200 training, 200 validation, 200 test", "Commit"):
@@ -76,7 +76,7 @@ def test_specialists_are_those_of_the_suite_that_was_run(tmp_path: Path) -> None
 def test_cost_names_the_networks_that_no_cheaper_one_beats(
     evidence: Evidence, found: dict[str, Answer]
 ) -> None:
-    ranked = evidence.ranked("mtl")
+    ranked = evidence.ranked["mtl"]
     front, best = [], 0.0
     for item in sorted(ranked, key=lambda it: (it.parameters or 0, -(it.val_combined or 0))):
         if (item.val_combined or 0) > best:
@@ -120,9 +120,8 @@ def test_few_runs_answer_little_and_say_what_would_answer_more(drawn_runs: RunBu
     few = evidence_of(drawn_runs, "quick")
     asked = answers(few)
     assert [slug for slug, item in asked.items() if item.answered] == ["best", "subgroups"]
-    pair = "mtl-squeezenet1_1-imagenet-frozen-short mtl-squeezenet1_1-imagenet-"
-    assert asked["depth"].command.startswith(f"facebench run {pair}")
-    assert asked["weights"].command.startswith("facebench run --suite controls --seeds")
+    for slug, suite in (("depth", "depth"), ("weights", "controls"), ("leak", "leak")):
+        assert asked[slug].command.startswith(f"facebench run --suite {suite} --seeds")
     words = words_of(page_of(few))
     for text in (
         *("Not answered by these runs", "race-cnn-none-full-short (not run)", "2 unfinished"),
