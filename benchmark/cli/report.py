@@ -133,21 +133,20 @@ def _acknowledge(argument: str, why: str, runs_dir: Path, answer: CommandResult)
 def _print_board(board: "Leaderboard", *, whole: bool) -> None:
     """Print a table per setting, and the notes that fit into ten lines; or all there is."""
     from benchmark.comparison.library import counted
-    from benchmark.reporting import columns
-    from benchmark.reporting.board_tables import board_table, by_setting, document_tables
+    from benchmark.reporting import board_tables as shown
 
     out.print(Text(board.title, style="bold yellow" if board.drawn else "bold"))
-    study = columns.study_table(board)
+    study = shown.study_table(board)
     if study.rows:
-        out.print(Text(f"{columns.READING}\n"))
+        out.print(Text(f"{shown.STUDY_READING}\n"))
         print_table(study)
         out.print()
-    for setting, tables in by_setting(board) if whole or not study.rows else ():
+    for setting, tables in shown.by_setting(board) if whole or not study.rows else ():
         out.print(Text(f"{setting}\n", style="dim"))
-        table = board_table(tables).keeping(())
+        table = shown.board_table(tables).keeping(())
         measured = tuple(row for row in table.rows if row.status != "missing")
         print_table(Table(table.columns, measured))
-        for further in document_tables(tables)[1:] if whole else ():
+        for further in shown.document_tables(tables)[1:] if whole else ():
             out.print()
             print_table(further)
     out.print()

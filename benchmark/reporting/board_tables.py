@@ -2,8 +2,8 @@
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Final
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final
 
 from benchmark.comparison import wording as words
 from benchmark.comparison.leaderboard import HEADINGS, ONE_SEED, BoardTable, Leaderboard
@@ -13,8 +13,6 @@ from benchmark.comparison.statistics import Judged
 from benchmark.comparison.wording import percent, span, with_sd
 from benchmark.errors import and_more
 from benchmark.reporting import tables as forms
-from benchmark.reporting.columns import READING as STUDY_READING
-from benchmark.reporting.columns import study_table
 from benchmark.reporting.tables import NOTHING, Cell, Column, Table, TableRow, markdown_text
 from benchmark.tasks import TASK_TITLES, TASKS, TaskName
 
@@ -23,6 +21,12 @@ PARTS: Final = {"scores": "More scores", "cost": "Costs", "origin": "Seeds, devi
 COSTS: Final = ("experiment", "parameters", "time")
 """Columns always shown that a document's table of costs has too."""
 READING: Final = "Test accuracy in percent with its 95 % interval; # ranks by validation (val)."
+STUDY_READING: Final = (
+    "Test accuracy in percent: age group / gender / race. printed: by the study, on a split that "
+    "puts about 80 % of its test faces into training, and so is LEAKY. leak-free: this benchmark, "
+    "mean ± sd over seeds with its 95 % interval; one seed permits no claim about the experiment. "
+    "replayed: the same network under the study's conditions, its leak included, and LEAKY."
+)
 MOST_NAMES: Final = 3
 
 Links = Mapping[str, tuple[tuple[str, str], ...]]
@@ -50,67 +54,74 @@ def board_table(tables: Sequence[BoardTable], links: Links | None = None) -> Tab
     tasks = [task for task in TASKS if any(task in table.tasks for table in tables)]
     remarks = list(dict.fromkeys(r for t in tables for row in t.rows for r in footnotes(row)))
     worst = tables[0].worst_heading if len(tables) == 1 else "worst subgroup"
-    columns = [
-        Column("#", False),
-        Column("experiment", True),
-        Column("val", False, about="validation accuracy, which ranks"),
-        *(Column(TASK_TITLES[task], False) for task in tasks),
-        Column(worst, False, about="of 30 faces or more"),
-        Column("parameters", False, below=True),
-        Column("time", False, below=True, about="to train a run"),
-        Column("seeds", False, below=True),
-        *(Column(f"{TASK_TITLES[task]} macro-F1", False, "scores") for task in tasks),
-        Column("combined", False, "scores", about="0.4 age group + 0.2 gender + 0.4 race"),
-        Column("gap", False, "scores", about="highest minus lowest accuracy of a group"),
-        *(Column(f"study's {TASK_TITLES[task]}", False, "scores") for task in tasks),
-        Column("trained", False, "cost", about="parameters that are trained"),
-        *(Column(heading, False, "cost") for heading in ("GMACs", "images/s", "memory")),
-        *(Column(name, True, "origin", below=True) for name in ("seeds run", "device", "commit")),
-    ]
-    rows = [
-        TableRow(
-            tuple(_cells(row, tasks, remarks, links or {})),
-            HEADINGS[table.kind] + (f" · {table.worst_heading}" if len(tables) > 1 else ""),
-            row.status + " leaky" * row.leaky + " stopped" * row.stopped,
-        )
-        for table in tables
-        for row in table.rows
-    ]
-    return Table(tuple(columns), tuple(rows), notes=tuple(remarks))
+    columns, rows = tuple[Column, ...](), list[TableRow]()
+    for table in tables:
+        section = HEADINGS[table.kind] + (f" · {table.worst_heading}" if len(tables) > 1 else "")
+        for row in table.rows:
+            name = _name(row, remarks, links or {})
+            columns, cells = zip(*_cells(row, tasks, worst, name), strict=True)
+            status = row.status + " leaky" * row.leaky + " stopped" * row.stopped
+            rows.append(TableRow(cells, section, status))
+    return Table(columns, tuple(rows), notes=tuple(remarks))
 
 
 def _cells(
-    row: Row, tasks: Sequence[TaskName], remarks: Sequence[str], links: Links
-) -> Iterator[Cell]:
-    """Give a row's cells, in the order of `board_table`'s columns."""
+    row: Row, tasks: Sequence[TaskName], worst: str, name: Cell
+) -> Iterator[tuple[Column, Cell]]:
+    """Give a row's cells, each with its column."""
+
+    def number(
+        heading: str,
+        text: Callable[[Any], str],
+        value: float | None,
+        part: str = "",
+        about: str = "",
+    ) -> tuple[Column, Cell]:
+        return Column(heading, False, part, not part, about=about), Cell(text(value), value=value)
+
     n, low, both, gap = len(row.seeds), row.worst, row.combined, row.gap
     # What a network does not predict is empty; what was not measured is a dash.
-    scores, empty = [row.scores.get(task) for task in tasks], Cell("" if row.scores else NOTHING)
-    rank = row.rank_text or NOTHING
-    yield Cell(rank, "", row.rank, style="bold" + " red" * row.stopped)
-    yield _name(row, remarks, links)
-    yield Cell(with_sd(row.val_combined, row.val_combined_sd), value=row.val_combined)
-    for s in scores:
-        yield _rate(s, s.accuracy, s.accuracy_sd) if s else empty
-    yield _rate(low, low.accuracy, None, f" (n {low.n})", low.group) if low else Cell()
-    yield Cell(words.count_text(row.parameters), value=row.parameters)
-    yield Cell(words.duration_text(row.seconds), value=row.seconds)
-    yield Cell(f"{n} seed{'s' * (n > 1)}", value=n) if n else Cell()
-    for s in scores:
-        yield Cell(with_sd(s.macro_f1, s.macro_f1_sd), value=s.macro_f1) if s else empty
-    yield _rate(both, both.value, both.sd) if both else Cell()
-    yield _rate(gap, gap.gap, None, "", f"permuted {percent(gap.chance)}") if gap else Cell()
+    scores = [(TASK_TITLES[task], row.scores.get(task)) for task in tasks]
+    empty = Cell("" if row.scores else NOTHING)
+    rank = Cell(row.rank_text or NOTHING, "", row.rank, style="bold" + " red" * row.stopped)
+    yield Column("#", False), rank
+    yield Column("experiment", True), name
+    val = Cell(with_sd(row.val_combined, row.val_combined_sd), value=row.val_combined)
+    yield Column("val", False, about="validation accuracy, which ranks"), val
+    for title, s in scores:
+        yield Column(title, False), _rate(s, s.accuracy, s.accuracy_sd) if s else empty
+    lowest = _rate(low, low.accuracy, None, f" (n {low.n})", low.group) if low else Cell()
+    yield Column(worst, False, about="of 30 faces or more"), lowest
+    yield number("parameters", words.count_text, row.parameters)
+    yield number("time", words.duration_text, row.seconds, about="to train a run")
+    seeds = Cell(counted(n, "seed"), value=n) if n else Cell()
+    yield Column("seeds", False, below=True), seeds
+    for title, s in scores:
+        f1 = Cell(with_sd(s.macro_f1, s.macro_f1_sd), value=s.macro_f1) if s else empty
+        yield Column(f"{title} macro-F1", False, "scores"), f1
+    together = _rate(both, both.value, both.sd) if both else Cell()
+    yield (
+        Column("combined", False, "scores", about="0.4 age group + 0.2 gender + 0.4 race"),
+        together,
+    )
+    widest = _rate(gap, gap.gap, None, "", f"permuted {percent(gap.chance)}") if gap else Cell()
+    yield Column("gap", False, "scores", about="highest minus lowest accuracy of a group"), widest
     for task in tasks:
         printed = getattr(row.study, task, None)
-        yield Cell() if printed is None else Cell(f"LEAKY {percent(printed)}", "", printed)
-    yield Cell(words.count_text(row.trainable_parameters), value=row.trainable_parameters)
-    for number in (row.gmacs, row.images_per_second):
-        yield Cell(words.number_text(number), value=number)
-    yield Cell(words.memory_text(row.peak_memory_mib), value=row.peak_memory_mib)
-    commits = [commit[:12] for commit in row.commits]
-    for texts in (row.seeds, (*row.devices, *row.precisions), commits):
-        text = ", ".join(map(str, texts))
-        yield Cell(text or NOTHING, value=text or None)
+        cell = Cell() if printed is None else Cell(f"LEAKY {percent(printed)}", "", printed)
+        yield Column(f"study's {TASK_TITLES[task]}", False, "scores"), cell
+    about = "parameters that are trained"
+    yield number("trained", words.count_text, row.trainable_parameters, "cost", about)
+    yield number("GMACs", words.number_text, row.gmacs, "cost")
+    yield number("images/s", words.number_text, row.images_per_second, "cost")
+    yield number("memory", words.memory_text, row.peak_memory_mib, "cost")
+    for heading, texts in (
+        ("seeds run", map(str, row.seeds)),
+        ("device", (*row.devices, *row.precisions)),
+        ("commit", (commit[:12] for commit in row.commits)),
+    ):
+        text = ", ".join(texts)
+        yield Column(heading, True, "origin", True), Cell(text or NOTHING, value=text or None)
 
 
 def _rate(
@@ -124,11 +135,11 @@ def _rate(
 
 def _name(row: Row, remarks: Sequence[str], links: Links) -> Cell:
     """Write a row's name; beneath it the reason why it is missing, or an ad-hoc row's changes."""
-    changes = [r.removeprefix(words.AD_HOC) for r in row.remarks if r.startswith(words.AD_HOC)]
     note = "; ".join(row.remarks) if row.status == "missing" else ""
-    if changes and not note:
+    changes = (r.removeprefix(words.AD_HOC) for r in row.remarks if r.startswith(words.AD_HOC))
+    if not note and (changed := next(changes, "")):
         runs = ", ".join(identity[:12] for identity in row.identities)
-        note = f"run {runs} · {changes[0].replace(', ', ' · ')}"
+        note = f"run {runs} · {changed.replace(', ', ' · ')}"
     found = tuple(link for identity in row.identities for link in links.get(identity, ()))
     marks = tuple(1 + remarks.index(remark) for remark in footnotes(row))
     return Cell(row.title, note, row.name, found, marks)
@@ -136,10 +147,8 @@ def _name(row: Row, remarks: Sequence[str], links: Links) -> Cell:
 
 def differences_table(tables: Sequence[BoardTable]) -> Table:
     """Set each row beside what it is compared with; no row where there is nothing of the kind."""
-    tasks = [task for task in TASKS if any(task in table.tasks for table in tables)]
-    columns = [Column("difference, pp", True)]
-    columns += [Column(TASK_TITLES[task], False, "differences") for task in tasks]
-    columns.append(Column("together", False, "differences"))
+    titles = {**TASK_TITLES, None: "together"}
+    columns = [Column(title, False, "differences") for title in titles.values()]
     rows = []
     for table in tables:
         counterpart = f"to its {'STL' if table.kind == 'mtl' else 'MTL'} counterpart"
@@ -153,10 +162,11 @@ def differences_table(tables: Sequence[BoardTable]) -> Table:
                     task = table.tasks[0] if len(table.tasks) == 1 else outcome.task
                     found[label][task] = _difference(judged)
             for label, cells in found.items():
+                line = (cells.get(task, Cell("")) for task in titles)
                 name = Cell(row.title, label, row.name)
-                line = (name, *(cells.get(task, Cell("")) for task in (*tasks, None)))
-                rows.append(TableRow(line, HEADINGS[table.kind]))
-    return Table(tuple(columns), tuple(rows), "Differences").keeping(("differences",))
+                rows.append(TableRow((name, *line), HEADINGS[table.kind]))
+    table_of = Table.of((Column("difference, pp", True), *columns), rows, "Differences")
+    return table_of.keeping(("differences",))
 
 
 def _difference(judged: Judged) -> Cell:
@@ -167,6 +177,49 @@ def _difference(judged: Judged) -> Cell:
     return Cell(f"{words.points(found.accuracy)}{mark}", note, found.accuracy, style=style)
 
 
+def study_table(board: Leaderboard) -> Table:
+    """Lay the study's rows out in its order; none where the leaderboard is not of its suite."""
+    rows = {row.name: row for table in board.tables for row in table.rows if not row.leaky}
+    names = dict.fromkeys(name for names in board.suites.values() for name in names)
+    found = [rows[name] for name in names if name in rows and rows[name].study is not None]
+    firsts = [row for row in board.tables[0].rows if row.status == "reference"] if found else []
+
+    def scores(row: Row) -> str:
+        return "\n".join(
+            f"{TASK_TITLES[task]} {with_sd(s.accuracy, s.accuracy_sd)} ({span(s.low, s.high)})"
+            for task, s in row.scores.items()
+        )
+
+    def shown(row: Row) -> tuple[str, ...]:
+        study, replayed = vars(row.study), NOTHING
+        printed = " / ".join(percent(study[task]) for task in row.definition["head"]["tasks"])
+        if replay := board.replays.get(row.name):
+            rates = " / ".join(percent(score.accuracy) for score in replay.scores.values())
+            replayed = f"replayed {rates}"
+        ours = scores(row) or NOTHING
+        return study["row"], row.name, f"printed {printed}", ours, replayed, state(row)
+
+    lines = [("", row.name, "", scores(row), "", "") for row in firsts]
+    lines += [shown(row) for row in found]
+    heads = ("row", "experiment", "printed, LEAKY", "leak-free", "replayed, LEAKY", "state")
+    columns = [Column(head, left=head != "row", below="LEAKY" in head) for head in heads]
+    # A page for phones hides cells without a value: here only those with nothing to show.
+    return Table.of(
+        columns,
+        [[Cell(text, value=text.strip(NOTHING) or None) for text in line] for line in lines],
+    )
+
+
+def state(row: Row) -> str:
+    """Say what a row was measured on, or why it was not."""
+    if row.status == "missing":
+        if "weights missing" in " ".join(row.remarks):
+            return "weights not available"
+        return "not run" if "not run" in row.remarks else "not finished"
+    devices = {"GPU" if "nvidia" in device.lower() else "CPU" for device in row.devices}
+    return f"{' and '.join(sorted(devices))}, {counted(len(row.seeds), 'seed')}"
+
+
 def document_tables(tables: Sequence[BoardTable]) -> list[Table]:
     """Divide tables of one setting into those that a page's width can bear: scores, the rest."""
     whole = board_table(tables)
@@ -174,7 +227,7 @@ def document_tables(tables: Sequence[BoardTable]) -> list[Table]:
     measured = tuple(row for row in scores.rows if row.status != "missing")
     done = tuple(row for row in costs.rows if row.status.startswith("done"))
     scores = dataclasses.replace(scores, rows=measured)
-    costs = dataclasses.replace(costs, rows=done, title="Costs", notes=())
+    costs = Table(costs.columns, done, "Costs")
     return [table for table in (scores, differences_table(tables), costs) if table.rows]
 
 

@@ -1,4 +1,4 @@
-"""A leaderboard's rows as plain values by column name: CSV, JSON, pandas; and the study's rows.
+"""A leaderboard's rows as plain values by column name: CSV, JSON, pandas; fewer and ordered rows.
 
 Rates and differences of rates are fractions; nothing is rounded for the eye.
 """
@@ -8,7 +8,7 @@ import fnmatch
 import json
 import operator
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -17,18 +17,11 @@ import pandas as pd
 
 from benchmark.comparison.leaderboard import BoardTable, Leaderboard
 from benchmark.comparison.rows import Row, RowQuestion
-from benchmark.comparison.wording import percent, protocol_text, span, with_sd
+from benchmark.comparison.wording import protocol_text
 from benchmark.errors import BenchmarkError, RunError, require_choice
 from benchmark.experiment.definition import Backbone
-from benchmark.reporting.tables import NOTHING, Cell, Column, Table
-from benchmark.tasks import TASK_TITLES, TASKS, TaskName
+from benchmark.tasks import TASKS
 
-READING: Final = (
-    "Test accuracy in percent: age group / gender / race. printed: by the study, on a split that "
-    "puts about 80 % of its test faces into training, and so is LEAKY. leak-free: this benchmark, "
-    "mean ± sd over seeds with its 95 % interval; one seed permits no claim about the experiment. "
-    "replayed: the same network under the study's conditions, its leak included, and LEAKY."
-)
 DIGITS: Final = 9
 """Decimals of a fraction: two machines that add in another order write the same."""
 
@@ -234,72 +227,9 @@ def as_data(board: Leaderboard) -> Values:
         "rows": list(flat_rows(board)),
         "notes": list(board.notes),
         "limits": list(board.limits),
-        **({"study": rows} if (rows := study_data(board)) else {}),
     }
 
 
 def json_text(board: Leaderboard) -> str:
     """Write a leaderboard as JSON."""
     return json.dumps({"schema": 1, **as_data(board)}, indent=2, ensure_ascii=False) + "\n"
-
-
-def study_data(board: Leaderboard) -> list[Values]:
-    """Give the rows that the study has too, in the order asked for; accuracies in [0, 1]."""
-    rows = {row.name: row for table in board.tables for row in table.rows if not row.leaky}
-    names = dict.fromkeys(name for names in board.suites.values() for name in names)
-    found = [rows[name] for name in names if name in rows and rows[name].study is not None]
-    return [
-        {
-            "row": vars(row.study)["row"],
-            "experiment": row.name,
-            "printed_leaky": {t: vars(row.study)[t] for t in row.definition["head"]["tasks"]},
-            "leak_free": _scores(row),
-            "replayed_leaky": _scores(replay) if (replay := board.replays.get(row.name)) else None,
-            "seeds": list(row.seeds),
-            "runs": list(row.identities),
-            "state": state(row),
-        }
-        for row in found
-    ]
-
-
-def _scores(row: Row) -> dict[TaskName, Any]:
-    return {
-        task: {"mean": it.accuracy, "sd": it.accuracy_sd, "low": it.low, "high": it.high}
-        for task, it in row.scores.items()
-    }
-
-
-def state(row: Row) -> str:
-    """Say what a row was measured on, or why it was not."""
-    if row.status == "missing":
-        if "weights missing" in " ".join(row.remarks):
-            return "weights not available"
-        return "not run" if "not run" in row.remarks else "not finished"
-    devices = {"GPU" if "nvidia" in device.lower() else "CPU" for device in row.devices}
-    return f"{' and '.join(sorted(devices))}, {len(row.seeds)} seed{'s' * (len(row.seeds) > 1)}"
-
-
-def study_table(board: Leaderboard) -> Table:
-    """Lay the study's rows out; no rows where the leaderboard's suite is not the study's."""
-    heads = ("row", "experiment", "printed, LEAKY", "leak-free", "replayed, LEAKY", "state")
-    columns = [Column(head, left=head != "row", below="LEAKY" in head) for head in heads]
-
-    def ours(scores: Mapping[TaskName, Any]) -> str:
-        return "\n".join(
-            f"{TASK_TITLES[t]} {with_sd(s['mean'], s['sd'])} ({span(s['low'], s['high'])})"
-            for t, s in scores.items()
-        )
-
-    found = study_data(board)
-    firsts = [row for row in board.tables[0].rows if row.status == "reference"] if found else []
-    rows = [("", row.name, "", ours(_scores(row)), "", "") for row in firsts]
-    for row in found:
-        replay = [score["mean"] for score in (row["replayed_leaky"] or {}).values()]
-        printed = f"printed {' / '.join(map(percent, row['printed_leaky'].values()))}"
-        replayed = f"replayed {' / '.join(map(percent, replay))}" if replay else NOTHING
-        leak_free = ours(row["leak_free"]) or NOTHING
-        rows.append((row["row"], row["experiment"], printed, leak_free, replayed, row["state"]))
-    # A page for phones hides cells without a value: here only those with nothing to show.
-    cells = [[Cell(text, value=text.strip(NOTHING) or None) for text in row] for row in rows]
-    return Table.of(columns, cells)

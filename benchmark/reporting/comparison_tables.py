@@ -81,31 +81,24 @@ def flat_line(kind: Kind, line: TaskComparison) -> dict[str, Any]:
 
 def scores_table(comparison: Comparison) -> Table:
     """Show each run group's test accuracy; what was not run as well."""
-    columns = [Column("test accuracy, %", True), Column("seeds", True)]
-    columns += [Column(TASK_TITLES[task], False) for task in comparison.tasks]
+    tasks, names = comparison.tasks, (Column("test accuracy, %", True), Column("seeds", True))
     rows: list[TableRow] = []
     for group, scores in comparison.groups:
+        name = Cell(f"{group.label}{' (LEAKY)' * group.leaky}")
         cells = [
-            Cell(f"{group.label}{' (LEAKY)' * group.leaky}"),
-            Cell(", ".join(map(str, group.seeds))),
+            Cell(with_sd(s.accuracy, s.accuracy_sd), span(s.low, s.high)) if s else Cell()
+            for s in map(scores.get, tasks)
         ]
-        for s in map(scores.get, comparison.tasks):
-            cells += [
-                Cell(with_sd(s.accuracy, s.accuracy_sd), span(s.low, s.high)) if s else Cell()
-            ]
-        rows.append(TableRow(tuple(cells)))
-    empty = [Cell()] * (len(columns) - 1)
+        rows.append(TableRow((name, Cell(", ".join(map(str, group.seeds))), *cells)))
     for absent in comparison.absent:
         name = Cell(f"{absent.label} (not run: {absent.why})")
-        rows.append(TableRow((name, *empty), "", "missing"))
-    return Table(tuple(columns), tuple(rows))
+        rows.append(TableRow((name, *[Cell()] * (1 + len(tasks))), "", "missing"))
+    return Table.of((*names, *(Column(TASK_TITLES[task], False) for task in tasks)), rows)
 
 
 def pairs_table(lines: Sequence[TaskComparison], *, of_mtl: bool = False) -> Table:
     """Show differences, a section a pair; of_mtl: MTL networks against their counterparts."""
-    numbers = ("accuracy, pp", "macro-F1, pp", "p", "Holm")
-    columns = [Column("task", True), *(Column(head, False) for head in numbers)]
-    columns.append(Column("verdict", True, fold=True))
+    numbers = [Column(head, False) for head in ("accuracy, pp", "macro-F1, pp", "p", "Holm")]
     rows = []
     for line in lines:
         found = line.difference
@@ -120,7 +113,7 @@ def pairs_table(lines: Sequence[TaskComparison], *, of_mtl: bool = False) -> Tab
             Cell(wording.verdict_text(line), style=STYLES[line.verdict]),
         )
         rows.append(TableRow(cells, section))
-    return Table.of(columns, rows)
+    return Table.of((Column("task", True), *numbers, Column("verdict", True, fold=True)), rows)
 
 
 def difference_cell(value: float | None, low: float | None, high: float | None) -> Cell:
