@@ -3,10 +3,11 @@
 import datetime
 import itertools
 import os
+import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 from rich.markdown import Markdown
@@ -25,11 +26,14 @@ from benchmark.reporting.tables import Cell, Column, Table
 if TYPE_CHECKING:
     from benchmark.comparison.leaderboard import Leaderboard
     from benchmark.comparison.library import Run
-    from benchmark.data.dataset import FaceSet
-    from benchmark.reporting.evidence import Evidence, RunLinks
+    from benchmark.reporting.evidence import RunLinks
 
 MOST_NOTE_LINES: Final = 10
 PERCEIVED: Final = "Labels are perceived, and the same person may be in training and test. "
+PERSONAL: Final = (
+    "the page holds pictures of people: personal data. Do not publish it, and pass it on only to "
+    "those who may see the pictures"
+)
 CLOSING: Final = "--notes prints {more}differences, costs and limitations."
 
 # fmt: off
@@ -231,7 +235,7 @@ def report(
     """
     from benchmark.reporting.evidence import Evidence
     from benchmark.reporting.leaderboards import available_runs, leaderboards
-    from benchmark.reporting.report import answers_of, write_page
+    from benchmark.reporting.report import answers_of, gallery, write_page
 
     asked = tuple(suite or ())
     with watching() as watch:
@@ -250,8 +254,13 @@ def report(
         path = _page_path(out_path or runs_dir / "reports", name, part)
         check_outputs([path], overwrite=overwrite or out_path is None)
         evidence = Evidence(library, board, asked, _links(runs_dir, path, mlflow_url, answer))
-        shown = here.get(board.dataset) if board.drawn or with_faces else None
-        faces = _faces(evidence, shown, answer) if shown else None
+        faces, shown = None, here.get(board.dataset) if board.drawn or with_faces else None
+        try:
+            faces = gallery(evidence, shown) if shown else None
+        except (DataError, RunError) as error:
+            answer.warnings.append(str(error))
+        if faces and not board.drawn:
+            answer.warnings.append(PERSONAL)
         with watching() as watch:
             answers = answers_of(evidence, watch)
         write_text(path, write_page(evidence, answers, datetime.datetime.now().date(), faces))
@@ -281,36 +290,21 @@ def _page_path(asked: Path, name: str, part: str) -> Path:
 
 
 def _links(runs_dir: Path, page: Path, url: str | None, answer: CommandResult) -> "RunLinks":
-    """Find the runs in MLflow; trouble with it is said, and no obstacle."""
-    from benchmark.reporting.evidence import RunLinks, mlflow_links
+    """Link runs to their folders, or to MLflow at `url`; trouble with it is said, no obstacle."""
+    from benchmark.reporting.evidence import RunLinks
     from benchmark.tracking.store import run_places
 
     if url is None:
         return RunLinks(work=Path(os.path.relpath(work_folder(runs_dir), page.parent)).as_posix())
+    if not re.match("https?://[^/]", url):
+        raise RunError(f"--mlflow-url {url!r} is no address", allowed="http://… or https://…")
     known = {}
     try:
         with busy("looking for the runs in MLflow"):
             known = run_places(runs_dir)
     except TrackingError as error:
         answer.warnings.append(f"{error} No run of the page is linked to MLflow.")
-    return mlflow_links(url, known)
-
-
-def _faces(evidence: "Evidence", faces: "FaceSet", answer: CommandResult) -> dict[str, Any] | None:
-    """Find the pictures of the most confident errors; trouble is said, and no obstacle."""
-    from benchmark.reporting.report import gallery
-
-    try:
-        found = gallery(evidence, faces)
-    except (DataError, RunError) as error:
-        answer.warnings.append(str(error))
-        return None
-    if found is not None and not found["drawn"]:
-        answer.warnings.append(
-            "the page holds pictures of people: personal data. Do not publish it, and pass it on "
-            "only to those who may see the pictures"
-        )
-    return found
+    return RunLinks(url.rstrip("/"), known)
 
 
 def card(

@@ -80,21 +80,20 @@ def finish(axes: Axes, grid: str = "y") -> None:
 
 @drawing
 def new_figure(
-    panels: tuple[float, float], title: str, *, rows: int = 1, columns: int = 1, left: float = 0.8,
-    right: float = 0.3, top: float = 1.0, below: float = 0.6,
-    gap: tuple[float, float] = (0.5, 0.5), grid: str = "y", **options: Any,
-) -> tuple[Figure, npt.NDArray[np.object_]]:  # fmt: skip
-    """Make a figure and its axes; all lengths in inches, `panels` of all panels with their gaps."""
+    panels: tuple[float, float], title: str, n: int = 1, *, left: float = 0.8, right: float = 0.3,
+    top: float = 1.0, below: float = 0.6, gap: float = 0.5, grid: str = "y",
+    ratios: Sequence[float] | None = None,
+) -> tuple[Figure, list[Axes]]:  # fmt: skip
+    """Make a figure with n axes beside each other, as wide as `ratios` say; all lengths in inches,
+    `panels` of all panels with their gaps."""
     width, height = panels[0] + left + right, panels[1] + top + below
     figure = Figure(figsize=(width, height))
-    mean = ((panels[0] - (columns - 1) * gap[0]) / columns,
-            (panels[1] - (rows - 1) * gap[1]) / rows)  # fmt: skip
-    axes = figure.subplots(rows, columns, squeeze=False, gridspec_kw=options)
+    axes = list(figure.subplots(1, n, squeeze=False, width_ratios=ratios)[0])
     figure.subplots_adjust(
         left=left / width, right=1 - right / width, bottom=below / height, top=1 - top / height,
-        wspace=gap[0] / mean[0], hspace=gap[1] / mean[1],
+        wspace=gap * n / (panels[0] - (n - 1) * gap),
     )  # fmt: skip
-    for panel in axes.flat:
+    for panel in axes:
         finish(panel, grid)
     figure.text(0.1 / width, 1 - 0.1 / height, title, va="top", size=11)
     return figure, axes
@@ -115,12 +114,12 @@ def draw_interval(
 def confusion_figure(confusion: dict[TaskName, npt.NDArray[Any]], caption: str) -> Figure:
     """Draw counts and row shares of each task's confusion matrix, (true class, predicted class)."""
     sizes = [len(matrix) for matrix in confusion.values()]
-    figure, grid = new_figure(
+    figure, panels = new_figure(
         (max(0.9 * sum(sizes) + 1.1 * (len(sizes) - 1), 4.0), 0.8 * max(sizes)),
-        f"Confusion matrices of the test faces\n{caption}", grid="",
-        columns=len(sizes), left=1.1, top=1.3, gap=(1.1, 0.5), width_ratios=sizes,
+        f"Confusion matrices of the test faces\n{caption}", len(sizes),
+        left=1.1, top=1.3, gap=1.1, grid="", ratios=sizes,
     )  # fmt: skip
-    for axes, (task, matrix) in zip(grid[0], confusion.items(), strict=True):
+    for axes, (task, matrix) in zip(panels, confusion.items(), strict=True):
         names, n_faces, totals = CLASS_NAMES[task], int(matrix.sum()), matrix.sum(axis=1)
         shares = matrix / np.maximum(totals, 1)[:, None]
         # White lines between the cells.
@@ -145,36 +144,29 @@ def confusion_figure(confusion: dict[TaskName, npt.NDArray[Any]], caption: str) 
     return figure
 
 
-def draw_loss(axes: Axes, histories: Sequence[pd.DataFrame]) -> None:
-    """Draw the training loss by epoch, a line per history."""
+def draw_curves(loss: Axes, accuracy: Axes, histories: Sequence[pd.DataFrame]) -> None:
+    """Draw training loss, and validation accuracies of each task and weighted, by epoch; a line per
+    history, which has a row per epoch."""
     for history in histories:
-        axes.plot(history["epoch"], history["train/loss"], "o-", color=INK, ms=4, label="loss")
-    axes.set(xlabel="epoch", ylabel="training loss")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-
-
-def draw_accuracy(axes: Axes, histories: Sequence[pd.DataFrame]) -> None:
-    """Draw validation accuracies by epoch, of each task and weighted; a line per history."""
+        loss.plot(history["epoch"], history["train/loss"], "o-", color=INK, ms=4, label="loss")
     for key, colour in COLOURS.items():
-        name = "val/combined" if key == "combined" else f"val/{key}/accuracy"
+        name, dash = ("val/combined", "--") if key == "combined" else (f"val/{key}/accuracy", "-")
+        look: Any = {"color": colour, "marker": MARKERS[key], "label": key.replace("_", " ")}
         for history in (it for it in histories if name in it):
-            axes.plot(
-                history["epoch"], history[name], "--" if key == "combined" else "-", color=colour,
-                marker=MARKERS[key], ms=4, label=key.replace("_", " "),
-            )  # fmt: skip
-    axes.set(xlabel="epoch", ylabel="validation accuracy")
-    axes.yaxis.set_major_formatter(percent_ticks())
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            accuracy.plot(history["epoch"], history[name], dash, ms=4, **look)
+    accuracy.yaxis.set_major_formatter(percent_ticks())
+    for axes, title in ((loss, "training loss"), (accuracy, "validation accuracy")):
+        axes.set(xlabel="epoch", ylabel=title)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 @drawing
 def curves_figure(history: pd.DataFrame, caption: str, selected_epoch: int) -> Figure:
     """Draw training loss and validation accuracy by epoch; history: a row per epoch."""
-    figure, grid = new_figure(
-        (9.4, 3.4), f"Loss and validation accuracy by epoch\n{caption}", columns=2, gap=(0.9, 0)
-    )
-    for axes, draw in zip(grid[0], (draw_loss, draw_accuracy), strict=True):
-        draw(axes, [history])
+    title = f"Loss and validation accuracy by epoch\n{caption}"
+    figure, (loss, accuracy) = new_figure((9.4, 3.4), title, 2, gap=0.9)
+    draw_curves(loss, accuracy, [history])
+    for axes in (loss, accuracy):
         axes.axvline(selected_epoch, zorder=0, color=FAINT, ls=":", label="selected epoch")
         axes.legend()
     return figure
@@ -182,15 +174,13 @@ def curves_figure(history: pd.DataFrame, caption: str, selected_epoch: int) -> F
 
 @drawing
 def reliability_figure(calibration: dict[TaskName, Calibration], caption: str) -> Figure:
-    """Draw accuracy against confidence in bins, with 95 % intervals, and the faces per bin.
+    """Draw accuracy against confidence in bins, with 95 % intervals.
 
     Below the diagonal a network is more confident than it is accurate.
     """
-    figure, grid = new_figure(
-        (4.6 * len(calibration), 5.2), f"Reliability of the predicted probabilities\n{caption}",
-        rows=2, columns=len(calibration), gap=(0.7, 0.25), top=1.2, height_ratios=(3.4, 1),
-    )  # fmt: skip
-    for (axes, counts), (task, found) in zip(grid.T, calibration.items(), strict=True):
+    n, title = len(calibration), f"Reliability of the predicted probabilities\n{caption}"
+    figure, panels = new_figure((4.6 * n, 3.8), title, n, gap=0.7, top=1.2)
+    for axes, (task, found) in zip(panels, calibration.items(), strict=True):
         bins, colour = found.reliability[found.reliability["n"] > 0], COLOURS[task]
         axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle=":", zorder=0)
         said = f"calibration error {100 * found.ece['test']:.1f} pp"
@@ -200,14 +190,10 @@ def reliability_figure(calibration: dict[TaskName, Calibration], caption: str) -
         axes.plot([], [], " ", label=expected)
         axes.legend(loc="upper left")
         axes.set(title=TASK_TITLES[task].capitalize(), xlim=(0, 1), ylim=(-0.02, 1.02))
-        axes.yaxis.set_major_formatter(percent_ticks())
-        width = 0.92 * (bins["bin_high"] - bins["bin_low"])
-        counts.bar(bins["bin_low"], bins["n"], width=width, align="edge", color=colour)
-        counts.set(xlabel="probability of the predicted class", xlim=(0, 1))
-        counts.xaxis.set_major_formatter(percent_ticks())
-        axes.set_xticks(counts.get_xticks(), [])
-    grid[0, 0].set_ylabel("accuracy, 95 % interval")
-    grid[1, 0].set_ylabel("faces")
+        axes.set_xlabel("probability of the predicted class")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(percent_ticks())
+    panels[0].set_ylabel("accuracy, 95 % interval")
     return figure
 
 
@@ -223,11 +209,11 @@ def subgroups_figure(subgroups: pd.DataFrame, gaps: pd.DataFrame, caption: str) 
     hollow = f"hollow: under {SMALL_GROUP} faces, not ranked"
     title = f"Test accuracy by subgroup, with 95 % intervals (grey: all test faces; {hollow})"
     n_rows = (subgroups["task"] == tasks[0]).sum() - 1 + len(ROWS_BY)
-    figure, grid = new_figure(
-        (5.2 * len(tasks) - 1.5, 0.26 * n_rows), f"{title}\n{caption}", columns=len(tasks),
-        left=1.3, right=1.2, gap=(1.5, 0), grid="x",
+    figure, panels = new_figure(
+        (5.2 * len(tasks) - 1.5, 0.26 * n_rows), f"{title}\n{caption}", len(tasks),
+        left=1.3, right=1.2, gap=1.5, grid="x",
     )  # fmt: skip
-    for axes, task in zip(grid[0], tasks, strict=True):
+    for axes, task in zip(panels, tasks, strict=True):
         ours = subgroups[subgroups["task"] == task]
         overall = ours[ours["by"] == "all"].iloc[0].to_dict()
         axes.axvspan(overall["low"], overall["high"], color=GRID, linewidth=0, zorder=0)
@@ -317,7 +303,7 @@ def schedule_figure(bars: Sequence[tuple[int, float, float, float, str]], title:
     seconds, unit = next((item for item in units if latest >= 2 * item[0]), (1, "seconds"))
     groups = list(dict.fromkeys(bar[4] for bar in bars))
     size = (6.5, max(0.35 * n_workers, 0.2 * len(groups)) + 0.2)
-    figure, ((axes,),) = new_figure(size, title, left=0.9, right=2.6, top=0.5, grid="x")
+    figure, (axes,) = new_figure(size, title, left=0.9, right=2.6, top=0.5, grid="x")
     for worker, start, ready, end, group in bars:
         for left, right, hatch in ((start, ready, "////"), (ready, end, "")):
             axes.barh(

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 from benchmark.comparison import pairs as comparing
 from benchmark.comparison.leaderboard import Kind, Leaderboard
@@ -18,7 +18,6 @@ from benchmark.comparison.library import Library, Setting
 from benchmark.comparison.pairs import Book, Found, Pair
 from benchmark.comparison.rows import Row
 from benchmark.comparison.statistics import Family
-from benchmark.errors import RunError
 from benchmark.experiment.definition import CONDITIONINGS, Experiment, Protocol
 from benchmark.files import canonical_json
 from benchmark.identity import steering_content
@@ -26,8 +25,6 @@ from benchmark.tasks import TASKS
 
 Sides = tuple[Experiment, Experiment]
 """A reference, and what is compared with it."""
-DIGITS: Final = 12
-"""How many digits of an identity name a run on the page."""
 VARIED: Final[dict[Family, tuple[str, str, Callable[[Experiment], Any]]]] = {
     "weights": ("backbone", "weights", lambda it: it.backbone.weights != "none"),
     "depth": ("backbone", "trainable_stages", lambda it: len(it.backbone.trained_stages)),
@@ -51,39 +48,26 @@ class RunLinks:
 
     base: str = ""
     known: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    """By the first digits of an identity: MLflow's ids of the experiment and of the run."""
+    """By identity, MLflow's ids of the experiment and of the run."""
     work: str = "../work"
     """The folder that holds the runs' folders, as an address relative to the page."""
 
     def of(self, identities: Sequence[str]) -> str:
-        """Give the address of one run, or of MLflow's comparison of several; by whole identities.
+        """Give the address of one run, or of MLflow's comparison of several.
 
         Empty where MLflow does not know one of them, and for several runs without MLflow.
         """
-        wanted = dict.fromkeys(key[:DIGITS] for key in identities)
+        wanted = dict.fromkeys(identities)
         if not self.base:
             return f"{self.work}/{identities[0]}/" if len(wanted) == 1 else ""
-        found = [self.known[key] for key in wanted if key in self.known]
-        if len(found) < len(wanted):
+        if not wanted or wanted.keys() - self.known.keys():
             return ""
-        if len(found) == 1:
-            return f"{self.base}/#/experiments/{found[0][0]}/runs/{found[0][1]}"
-        experiments, runs = zip(*found, strict=True)
+        experiments, runs = zip(*(self.known[key] for key in wanted), strict=True)
+        if len(runs) == 1:
+            return f"{self.base}/#/experiments/{experiments[0]}/runs/{runs[0]}"
         ids = {"runs": runs, "experiments": sorted(set(experiments))}
         query = urlencode({key: canonical_json(value) for key, value in ids.items()})
         return f"{self.base}/#/compare-runs?{query}"
-
-
-def mlflow_links(url: str, known: Mapping[str, tuple[str, str]]) -> RunLinks:
-    """Make links to the UI at `url`; raise RunError for what is no address of a web page.
-
-    known: by identity, MLflow's ids of the experiment and of the run.
-    """
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.netloc:
-        raise RunError(f"--mlflow-url {url!r} is no address", allowed="http://… or https://…")
-    short = {identity[:DIGITS]: place for identity, place in known.items()}
-    return RunLinks(url.rstrip("/"), short)
 
 
 @dataclass(frozen=True)

@@ -139,10 +139,10 @@ def _panel(
 ) -> tuple[Figure, Axes]:
     """Make a panel; height: of its axes; below: for a legend. Lengths in inches."""
     size, below = (WIDTH - left - right, height), 0.5 + below
-    figure, axes = style.new_figure(
+    figure, (axes,) = style.new_figure(
         size, "", left=left, right=right, top=0.35, below=below, grid=grid
     )
-    return figure, axes[0, 0]
+    return figure, axes
 
 
 @style.drawing
@@ -174,10 +174,10 @@ def study_figure(picture: StudyPicture, dataset: str, *, drawn: bool) -> Figure:
     n, caption = len(picture.panels), picture.caption.replace("; ", "\n")
     title = f"{picture.title}\n{dataset}{' (synthetic faces)' if drawn else ''}"
     size = (WIDTH * n - 0.6, max(map(_height, picture.panels)))
-    figure, grid = style.new_figure(
-        size, title, columns=n, left=0.1, right=0.6, below=1.2, gap=(0.7, 0), grid="x"
+    figure, panels = style.new_figure(
+        size, title, n, left=0.1, right=0.6, below=1.2, gap=0.7, grid="x"
     )
-    for number, axes in enumerate(grid[0]):
+    for number, axes in enumerate(panels):
         _draw(axes, picture, number)
     width, height = figure.get_size_inches()
     figure.text(0.1 / width, 0.1 / height, caption, va="bottom", size=10)
@@ -187,13 +187,10 @@ def study_figure(picture: StudyPicture, dataset: str, *, drawn: bool) -> Figure:
 @style.drawing
 def curves_panels(name: str, histories: Sequence[pd.DataFrame]) -> list[Markup]:
     """Draw training loss and validation accuracy by epoch, a line per seed; name: see svg."""
-    panels = list[Markup]()
-    for what, draw in (
-        ("Training loss", style.draw_loss),
-        ("Validation accuracy", style.draw_accuracy),
-    ):
-        figure, axes = _panel(2.0, 0.7, 0.15)
-        draw(axes, histories)
+    panels, made = list[Markup](), [_panel(2.0, 0.7, 0.15) for _ in range(2)]
+    style.draw_curves(made[0][1], made[1][1], histories)
+    titles = ("Training loss", "Validation accuracy")
+    for what, (figure, axes) in zip(titles, made, strict=True):
         axes.set_title(what)
         lines = [(str(line.get_label()), line) for line in axes.lines]
         if len(named := dict(lines)) > 1:

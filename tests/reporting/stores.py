@@ -125,7 +125,7 @@ def evidence_of(runs: RunBuilder, *suites: str, library: Library | None = None) 
     experiments = [item for name, item in library.experiments.items() if name in wanted]
     records = [run.record for run in library.runs]
     board = build(records, experiments, dataset, suite=" and ".join(suites) or None)
-    known = {run.record.identity[:12]: ("1", run.record.identity[:32]) for run in library.runs}
+    known = {run.record.identity: ("1", run.record.identity[:32]) for run in library.runs}
     return Evidence(library, board, suites, RunLinks("http://127.0.0.1:5000", known))
 
 
