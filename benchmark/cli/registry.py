@@ -20,7 +20,7 @@ from benchmark.tasks import TASK_TITLES
 
 UTKFACE_TRAIN = 19_000
 """About the training faces of UTKFace's leak-free split."""
-QUESTION = Column("research question", left=True, below=True, fold=True, least=50)
+QUESTION = Column("research question", left=True, below=True)
 COST = (
     f"PMACs: 10^15 multiply-adds of one seed on UTKFace's {UTKFACE_TRAIN:,} training faces; "
     "`facebench plan` predicts time and disk."

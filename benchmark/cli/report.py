@@ -114,7 +114,7 @@ def leaderboard(
         if where or sort:
             board = narrowed(board, where or (), sort)
         with busy("writing"):
-            files = boards_of.write_board(board, folder, runs_dir, overwrite or out_dir is None)
+            files = boards_of.write_board(board, folder, overwrite or out_dir is None)
         answer.data["leaderboards"].append(as_data(board) | {"files": list(map(str, files))})
         _print_board(board, whole=notes)
         others = ", ".join(path.suffix for path in files[1:])

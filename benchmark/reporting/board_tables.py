@@ -2,12 +2,12 @@
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from benchmark.comparison import wording as words
 from benchmark.comparison.leaderboard import HEADINGS, ONE_SEED, BoardTable, Leaderboard
-from benchmark.comparison.library import Setting, counted
+from benchmark.comparison.library import Run, Setting, counted
 from benchmark.comparison.rows import CombinedScore, GroupGap, Row, TaskScore, WorstGroup
 from benchmark.comparison.statistics import Judged
 from benchmark.comparison.wording import percent, span, with_sd
@@ -29,8 +29,8 @@ STUDY_READING: Final = (
 )
 MOST_NAMES: Final = 3
 
-Links = Mapping[str, tuple[tuple[str, str], ...]]
-"""Words and addresses of a run's folder and card, by its identity."""
+Links = Callable[[Run], tuple[tuple[str, str], ...]]
+"""Gives words and addresses of a run's folder and card."""
 
 
 def by_setting(board: Leaderboard) -> list[tuple[str, list[BoardTable]]]:
@@ -49,7 +49,7 @@ def footnotes(row: Row) -> tuple[str, ...]:
     return tuple(r for r in found if r != ONE_SEED and not r.startswith(words.AD_HOC))
 
 
-def board_table(tables: Sequence[BoardTable], links: Links | None = None) -> Table:
+def board_table(tables: Sequence[BoardTable], links: Links = lambda _: ()) -> Table:
     """Lay out tables of one setting below each other, all parts of all rows; remarks are notes."""
     tasks = [task for task in TASKS if any(task in table.tasks for table in tables)]
     remarks = list(dict.fromkeys(r for t in tables for row in t.rows for r in footnotes(row)))
@@ -58,7 +58,7 @@ def board_table(tables: Sequence[BoardTable], links: Links | None = None) -> Tab
     for table in tables:
         section = HEADINGS[table.kind] + (f" · {table.worst_heading}" if len(tables) > 1 else "")
         for row in table.rows:
-            name = _name(row, remarks, links or {})
+            name = _name(row, remarks, links)
             columns, cells = zip(*_cells(row, tasks, worst, name), strict=True)
             status = row.status + " leaky" * row.leaky + " stopped" * row.stopped
             rows.append(TableRow(cells, section, status))
@@ -71,13 +71,9 @@ def _cells(
     """Give a row's cells, each with its column."""
 
     def number(
-        heading: str,
-        text: Callable[[Any], str],
-        value: float | None,
-        part: str = "",
-        about: str = "",
+        heading: str, text: Callable[[Any], str], value: float | None, part: str = ""
     ) -> tuple[Column, Cell]:
-        return Column(heading, False, part, not part, about=about), Cell(text(value), value=value)
+        return Column(heading, False, part, not part), Cell(text(value), value=value)
 
     n, low, both, gap = len(row.seeds), row.worst, row.combined, row.gap
     # What a network does not predict is empty; what was not measured is a dash.
@@ -87,31 +83,27 @@ def _cells(
     yield Column("#", False), rank
     yield Column("experiment", True), name
     val = Cell(with_sd(row.val_combined, row.val_combined_sd), value=row.val_combined)
-    yield Column("val", False, about="validation accuracy, which ranks"), val
+    yield Column("val", False), val
     for title, s in scores:
         yield Column(title, False), _rate(s, s.accuracy, s.accuracy_sd) if s else empty
     lowest = _rate(low, low.accuracy, None, f" (n {low.n})", low.group) if low else Cell()
-    yield Column(worst, False, about="of 30 faces or more"), lowest
+    yield Column(worst, False), lowest
     yield number("parameters", words.count_text, row.parameters)
-    yield number("time", words.duration_text, row.seconds, about="to train a run")
+    yield number("time", words.duration_text, row.seconds)
     seeds = Cell(counted(n, "seed"), value=n) if n else Cell()
     yield Column("seeds", False, below=True), seeds
     for title, s in scores:
         f1 = Cell(with_sd(s.macro_f1, s.macro_f1_sd), value=s.macro_f1) if s else empty
         yield Column(f"{title} macro-F1", False, "scores"), f1
     together = _rate(both, both.value, both.sd) if both else Cell()
-    yield (
-        Column("combined", False, "scores", about="0.4 age group + 0.2 gender + 0.4 race"),
-        together,
-    )
+    yield Column("combined", False, "scores"), together
     widest = _rate(gap, gap.gap, None, "", f"permuted {percent(gap.chance)}") if gap else Cell()
-    yield Column("gap", False, "scores", about="highest minus lowest accuracy of a group"), widest
+    yield Column("gap", False, "scores"), widest
     for task in tasks:
         printed = getattr(row.study, task, None)
         cell = Cell() if printed is None else Cell(f"LEAKY {percent(printed)}", "", printed)
         yield Column(f"study's {TASK_TITLES[task]}", False, "scores"), cell
-    about = "parameters that are trained"
-    yield number("trained", words.count_text, row.trainable_parameters, "cost", about)
+    yield number("trained", words.count_text, row.trainable_parameters, "cost")
     yield number("GMACs", words.number_text, row.gmacs, "cost")
     yield number("images/s", words.number_text, row.images_per_second, "cost")
     yield number("memory", words.memory_text, row.peak_memory_mib, "cost")
@@ -140,7 +132,7 @@ def _name(row: Row, remarks: Sequence[str], links: Links) -> Cell:
     if not note and (changed := next(changes, "")):
         runs = ", ".join(identity[:12] for identity in row.identities)
         note = f"run {runs} · {changed.replace(', ', ' · ')}"
-    found = tuple(link for identity in row.identities for link in links.get(identity, ()))
+    found = tuple(link for run in row.runs for link in links(run))
     marks = tuple(1 + remarks.index(remark) for remark in footnotes(row))
     return Cell(row.title, note, row.name, found, marks)
 
@@ -272,7 +264,7 @@ def latex(board: Leaderboard) -> str:
     return "\n".join([*parts, *(f"% {' '.join(text.split())}" for text in notes), ""])
 
 
-def page(board: Leaderboard, links: Links | None = None) -> str:
+def page(board: Leaderboard, links: Links = lambda _: ()) -> str:
     """Write one HTML page that needs nothing else; the same leaderboard gives the same bytes."""
     made = [
         (setting, board_table(tables, links).keeping(PARTS), differences_table(tables))

@@ -6,7 +6,7 @@ comparisons of a report are made and corrected together, so that each has one p-
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final
@@ -138,36 +138,29 @@ class Evidence:
     @cached_property
     def found(self) -> dict[Family, Found]:
         """What came of each question: all comparisons, made and corrected together."""
+        groups = {name: row.group for name, row in self.networks.items() if row.scores}
+        ours = comparing.counterpart_pairs(self.library, groups.values(), self.dataset, TASKS)
+        pairs: dict[Family, list[Pair]] = {"mtl_stl": [*ours], "compare_with": [], "first": []}
+        pairs |= {family: [] for family in VARIED}
+        for family, reference, other in self._named():
+            if reference in groups and other in groups:
+                pairs[family].append((groups[reference], groups[other], TASKS))
+        return comparing.judge_pairs(pairs, self.book)
+
+    def _named(self) -> Iterator[tuple[Family, str, str]]:
+        """Name what is compared beside counterparts: question, reference and other network."""
         fold = self.setting.protocol.fold if self.setting else None
         # Folds of the split are no networks of their own: `leaderboard --folds` has them.
         ours = [it for it in self.experiments if it.protocol.fold == fold and not it.protocol.leaky]
-        names = {
-            family: [
-                (one.name, other.name)
-                for group in siblings(ours, family)
-                for one, other in PAIRED[family](group)
-            ]
-            for family in VARIED
-        }
+        for family in VARIED:
+            for one, other in itertools.chain(*map(PAIRED[family], siblings(ours, family))):
+                yield family, one.name, other.name
         # Shown by no table of the report, and compared all the same: the leaderboard of these runs
         # corrects a pair within this family, and a pair has one corrected p on both.
-        names["compare_with"] = [
-            (item.compare_with, item.name) for item in self.experiments if item.compare_with
-        ]
-        firsts = [(rows[0].name, rows[1 : 1 + MOST_RIVALS]) for rows in self.ranked.values()]
-        names["first"] = [(first, row.name) for first, rows in firsts for row in rows]
-        groups = {name: row.group for name, row in self.networks.items() if row.scores}
-        counterparts = comparing.counterpart_pairs(
-            self.library, groups.values(), self.dataset, TASKS
-        )
-        pairs: dict[Family, Iterable[Pair]] = {"mtl_stl": counterparts}
-        for family, named in names.items():
-            pairs[family] = [
-                (groups[reference], groups[other], TASKS)
-                for reference, other in named
-                if reference in groups and other in groups
-            ]
-        return comparing.judge_pairs(pairs, self.book)
+        for item in (it for it in self.experiments if it.compare_with):
+            yield "compare_with", str(item.compare_with), item.name
+        for first, *others in self.ranked.values():
+            yield from (("first", first.name, row.name) for row in others[:MOST_RIVALS])
 
 
 def siblings(experiments: Iterable[Experiment], family: Family) -> list[list[Experiment]]:

@@ -21,11 +21,12 @@ from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from benchmark.comparison.library import RunGroup
 from benchmark.comparison.wording import StudyPanel, StudyPicture, percent, points, points_span
 from benchmark.evaluation import figures as style
 from benchmark.evaluation.intervals import confusion
 from benchmark.evaluation.predictions import RunPredictions
-from benchmark.evaluation.subgroups import SMALL_GROUP, By, group_codes, group_names
+from benchmark.evaluation.subgroups import SMALL_GROUP
 from benchmark.reporting.tables import Cell, Table
 from benchmark.tasks import CLASS_NAMES, TASK_TITLES, TASKS, TaskName, n_classes
 
@@ -262,19 +263,14 @@ def cost_panel(name: str, heading: str, networks: pd.DataFrame, x_title: str) ->
     return svg(figure, name, says)
 
 
-def heat_map(predictions: RunPredictions, task: TaskName) -> Table:
+def heat_map(group: RunGroup, task: TaskName) -> Table:
     """Show a task's accuracy by gender and race, averaged over seeds; a cell has its colour as
     style, and the colour's strength in percent as value."""
-    predictions = predictions.labelled(task)
-    right = pd.Series(predictions.right(task).mean(axis=0))
-    by_group = {
-        by: right.groupby(group_codes(predictions.faces, by)).agg(["size", "mean"])
-        .reindex(range(len(group_names(by))), fill_value=0.0).to_numpy()
-        for by in ("all", "gender", "race", "gender_race")
-    }  # fmt: skip
+    subgroups = pd.concat([run.record.subgroups() for run in group.runs])
+    ours = subgroups[subgroups["task"] == task].groupby("group")[["n", "accuracy"]].mean()
 
-    def cell(by: By, code: int) -> Cell:
-        (n, rate), (_, overall) = by_group[by][code], by_group["all"][0]
+    def cell(name: str) -> Cell:
+        (n, rate), overall = ours.loc[name], ours["accuracy"]["all"]
         if n == 0:
             return Cell(value=0, style="empty")
         if n < SMALL_GROUP:
@@ -282,17 +278,15 @@ def heat_map(predictions: RunPredictions, task: TaskName) -> Table:
         strength = round(70 * min(abs(rate - overall) / FULL_COLOUR, 1))
         return Cell(percent(rate), f"{n:.0f}", strength, style="low" if rate < overall else "high")
 
-    races, rows = range(n_classes("race")), list[list[str | Cell]]()
-    for code, name in enumerate(CLASS_NAMES["gender"]):
-        crossed = [cell("gender_race", code * len(races) + race) for race in races]
-        rows.append([name, *crossed, cell("gender", code)])
-    rows.append(["all", *(cell("race", race) for race in races), cell("all", 0)])
+    genders, races = CLASS_NAMES["gender"], CLASS_NAMES["race"]
+    rows = [[Cell(it), *(cell(f"{it} {race}") for race in races), cell(it)] for it in genders]
+    rows.append([Cell("all"), *map(cell, races), cell("all")])
     caption = (
         "Red: lower than of all faces; blue: higher. Small: number of faces. "
         f"* Under {SMALL_GROUP} faces: hatched, not ranked."
     )
     title = f"{TASK_TITLES[task].capitalize()} accuracy by gender and race, %"
-    return Table.of(["", *CLASS_NAMES["race"], "all"], rows, title, (caption,))
+    return Table.of(["", *races, "all"], rows, title, (caption,))
 
 
 def confusion_matrix(predictions: RunPredictions, task: TaskName) -> Table:

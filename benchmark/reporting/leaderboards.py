@@ -25,7 +25,7 @@ from benchmark.experiment.definition import Experiment
 from benchmark.files import check_outputs, write_text
 from benchmark.models.weight_manifest import stored_path
 from benchmark.record import HOW_TO_RUN, all_records
-from benchmark.reporting.board_tables import Links, latex, listed, markdown, page
+from benchmark.reporting.board_tables import latex, listed, markdown, page
 from benchmark.reporting.columns import csv_text, json_text
 
 FORMATS: Final[dict[str, Callable[[Leaderboard], str]]] = {
@@ -169,26 +169,18 @@ def missing_weights(experiments: Sequence[Experiment], weights_dir: Path) -> Map
     return found
 
 
-def write_board(
-    board: Leaderboard, folder: Path, runs_dir: Path, overwrite: bool = True
-) -> list[Path]:
+def write_board(board: Leaderboard, folder: Path, overwrite: bool = True) -> list[Path]:
     """Write a leaderboard in every format; give the files. Raises OSError."""
     suites = "+".join(board.suites) or board.suite or "all"
     files = [folder / f"leaderboard-{board.dataset}-{suites}.{ending}" for ending in FORMATS]
     check_outputs(files, overwrite=overwrite)
-    links = run_links(board, folder, runs_dir)
+
+    def links(run: Run) -> tuple[tuple[str, str], ...]:
+        """Give the way from the page to a run's folder, and to its card if it has one."""
+        href = quote(os.path.relpath(run.record.folder, folder))
+        card = (("card", f"{href}/card.md"),) if (run.record.folder / "card.md").is_file() else ()
+        return (f"run of seed {run.record.seed}", f"{href}/"), *card
+
     for file, text in zip(files, FORMATS.values(), strict=True):
         write_text(file, page(board, links) if text is page else text(board))
     return files
-
-
-def run_links(board: Leaderboard, folder: Path, runs_dir: Path) -> Links:
-    """Give the way from a page in `folder` to each run's folder, and to its card if it has one."""
-    links = {}
-    for row in (row for table in board.tables for row in table.rows):
-        for seed, identity in zip(row.seeds, row.identities, strict=True):
-            run = next((runs_dir / "work").glob(f"{identity}*"))
-            href = quote(os.path.relpath(run, folder))
-            card = (("card", f"{href}/card.md"),) if (run / "card.md").is_file() else ()
-            links[identity] = ((f"run of seed {seed}", f"{href}/"), *card)
-    return links

@@ -278,7 +278,7 @@ def _lowest_subgroups(evidence: Evidence, question: Question) -> Answer:
         question,
         (*sentences, said),
         evidence.links.of(best.group.identities),
-        matrices=[figures.heat_map(predictions, task) for task in best.group.tasks],
+        matrices=[figures.heat_map(best.group, task) for task in best.group.tasks],
         tables=(Table.of(headings, rows, title),),
         notes=(
             "Subgroups are by the labels; those of under 30 faces are marked and not ranked. "

@@ -13,13 +13,14 @@ import pandas as pd
 from PIL import Image
 
 from benchmark.comparison.leaderboard import HEADINGS
+from benchmark.comparison.library import Run
 from benchmark.comparison.wording import joined, protocol_text
 from benchmark.data.dataset import FaceSet
 from benchmark.data.progress import OnProgress, keep_quiet
 from benchmark.errors import DataError, RunError, and_more
 from benchmark.evaluation.artifacts import mistakes
 from benchmark.evaluation.predictions import read_predictions
-from benchmark.reporting.board_tables import Links, board_table, by_setting
+from benchmark.reporting.board_tables import board_table, by_setting
 from benchmark.reporting.evidence import Evidence
 from benchmark.reporting.figures import confusion_matrix, curves_panels, heat_map
 from benchmark.reporting.questions import QUESTIONS, Answer, answer
@@ -95,7 +96,7 @@ def network_sections(evidence: Evidence) -> Iterator[dict[str, Any]]:
             predictions = evidence.book.predictions(row.group)
             for task in tasks:
                 shown["matrices"].append(confusion_matrix(predictions, task))
-                shown["matrices"].append(heat_map(predictions, task))
+                shown["matrices"].append(heat_map(row.group, task))
             histories = [run.record.history() for run in row.runs[:CURVE_SEEDS]]
             shown["curves"] = curves_panels(f"network-{number}", histories)
         except (RunError, KeyError, ValueError) as error:
@@ -123,12 +124,11 @@ def write_page(
 
 def _boards(evidence: Evidence) -> Iterator[tuple[str, Table, bool]]:
     """Give the leaderboard of each setting, and whether it is LEAKY."""
-    links: Links = {
-        run.short_identity: ((f"seed {run.record.seed}", href),)
-        for row in evidence.networks.values()
-        for run in row.runs
-        if (href := evidence.links.of([run.record.identity]))
-    }
+
+    def links(run: Run) -> tuple[tuple[str, str], ...]:
+        href = evidence.links.of([run.record.identity])
+        return ((f"seed {run.record.seed}", href),) if href else ()
+
     for setting, tables in by_setting(evidence.board):
         leaky = any(t.setting.protocol.leaky or any(r.leaky for r in t.rows) for t in tables)
         yield setting, board_table(tables, links).keeping(("scores", "cost")), leaky

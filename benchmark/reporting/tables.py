@@ -43,10 +43,6 @@ class Column:
     """Whether its cells go below the row's name where the width does not suffice."""
     fold: bool = False
     """Whether its texts are long, and wrapped between words."""
-    least: int = 18
-    """Characters that a wrapped text keeps at least."""
-    about: str = ""
-    """What the heading means, for a page's tooltip."""
     names: bool = False
     """Whether it names the row; if no column does, the first one of text."""
 
@@ -174,7 +170,7 @@ def broken(text: str, width: int) -> str:
 
 
 SHORTEST_NAME: Final = 18
-"""Characters that the names of rows keep at least, if they have so many."""
+"""Characters that the names of rows keep at least, if they have so many; so do wrapped texts."""
 SHORTEST_HEADING: Final = 10
 """Characters on a line of a heading, even where the cells are narrower."""
 ROW_STYLES: Final = {"reference": "italic", "missing": "dim", "total": "bold"}
@@ -237,7 +233,7 @@ def _width(column: Column, texts: Sequence[Text]) -> int:
     """Measure a column by its longest line, or as far as it must not be wrapped."""
     longest = max((cell_len(line) for t in texts for line in t.plain.split("\n")), default=0)
     if column.fold:
-        longest = min(longest, column.least)
+        longest = min(longest, SHORTEST_NAME)
     heading = broken(column.heading, max(longest, SHORTEST_HEADING))
     return max(longest, *(cell_len(line) for line in heading.split("\n")))
 

@@ -90,7 +90,7 @@ def test_several_suites_share_their_tables_and_each_row_stands_once(
     quick, depth = (set(registry.suite(name).experiments) for name in ("quick", "depth"))
     assert sorted(names) == sorted(quick | depth)
     assert board.suites_of("mtl-squeezenet1_1-imagenet-frozen-short") == ("quick", "depth")
-    files = [path.name for path in write_board(board, tmp_path / "out", runs.runs_dir)]
+    files = [path.name for path in write_board(board, tmp_path / "out")]
     assert files == [f"leaderboard-utkface-100-quick+depth.{ending}" for ending in FORMATS]
 
 
