@@ -1,7 +1,7 @@
 """`facebench compare`, `leak` and `subsets`: paired differences, and what two studies found."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from rich.text import Text
@@ -50,7 +50,7 @@ def compare(
       facebench compare 1123730c00 3c32f0f3cf --json
     """
     from benchmark.comparison.pairs import compare as compared
-    from benchmark.reporting.comparison_tables import as_data
+    from benchmark.reporting.columns import comparison_data
 
     for name in task or ():
         require(name in TASKS, f"unknown task {name!r}", allowed=", ".join(TASKS))
@@ -58,21 +58,22 @@ def compare(
     library = options.open_library(runs_dir, data_dir, answer)
     with busy("comparing"):
         found = compared(library, what, dataset=dataset, tasks=tasks, all_pairs=all_pairs)
-    answer.data = as_data(found)
-    _print(found)
+    answer.data = comparison_data(found)
+    _print(found, answer.data)
 
 
-def _print(found: "Comparison") -> None:
+def _print(found: "Comparison", data: dict[str, Any]) -> None:
     """Print the run groups by themselves, the differences pair by pair, and a few short notes."""
     from benchmark.comparison import wording
-    from benchmark.reporting.comparison_tables import as_data, pairs_table, scores_table, title_of
+    from benchmark.reporting.board_tables import pairs_table, scores_table
 
-    out.print(Text(title_of(found), style="bold yellow" if found.drawn else "bold"))
+    title = f"{'SYNTHETIC FACES · ' * found.drawn}Comparison on {found.dataset}"
+    out.print(Text(title, style="bold yellow" if found.drawn else "bold"))
     for setting in dict.fromkeys(group.setting for group, _ in found.groups):
         out.print(Text(wording.setting_text(setting), style="dim"))
     out.print()
     print_table(scores_table(found))
-    for (kind, pairs), table in zip(found.tables.items(), as_data(found)["tables"], strict=True):
+    for (kind, pairs), table in zip(found.tables.items(), data["tables"], strict=True):
         out.print(Text(f"\n{table['title']}", style="bold underline"))
         if pairs.lines:
             print_table(pairs_table(pairs.lines, of_mtl=kind == "twins"))
@@ -137,7 +138,7 @@ def _study(
     from benchmark.comparison import leak_study, library, subset_study
     from benchmark.evaluation.figures import write_png
     from benchmark.evaluation.predictions import limits_of
-    from benchmark.reporting.comparison_tables import study_tables
+    from benchmark.reporting.board_tables import study_tables
     from benchmark.reporting.figures import study_figure
 
     suites = (suite,) if suite else leak_study.LEAK_SUITES

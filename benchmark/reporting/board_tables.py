@@ -1,4 +1,7 @@
-"""A leaderboard as tables: its columns, what stands in their cells, and its forms as documents."""
+"""Leaderboards, comparisons and studies as tables, and a leaderboard's forms as documents.
+
+Rates are in percent and differences in percentage points (pp), with one decimal.
+"""
 
 import dataclasses
 from collections import defaultdict
@@ -8,9 +11,10 @@ from typing import Any, Final
 from benchmark.comparison import wording as words
 from benchmark.comparison.leaderboard import HEADINGS, ONE_SEED, BoardTable, Leaderboard
 from benchmark.comparison.library import Run, Setting, counted
+from benchmark.comparison.pairs import Comparison
 from benchmark.comparison.rows import CombinedScore, GroupGap, Row, TaskScore, WorstGroup
 from benchmark.comparison.statistics import Judged
-from benchmark.comparison.wording import percent, span, with_sd
+from benchmark.comparison.wording import StudyPage, TaskComparison, percent, span, with_sd
 from benchmark.errors import and_more
 from benchmark.reporting import tables as forms
 from benchmark.reporting.tables import NOTHING, Cell, Column, Table, TableRow, markdown_text
@@ -28,6 +32,7 @@ STUDY_READING: Final = (
     "replayed: the same network under the study's conditions, its leak included, and LEAKY."
 )
 MOST_NAMES: Final = 3
+STYLES: Final = {"better": "green", "worse": "red", "no significant difference": ""}
 
 Links = Callable[[Run], tuple[tuple[str, str], ...]]
 """Gives words and addresses of a run's folder and card."""
@@ -278,3 +283,57 @@ def page(board: Leaderboard, links: Links = lambda _: ()) -> str:
     return forms.template("leaderboard.html").render(
         **said, board=board, study=study_table(board), settings=made, parts=parts
     )
+
+
+def scores_table(comparison: Comparison) -> Table:
+    """Show each run group's test accuracy; what was not run as well."""
+    tasks, names = comparison.tasks, (Column("test accuracy, %", True), Column("seeds", True))
+    rows: list[TableRow] = []
+    for group, scores in comparison.groups:
+        name = Cell(f"{group.label}{' (LEAKY)' * group.leaky}")
+        found = map(scores.get, tasks)
+        cells = [_rate(s, s.accuracy, s.accuracy_sd) if s else Cell() for s in found]
+        rows.append(TableRow((name, Cell(", ".join(map(str, group.seeds))), *cells)))
+    for absent in comparison.absent:
+        name = Cell(f"{absent.label} (not run: {absent.why})")
+        rows.append(TableRow((name, *[Cell()] * (1 + len(tasks))), "", "missing"))
+    return Table.of((*names, *(Column(TASK_TITLES[task], False) for task in tasks)), rows)
+
+
+def pairs_table(lines: Sequence[TaskComparison], *, of_mtl: bool = False) -> Table:
+    """Show differences, a section a pair; of_mtl: MTL networks against their counterparts."""
+    numbers = [Column(head, False) for head in ("accuracy, pp", "macro-F1, pp", "p", "Holm")]
+    rows = []
+    for line in lines:
+        found = line.difference
+        other = words.COUNTERPARTS if of_mtl else line.reference.label
+        section = f"{line.group.label} against {other} · {words.test_text(line)}"
+        cells = (
+            Cell(TASK_TITLES[line.task]),
+            difference_cell(found.accuracy, found.low, found.high),
+            difference_cell(found.macro_f1, found.macro_f1_low, found.macro_f1_high),
+            Cell(words.p_text(found.p), value=found.p),
+            Cell(words.p_text(line.p_holm), value=line.p_holm),
+            Cell(words.verdict_text(line), style=STYLES[line.verdict]),
+        )
+        rows.append(TableRow(cells, section))
+    return Table.of((Column("task", True), *numbers, Column("verdict", True, fold=True)), rows)
+
+
+def difference_cell(value: float | None, low: float | None, high: float | None) -> Cell:
+    """Write a difference with its interval in points: `+2.6`, `+1.4 to +3.8`."""
+    if value is None or low is None or high is None:
+        return Cell()
+    return Cell(words.points(value), words.points_span(low, high), value)
+
+
+def study_tables(page: StudyPage) -> list[Table]:
+    """Lay out the tables of a study's page; a number's interval is its cell's note."""
+    return [
+        Table.of(
+            [Column(head, left=not place) for place, head in enumerate(found.heads)],
+            [[Cell(name), *map(Cell.parted, texts)] for name, *texts in found.rows],
+            found.caption,
+        )
+        for found in page.tables
+    ]

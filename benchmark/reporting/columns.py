@@ -1,4 +1,4 @@
-"""A leaderboard's rows as plain values by column name: CSV, JSON, pandas; fewer and ordered rows.
+"""Leaderboards and comparisons as plain values by column name: CSV, JSON, pandas, `--where`.
 
 Rates and differences of rates are fractions; nothing is rounded for the eye.
 """
@@ -15,9 +15,10 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
+from benchmark.comparison import wording as words
 from benchmark.comparison.leaderboard import BoardTable, Leaderboard
+from benchmark.comparison.pairs import QUESTIONS, Comparison, Kind
 from benchmark.comparison.rows import Row, RowQuestion
-from benchmark.comparison.wording import protocol_text
 from benchmark.errors import BenchmarkError, RunError, require_choice
 from benchmark.experiment.definition import Backbone
 from benchmark.tasks import TASKS
@@ -107,7 +108,7 @@ def flat_row(board: Leaderboard, table: BoardTable, row: Row) -> Values:
         "runs": " ".join(row.identities),
         "remarks": "; ".join(row.all_remarks),
         "suite": " ".join(board.suites_of(row.name)) or board.suite,
-        "protocol": protocol_text(setting.protocol),
+        "protocol": words.protocol_text(setting.protocol),
         "selection": setting.protocol.selection,
         "people": setting.subset.label if setting.subset else "everyone",
     }
@@ -233,3 +234,61 @@ def as_data(board: Leaderboard) -> Values:
 def json_text(board: Leaderboard) -> str:
     """Write a leaderboard as JSON."""
     return json.dumps({"schema": 1, **as_data(board)}, indent=2, ensure_ascii=False) + "\n"
+
+
+def comparison_data(comparison: Comparison) -> Values:
+    """Give everything a comparison found as plain values."""
+    return {
+        "dataset": comparison.dataset,
+        "drawn": comparison.drawn,
+        "arms": [
+            {
+                "arm": group.label,
+                "experiment": group.runs[0].name,
+                "seeds": list(group.seeds),
+                "runs": list(group.identities),
+                "ad_hoc": group.runs[0].ad_hoc,
+                "leaky": group.leaky,
+                "remarks": list(group.remarks),
+                "scores": {task: vars(score) for task, score in scores.items()},
+            }
+            for group, scores in comparison.groups
+        ],
+        "missing": [{"arm": group.label, "why": group.why} for group in comparison.absent],
+        "tables": [
+            {
+                "kind": kind,
+                "title": QUESTIONS[kind][1],
+                "rows": [_line_data(kind, line) for line in found.lines],
+                "not_compared": [
+                    {"arm": it.group, "reference": it.reference, "why": it.why, "task": it.task}
+                    for it in found.gaps
+                ],
+                "sentences": list(words.sentences(found.lines, of_mtl=kind == "twins")),
+                "family": words.family_text(found.lines),
+            }
+            for kind, found in comparison.tables.items()
+        ],
+        "notes": list(comparison.notes),
+        "limits": list(comparison.limits),
+    }
+
+
+def _line_data(kind: Kind, line: words.TaskComparison) -> Values:
+    """Give one task of one pair as plain values by column name; the same columns every time."""
+    numbers = dict(vars(line.difference))
+    sides = {"arm": line.group, "reference": line.reference}
+    return {
+        "table": kind,
+        **{side: group.label for side, group in sides.items()},
+        "task": line.task,
+        "difference": numbers.pop("accuracy"),
+        **numbers,
+        "p_holm": line.p_holm,
+        "verdict": line.verdict,
+        "family": line.family,
+        "p_values_in_family": line.n_family,
+        "minimum_detectable": line.minimum_detectable,
+        **{f"{side}_seeds": " ".join(map(str, group.seeds)) for side, group in sides.items()},
+        **{f"{it}_runs": " ".join(k[:12] for k in group.identities) for it, group in sides.items()},
+    }

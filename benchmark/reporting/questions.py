@@ -22,8 +22,7 @@ from benchmark.evaluation.predictions import RunPredictions
 from benchmark.evaluation.subgroups import By, gap_table
 from benchmark.experiment.architectures import architecture_named
 from benchmark.reporting import figures
-from benchmark.reporting.board_tables import listed
-from benchmark.reporting.comparison_tables import pairs_table, study_tables
+from benchmark.reporting.board_tables import listed, pairs_table, study_tables
 from benchmark.reporting.evidence import Evidence, siblings
 from benchmark.reporting.figures import PageFigure
 from benchmark.reporting.tables import Cell, Column, Table
