@@ -138,7 +138,7 @@ def _study(
     from benchmark.comparison import leak_study, library, subset_study
     from benchmark.evaluation.figures import write_png
     from benchmark.evaluation.predictions import limits_of
-    from benchmark.reporting.board_tables import study_tables
+    from benchmark.reporting.board_tables import text_table
     from benchmark.reporting.figures import study_figure
 
     suites = (suite,) if suite else leak_study.LEAK_SUITES
@@ -153,7 +153,7 @@ def _study(
     run = next(run for run in runs.runs if run.setting.dataset == dataset)
     limits = limits_of(run.record.about["dataset"])
     heading = f"{'SYNTHETIC FACES · ' * page.data['drawn']}{page.title}"
-    tables = study_tables(page)
+    tables = [*map(text_table, page.tables)]
     lines = [f"# {heading}", "", *(f"- {text}" for text in page.sentences), ""]
     notes = (*page.notes, *limits)
     lines += [*map(forms.markdown, tables), *(f"- {text}" for text in notes), ""]

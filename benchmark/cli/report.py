@@ -21,7 +21,7 @@ from benchmark.cli.output import CommandResult, busy, out, print_points, print_t
 from benchmark.errors import DataError, RunError, TrackingError
 from benchmark.files import check_outputs, write_text
 from benchmark.record import finished_runs, work_folder
-from benchmark.reporting.tables import Cell, Column, Table
+from benchmark.reporting.tables import Table
 
 if TYPE_CHECKING:
     from benchmark.comparison.leaderboard import Leaderboard
@@ -185,7 +185,8 @@ def _notes(board: "Leaderboard") -> Iterator[str]:
 def _print_folds(runs: "Sequence[Run]", suites: Sequence[str], answer: CommandResult) -> None:
     """Print how stable the numbers are over the five folds."""
     from benchmark.comparison import leaderboard as boards
-    from benchmark.comparison.wording import setting_text
+    from benchmark.comparison.wording import StudyTable, setting_text
+    from benchmark.reporting.board_tables import text_table
 
     asked = [item for name in dict.fromkeys(suites) for item in registry.experiments_of(name)]
     found = boards.stability_tables(runs, asked or list(registry.experiments().values()))
@@ -198,13 +199,12 @@ def _print_folds(runs: "Sequence[Run]", suites: Sequence[str], answer: CommandRe
         plain = numbers.astype(object).where(numbers.notna(), None).to_dict("records")
         named = {"dataset": setting.dataset, "split_digest": setting.split_digest}
         answer.data["folds"].append(named | {"rows": plain})
-        headings, rows = boards.stability_cells(numbers)
-        columns = [Column(heading, left=not place) for place, heading in enumerate(headings)]
-        stacked = [[Cell.parted(text.replace(" / ", "\n")) for text in row] for row in rows]
+        heads, rows = boards.stability_cells(numbers)
+        stacked = tuple(tuple(text.replace(" / ", "\n") for text in row) for row in rows)
         synthetic = "SYNTHETIC FACES · " if setting.drawn else ""
         title = Text(f"{synthetic}Stability over folds on {setting.dataset}\n", "bold")
         out.print(title + Text(setting_text(setting), style="dim"))
-        print_table(Table.of(columns, stacked))
+        print_table(text_table(StudyTable("", tuple(heads), stacked)))
     out.print(Text(boards.STABILITY_NOTE))
 
 

@@ -14,7 +14,7 @@ from benchmark.comparison.library import Run, Setting, counted
 from benchmark.comparison.pairs import Comparison
 from benchmark.comparison.rows import CombinedScore, GroupGap, Row, TaskScore, WorstGroup
 from benchmark.comparison.statistics import Judged
-from benchmark.comparison.wording import StudyPage, TaskComparison, percent, span, with_sd
+from benchmark.comparison.wording import StudyTable, TaskComparison, percent, span, with_sd
 from benchmark.errors import and_more
 from benchmark.reporting import tables as forms
 from benchmark.reporting.tables import NOTHING, Cell, Column, Table, TableRow, markdown_text
@@ -327,13 +327,8 @@ def difference_cell(value: float | None, low: float | None, high: float | None) 
     return Cell(words.points(value), words.points_span(low, high), value)
 
 
-def study_tables(page: StudyPage) -> list[Table]:
-    """Lay out the tables of a study's page; a number's interval is its cell's note."""
-    return [
-        Table.of(
-            [Column(head, left=not place) for place, head in enumerate(found.heads)],
-            [[Cell(name), *map(Cell.parted, texts)] for name, *texts in found.rows],
-            found.caption,
-        )
-        for found in page.tables
-    ]
+def text_table(found: StudyTable) -> Table:
+    """Lay out a table of texts, the first of a row its name; an interval is its cell's note."""
+    columns = [Column(head, left=not place) for place, head in enumerate(found.heads)]
+    rows = [[Cell(name), *map(Cell.parted, texts)] for name, *texts in found.rows]
+    return Table.of(columns, rows, found.caption)

@@ -22,7 +22,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmark.comparison.library import RunGroup
-from benchmark.comparison.wording import StudyPanel, StudyPicture, percent, points, points_span
+from benchmark.comparison.wording import StudyPanel, StudyPicture, percent, points
 from benchmark.evaluation import figures as style
 from benchmark.evaluation.intervals import confusion
 from benchmark.evaluation.predictions import RunPredictions
@@ -153,15 +153,14 @@ def intervals_figure(name: str, picture: StudyPicture) -> PageFigure:
     name: unique on the page.
     """
     what = "differences in pp" if picture.of_differences else "test accuracy in percent"
+    write, unit = (points, " pp") if picture.of_differences else (percent, "")
     panels = []
     for number, panel in enumerate(picture.panels):
         figure, axes = _panel(_height(panel), grid="x")
         _draw(axes, picture, number)
         numbers = "; ".join(
-            f"{mark.label}: {points(mark.value)} pp, {points_span(mark.low, mark.high)}"
-            if picture.of_differences
-            else f"{mark.label}: {percent(mark.value)}, {percent(mark.low)} to {percent(mark.high)}"
-            for mark in panel.marks
+            f"{it.label}: {write(it.value)}{unit}, {write(it.low)} to {write(it.high)}"
+            for it in panel.marks
         )
         says = f"{panel.title}, {what} with 95 % intervals. {numbers}."
         leaky = picture.title.startswith("LEAKY")
@@ -208,11 +207,10 @@ def depth_figure(scores: pd.DataFrame) -> PageFigure:
 
     scores: a row per network and task: task, label (of its line), share, accuracy, low, high.
     """
-    tasks = [task for task in TASKS if (scores["task"] == task).any()]
-    by_task = [scores[scores["task"] == task] for task in tasks]
-    limits = same_width([(ours["low"].min(), ours["high"].max()) for ours in by_task])
+    by_task = {it: ours for it in TASKS if len(ours := scores[scores["task"] == it])}
+    limits = same_width([(ours["low"].min(), ours["high"].max()) for ours in by_task.values()])
     panels = []
-    for task, ours, its_limits in zip(tasks, by_task, limits, strict=True):
+    for (task, ours), its_limits in zip(by_task.items(), limits, strict=True):
         figure, axes = _panel(2.0, 0.6, 0.15, below=0.19 * ours["label"].nunique())
         title, says = TASK_TITLES[task].capitalize(), []
         styled = zip(ours.groupby("label", sort=False), itertools.cycle(LINE_STYLES), strict=False)

@@ -22,7 +22,7 @@ from benchmark.evaluation.predictions import RunPredictions
 from benchmark.evaluation.subgroups import By, gap_table
 from benchmark.experiment.architectures import architecture_named
 from benchmark.reporting import figures
-from benchmark.reporting.board_tables import listed, pairs_table, study_tables
+from benchmark.reporting.board_tables import listed, pairs_table, text_table
 from benchmark.reporting.evidence import Evidence, siblings
 from benchmark.reporting.figures import PageFigure
 from benchmark.reporting.tables import Cell, Column, Table
@@ -370,7 +370,7 @@ def _study(evidence: Evidence, question: Question) -> Answer:
         page.sentences or ["Nothing could be compared."],
         evidence.links.of(known),
         figures=[figures.intervals_figure(f"{slug}-{n}", it) for n, it in enumerate(page.pictures)],
-        tables=study_tables(page),
+        tables=[*map(text_table, page.tables)],
         notes=page.notes,
         leaky=page.title.startswith("LEAKY"),
     )
