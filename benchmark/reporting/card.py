@@ -83,12 +83,12 @@ def _content(record: RunRecord) -> dict[str, Any]:
     changed = changed_settings(base.as_dict(), definition) if base else ()
     changes = "".join(f" --set {shlex.quote(text)}" for text in changed)
     changes += " --read-test" * bool(about["ad_hoc"] and tested)
-    weights = about["weights"]
-    known = FILES if weights["source"] != "none" else ()
     return {
         "about": about,
         "record": record,
-        "origin": next((it for it in known if it.file_name == weights.get("origin")), None),
+        "origin": next(
+            (it for it in FILES if it.file_name == about["weights"].get("origin")), None
+        ),
         "changes": changes,
         "has_model": (record.folder / "model.safetensors").is_file(),
         "metrics": metrics,

@@ -131,7 +131,7 @@ def narrowed(board: Leaderboard, where: Sequence[str], sort: str = "") -> Leader
     Raises RunError where a column is unknown, a condition cannot be read, or no row is left.
     """
     placed = [(at, row) for at, table in enumerate(board.tables) for row in table.rows]
-    frame = pd.DataFrame(flat_rows(board), columns=list(FIELDS))
+    frame = pd.DataFrame(flat_rows(board), columns=[*FIELDS])
     shown = ranked = frame[frame["status"] != "reference"]
     for text in where:
         shown = shown[_holds(shown, text)]
@@ -144,10 +144,8 @@ def narrowed(board: Leaderboard, where: Sequence[str], sort: str = "") -> Leader
         shown = shown.loc[keys.sort_values(ascending=order == "asc", kind="stable").index]
     asked = " and ".join([*where, *([f"sorted by {sort}"] if sort else [])])
     if shown.empty:
-        raise RunError(
-            f"no row of {board.dataset} fits {asked}",
-            allowed="conditions that some row fulfils; the CSV file has every value",
-        )
+        allowed = "conditions that some row fulfils; the CSV file has every value"
+        raise RunError(f"no row of {board.dataset} fits {asked}", allowed=allowed)
     tables = []
     for number, table in enumerate(board.tables):
         rows = [row for at, row in map(placed.__getitem__, shown.index) if at == number]
@@ -164,10 +162,8 @@ def _column(name: str) -> str:
     if name in FIELDS:
         return name
     near = difflib.get_close_matches(name, FIELDS, n=3) or ["architecture"]
-    raise RunError(
-        f"a leaderboard has no column {name!r}",
-        fix=f"Did you mean {', '.join(near)}? The first line of the CSV file names all of them",
-    )
+    fix = f"Did you mean {', '.join(near)}? The first line of the CSV file names all of them"
+    raise RunError(f"a leaderboard has no column {name!r}", fix=fix)
 
 
 def _word(value: Any) -> str | None:
@@ -178,10 +174,8 @@ def _holds(frame: pd.DataFrame, text: str) -> Any:
     """Tell of each row whether a condition holds; a missing value fulfils `!=` alone."""
     parts = CONDITION.fullmatch(text)
     if parts is None:
-        raise RunError(
-            f"--where is {text!r}",
-            allowed="COLUMN=VALUE, or with !=, <, <=, > or >=, as in 'gender_accuracy>=90%'",
-        )
+        allowed = "COLUMN=VALUE, or with !=, <, <=, > or >=, as in 'gender_accuracy>=90%'"
+        raise RunError(f"--where is {text!r}", allowed=allowed)
     values, how, asked = frame[_column(parts[1])], parts[2], parts[3].lower()
     if FIELDS[parts[1]] == "text":
         if how not in ("=", "!="):
@@ -195,10 +189,8 @@ def _holds(frame: pd.DataFrame, text: str) -> Any:
     try:
         number = float(asked.removesuffix("%")) / (100 if asked.endswith("%") else 1)
     except ValueError:
-        raise RunError(
-            f"--where {text!r}: {parts[1]} holds numbers",
-            allowed="a number, or a percentage as 90%",
-        ) from None
+        found, allowed = f"--where {text!r}: {parts[1]} holds numbers", "a number, or 90%"
+        raise RunError(found, allowed=allowed) from None
     close = np.isclose(numbers, number, rtol=1e-9, atol=0.0)
     return COMPARE[how](numbers, number) if how in COMPARE else close == (how == "=")
 

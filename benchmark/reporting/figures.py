@@ -7,7 +7,6 @@ one width in percentage points. A screen reader gets the numbers.
 """
 
 import io
-import itertools
 import re
 import textwrap
 from collections.abc import Sequence
@@ -49,10 +48,8 @@ LEAKY_COLOUR: Final = "#D0342C"
 FULL_COLOUR: Final = 0.1
 """So far from the accuracy of all faces a cell of a heat map has the full colour."""
 HIGHEST_RATE: Final = 1.01
-LINE_STYLES: Final = tuple(
-    (colour, dash)
-    for dash in ("-", "--", ":")
-    for colour in ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B8860B", "#56B4E9")
+LINE_STYLES: Final = mpl.cycler(linestyle=["-", "--", ":"]) * mpl.cycler(
+    color=["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B8860B", "#56B4E9"]
 )
 
 
@@ -213,11 +210,10 @@ def depth_figure(scores: pd.DataFrame) -> PageFigure:
     for (task, ours), its_limits in zip(by_task.items(), limits, strict=True):
         figure, axes = _panel(2.0, 0.6, 0.15, below=0.19 * ours["label"].nunique())
         title, says = TASK_TITLES[task].capitalize(), []
-        styled = zip(ours.groupby("label", sort=False), itertools.cycle(LINE_STYLES), strict=False)
-        for (label, line), (colour, dash) in styled:
-            axes.plot(
-                line["share"], line["accuracy"], dash, color=colour, marker="o", ms=4, label=label
-            )
+        axes.set_prop_cycle(LINE_STYLES)
+        for label, line in ours.groupby("label", sort=False):
+            (drawn,) = axes.plot(line["share"], line["accuracy"], marker="o", ms=4, label=label)
+            colour = drawn.get_color()
             axes.vlines(line["share"], line["low"], line["high"], color=colour, linewidth=1)
             says.append(f"{label}: {', '.join(map(percent, line['accuracy']))}")
         axes.set(title=title, xlabel="share of stages trained", ylim=its_limits)

@@ -127,14 +127,13 @@ def _replays(runs: Sequence[Run], query: LeaderboardQuery) -> dict[str, Row]:
     known = registry.experiments().values()
     leaky = {item.study.row: item for item in known if item.study and item.protocol.leaky}
     names = {
-        leaky[item.study.row].name: item.name
+        leaky[item.study.row]: item.name
         for item in query.experiments
         if item.study and item.study.row in leaky and not item.protocol.leaky
     }
-    asked = [registry.experiment(name) for name in names]
-    tables = arrange(runs, LeaderboardQuery(asked, query.dataset, compared=False)).tables
-    rows = (row for table in tables for row in table.rows)
-    return {names[row.name]: row for row in rows if row.status == "done" and row.name in names}
+    board = arrange(runs, LeaderboardQuery([*names], query.dataset, compared=False))
+    rows = {row.name: row for table in board.tables for row in table.rows if row.status == "done"}
+    return {name: rows[item.name] for item, name in names.items() if item.name in rows}
 
 
 def _begun(runs: Sequence[Run]) -> tuple[list[Experiment], list[str]]:

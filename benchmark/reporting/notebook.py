@@ -91,11 +91,8 @@ def leaderboard(
             available, Path(data_dir), suites, dataset, ad_hoc=ad_hoc, weights_dir=weights
         )
     if len(boards) > 1:
-        raise RunError(
-            f"there are runs on {len(boards)} data sets",
-            allowed=", ".join(board.dataset for board in boards),
-            fix="Name one with dataset=",
-        )
+        found, there = f"there are runs on {len(boards)} data sets", [it.dataset for it in boards]
+        raise RunError(found, allowed=", ".join(there), fix="Name one with dataset=")
     return Board(boards[0])
 
 

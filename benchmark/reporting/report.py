@@ -57,9 +57,8 @@ def gallery(evidence: Evidence, faces: FaceSet) -> dict[str, Any] | None:
     best = evidence.first_ranked[0].group
     run = best.runs[0]
     if faces.pixel_digest != run.setting.pixel_digest:
-        raise DataError(
-            f"{faces.name} was prepared anew since {best.label} was run", source=str(faces.folder)
-        )
+        anew = f"{faces.name} was prepared anew since {best.label} was run"
+        raise DataError(anew, source=str(faces.folder))
     rows = pd.Series(range(len(faces.table)), index=faces.table["file"])
     found = mistakes(read_predictions(run.record.predictions_path))
     found = found[found["file"].isin(rows.index)].groupby("task").head(SHOWN_PER_TASK)

@@ -297,13 +297,13 @@ def latex(table: Table) -> str:
     """Write a table as a LaTeX `table`, captioned by its title; needs LATEX_PACKAGES."""
     sides = ["l" if table.is_left(index) else "r" for index in range(len(table.columns))]
 
+    def stack(text: str, side: str) -> str:
+        lines = "\\\\".join(map(latex_text, text.split("\n")))
+        stacked = f"\\begin{{tabular}}[t]{{@{{}}{side}@{{}}}}{lines}\\end{{tabular}}"
+        return stacked if "\n" in text else lines
+
     def line(cells: Iterable[str]) -> str:
-        texts = []
-        for cell, side in zip(cells, sides, strict=True):
-            text = "\\\\".join(latex_text(part) for part in cell.split("\n"))
-            stack = f"\\begin{{tabular}}[t]{{@{{}}{side}@{{}}}}{text}\\end{{tabular}}"
-            texts.append(stack if "\n" in cell else text)
-        return f"{' & '.join(texts)} \\\\"
+        return " & ".join(map(stack, cells, sides)) + " \\\\"
 
     def lines(cell: Cell) -> str:
         text = dataclasses.replace(cell, note="").marked
