@@ -71,7 +71,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"Did you mean {', '.join(near)}? " if near else ""
 
 
-def and_more(names: Sequence[str], most: int) -> str:
+def and_more(names: Sequence[str], most: int = 3) -> str:
     """List the first names, and how many more there are."""
     more = len(names) - most
     return ", ".join(names[:most]) + (f" and {more:,} more" if more > 0 else "")

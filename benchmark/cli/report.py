@@ -18,7 +18,7 @@ from benchmark import registry
 from benchmark.cli import options
 from benchmark.cli.options import advanced, option
 from benchmark.cli.output import CommandResult, busy, out, print_points, print_table, tell, watching
-from benchmark.errors import DataError, RunError, TrackingError
+from benchmark.errors import DataError, RunError, TrackingError, and_more
 from benchmark.files import check_outputs, write_text
 from benchmark.record import finished_runs, work_folder
 from benchmark.reporting.tables import Table
@@ -169,7 +169,7 @@ def _print_board(board: "Leaderboard", *, whole: bool) -> None:
 
 def _notes(board: "Leaderboard") -> Iterator[str]:
     """Give what must be known first: how to read it, leaks and red flags, what was not run."""
-    from benchmark.reporting.board_tables import READING, footnotes, listed, not_run
+    from benchmark.reporting.board_tables import READING, footnotes, not_run
 
     yield READING
     yield from board.limits[: int(board.drawn)]
@@ -177,7 +177,7 @@ def _notes(board: "Leaderboard") -> Iterator[str]:
     for row in (row for table in board.tables for row in table.rows):
         for remark in footnotes(row):
             remarks.setdefault(remark, []).append(row.name)
-    yield from (f"{listed(names)}: {remark}" for remark, names in remarks.items())
+    yield from (f"{and_more(names)}: {remark}" for remark, names in remarks.items())
     yield from not_run(board)
     yield from board.notes
 

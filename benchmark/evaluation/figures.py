@@ -183,11 +183,10 @@ def reliability_figure(calibration: dict[TaskName, Calibration], caption: str) -
     for axes, (task, found) in zip(panels, calibration.items(), strict=True):
         bins, colour = found.reliability[found.reliability["n"] > 0], COLOURS[task]
         axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle=":", zorder=0)
-        said = f"calibration error {100 * found.ece['test']:.1f} pp"
+        expected = f"expected if calibrated: {100 * (found.ece_by_chance or 0.0):.1f} pp"
+        said = f"calibration error {100 * found.ece['test']:.1f} pp\n{expected}"
         axes.plot(bins["confidence"], bins["accuracy"], "o", ms=6, color=colour, label=said)
         axes.vlines(bins["confidence"], bins["low"], bins["high"], color=colour)
-        expected = f"expected if calibrated: {100 * (found.ece_by_chance or 0.0):.1f} pp"
-        axes.plot([], [], " ", label=expected)
         axes.legend(loc="upper left")
         axes.set(title=TASK_TITLES[task].capitalize(), xlim=(0, 1), ylim=(-0.02, 1.02))
         axes.set_xlabel("probability of the predicted class")

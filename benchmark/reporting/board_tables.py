@@ -31,7 +31,6 @@ STUDY_READING: Final = (
     "mean ± sd over seeds with its 95 % interval; one seed permits no claim about the experiment. "
     "replayed: the same network under the study's conditions, its leak included, and LEAKY."
 )
-MOST_NAMES: Final = 3
 STYLES: Final = {"better": "green", "worse": "red", "no significant difference": ""}
 
 Links = Callable[[Run], tuple[tuple[str, str], ...]]
@@ -234,12 +233,7 @@ def not_run(board: Leaderboard) -> Iterator[str]:
     for row in (row for table in board.tables for row in table.rows if row.status == "missing"):
         reasons["; ".join(row.remarks)].append(row.name)
     for reason, names in reasons.items():
-        yield f"{counted(len(names), 'experiment')} not run, {listed(names)}: {reason}"
-
-
-def listed(names: Sequence[str]) -> str:
-    """List the first names, and count the others."""
-    return and_more(names, MOST_NAMES)
+        yield f"{counted(len(names), 'experiment')} not run, {and_more(names)}: {reason}"
 
 
 def markdown(board: Leaderboard) -> str:

@@ -19,13 +19,13 @@ from benchmark.comparison.library import Run
 from benchmark.comparison.references import References
 from benchmark.comparison.rows import Row
 from benchmark.data.progress import OnProgress, keep_quiet
-from benchmark.errors import RunError
+from benchmark.errors import RunError, and_more
 from benchmark.evaluation.artifacts import RebuiltRecord
 from benchmark.experiment.definition import Experiment
 from benchmark.files import check_outputs, write_text
 from benchmark.models.weight_manifest import stored_path
 from benchmark.record import HOW_TO_RUN, all_records
-from benchmark.reporting.board_tables import latex, listed, markdown, page
+from benchmark.reporting.board_tables import latex, markdown, page
 from benchmark.reporting.columns import csv_text, json_text
 
 FORMATS: Final[dict[str, Callable[[Leaderboard], str]]] = {
@@ -101,9 +101,8 @@ def leaderboards(
     for name in available.datasets(dataset):
         ours = [run for run in available.runs if run.setting.dataset == name]
         wanted = dict.fromkeys(item for suite in chosen for item in suite.experiments)
-        experiments, notes = [registry.experiment(item) for item in wanted], list[str]()
-        if not chosen:
-            experiments, notes = _begun(ours)
+        asked = [registry.experiment(item) for item in wanted]
+        experiments, notes = (asked, []) if chosen else _begun(ours)
         query = LeaderboardQuery(
             experiments,
             name,
@@ -146,7 +145,7 @@ def _begun(runs: Sequence[Run]) -> tuple[list[Experiment], list[str]]:
     others = [it.name for it in runs if it.name not in known and it.definition_key not in of_shown]
     folds, notes = registry.folds_of(set(others)), []
     if strange := [name for name in others if name not in folds]:
-        left, said = library.counted(len(strange), "run"), listed(sorted(set(strange)))
+        left, said = library.counted(len(strange), "run"), and_more(sorted(set(strange)))
         notes.append(f"Left out: {left} of experiments not registered here ({said}).")
     if n_folds := sum(run.name in folds for run in runs):
         n_runs = library.counted(n_folds, "run")
@@ -157,14 +156,12 @@ def _begun(runs: Sequence[Run]) -> tuple[list[Experiment], list[str]]:
 def missing_weights(experiments: Sequence[Experiment], weights_dir: Path) -> Mapping[str, str]:
     """Say by experiment which weights are not available; whether a file is sound is for `run`."""
     found = {}
-    for name, backbone in ((item.name, item.backbone) for item in experiments):
-        architecture, source = backbone.architecture, backbone.weights
+    for item in experiments:
+        architecture, source = item.backbone.architecture, item.backbone.weights
         is_file = source != "none" and not source.startswith("run:")
         if is_file and not stored_path(architecture, source, weights_dir).exists():
-            found[name] = (
-                f"not measured: weights missing ({source} of {architecture}; "
-                "`facebench weights list` says how to get them)"
-            )
+            how = "`facebench weights list` says how to get them"
+            found[item.name] = f"not measured: weights missing ({source} of {architecture}; {how})"
     return found
 
 

@@ -16,13 +16,13 @@ from benchmark.comparison.rows import Row
 from benchmark.comparison.statistics import ALPHA, Family
 from benchmark.comparison.subset_study import subset_page, subset_study
 from benchmark.comparison.wording import Mark, StudyPanel, StudyPicture, TaskComparison, joined
-from benchmark.errors import RunError
+from benchmark.errors import RunError, and_more
 from benchmark.evaluation.figures import BY_TITLES
 from benchmark.evaluation.predictions import RunPredictions
 from benchmark.evaluation.subgroups import By, gap_table
 from benchmark.experiment.architectures import architecture_named
 from benchmark.reporting import figures
-from benchmark.reporting.board_tables import listed, pairs_table, text_table
+from benchmark.reporting.board_tables import pairs_table, text_table
 from benchmark.reporting.evidence import Evidence, siblings
 from benchmark.reporting.figures import PageFigure
 from benchmark.reporting.tables import Cell, Column, Table
@@ -138,7 +138,7 @@ def _ties(lines: Sequence[TaskComparison]) -> Iterator[str]:
     pairs = words.by_pair(lines)
     tied = [ours[0].group.label for ours in pairs if not any(line.significant for line in ours)]
     if tied:
-        yield f"No significant difference from it on any task: {listed(tied)}."
+        yield f"No significant difference from it on any task: {and_more(tied)}."
     ahead = [f"{it.group.label} ({TASK_TITLES[it.task]})" for it in lines if it.verdict == "better"]
     if ahead:
         yield f"Better than it on test: {joined(ahead)}."

@@ -136,12 +136,11 @@ def _boards(evidence: Evidence) -> Iterator[tuple[str, Table, bool]]:
 def _facts(evidence: Evidence, date: datetime.date) -> Iterator[tuple[str, str]]:
     """Say what the answers are about, and how much there is of it."""
     runs = [run for run in evidence.library.runs if run.setting.dataset == evidence.dataset]
-    setting = evidence.setting
     done = [run for run in runs if run.done]
     yield "Written", date.isoformat()
     yield "Data set", evidence.dataset
-    of_setting = [run for run in done if run.setting == setting]
-    if setting is not None and of_setting:
+    if of_setting := [run for run in done if run.setting == evidence.setting]:
+        setting = of_setting[0].setting
         counts = of_setting[0].record.about["dataset"]["counts"]
         parts = {"train": "training", "val": "validation", "test": "test"}
         yield "Faces", ", ".join(f"{counts[key]:,} {part}" for key, part in parts.items())
@@ -151,4 +150,4 @@ def _facts(evidence: Evidence, date: datetime.date) -> Iterator[tuple[str, str]]
     yield "Runs", f"{len(done)} finished" + (f", {unfinished} unfinished" if unfinished else "")
     for what, key in (("Device", "device"), ("Commit", "commit")):
         if found := sorted({str(run.record.about.get(key, "?")) for run in done}):
-            yield what, and_more(found, 3)
+            yield what, and_more(found)
