@@ -87,8 +87,8 @@ def leaderboard(
       facebench leaderboard --suite quick --folds
       facebench leaderboard --acknowledge b9aa30a6a761 --why "Split and pixels checked by hand"
     """
-    from benchmark.reporting import leaderboards as boards_of
     from benchmark.reporting.columns import as_data, narrowed
+    from benchmark.reporting.leaderboards import available_runs, leaderboards, write_board
 
     if why and not acknowledge:
         raise RunError("--why gives a reason for nothing", fix="Name a run with --acknowledge")
@@ -96,10 +96,8 @@ def leaderboard(
         _acknowledge(name, why, runs_dir, answer)
     folder = out_dir or runs_dir / "leaderboards"
     with watching() as watch:
-        available = boards_of.available_runs(
-            runs_dir, from_predictions=from_predictions, watch=watch
-        )
-        boards = [] if folds else boards_of.leaderboards(
+        available = available_runs(runs_dir, from_predictions=from_predictions, watch=watch)
+        boards = [] if folds else leaderboards(
             available, data_dir, suite or (), dataset, weights_dir=weights_dir,
             ad_hoc=ad_hoc, fitting=fit_references, watch=watch,
         )  # fmt: skip
@@ -114,7 +112,7 @@ def leaderboard(
         if where or sort:
             board = narrowed(board, where or (), sort)
         with busy("writing"):
-            files = boards_of.write_board(board, folder, overwrite or out_dir is None)
+            files = write_board(board, folder, overwrite or out_dir is None)
         answer.data["leaderboards"].append(as_data(board) | {"files": list(map(str, files))})
         _print_board(board, whole=notes)
         others = ", ".join(path.suffix for path in files[1:])
@@ -266,13 +264,13 @@ def report(
         write_text(path, write_page(evidence, answers, datetime.datetime.now().date(), faces))
         found = {
             it.question.slug: {
-                "question": it.question.text, "answered": it.answered, "answer": it.sentences[0],
+                "question": it.question.text, "answered": not it.command, "answer": it.sentences[0],
             } for it in answers
         }  # fmt: skip
         about = {"dataset": board.dataset, "drawn": board.drawn, "suites": list(asked)}
         answer.data["reports"].append(about | {"answers": found, "file": str(path)})
         out.print(f"[bold]{board.dataset}[/]")
-        for item in sorted(answers, key=lambda item: not item.answered):
+        for item in sorted(answers, key=lambda item: bool(item.command)):
             out.print(f"\n[bold]{'LEAKY · ' if item.leaky else ''}{item.question.text}[/]")
             out.print(item.sentences[0], markup=False)
             if item.command:

@@ -297,20 +297,18 @@ def write_test_figures(folder: Path, scores: Scores, caption: str) -> None:
 @drawing
 def schedule_figure(bars: Sequence[tuple[int, float, float, float, str]], title: str) -> Figure:
     """Draw runs on workers: worker, start, when its caches are there, end (seconds), and group."""
-    latest, n_workers = max(bar[3] for bar in bars), 1 + max(bar[0] for bar in bars)
+    found = pd.DataFrame(bars, columns=["worker", "start", "ready", "end", "group"])
+    latest, n_workers = found["end"].max(), 1 + found["worker"].max()
     units = ((3600, "hours"), (60, "minutes"))
     seconds, unit = next((item for item in units if latest >= 2 * item[0]), (1, "seconds"))
-    groups = list(dict.fromkeys(bar[4] for bar in bars))
-    size = (6.5, max(0.35 * n_workers, 0.2 * len(groups)) + 0.2)
+    size = (6.5, max(0.35 * n_workers, 0.2 * found["group"].nunique()) + 0.2)
     figure, (axes,) = new_figure(size, title, left=0.9, right=2.6, top=0.5, grid="x")
-    for worker, start, ready, end, group in bars:
-        for left, right, hatch in ((start, ready, "////"), (ready, end, "")):
-            axes.barh(
-                worker, (right - left) / seconds, left=left / seconds, hatch=hatch,
-                color=f"C{groups.index(group) % 10}", edgecolor=PAPER,
-            )  # fmt: skip
-    for number, group in enumerate(groups):
-        axes.barh(0, 0, color=f"C{number % 10}", label=group)
+    found[["start", "ready", "end"]] /= seconds
+    for number, (group, ours) in enumerate(found.groupby("group", sort=False)):
+        look: Any = {"color": f"C{number % 10}", "edgecolor": PAPER}
+        cached, trained = ours["ready"] - ours["start"], ours["end"] - ours["ready"]
+        axes.barh(ours["worker"], cached, left=ours["start"], hatch="////", **look)
+        axes.barh(ours["worker"], trained, left=ours["ready"], label=group, **look)
     axes.barh(0, 0, color=INK, edgecolor=PAPER, hatch="////", label="cache of a frozen part")
     axes.set_yticks(range(n_workers), [f"worker {number + 1}" for number in range(n_workers)])
     axes.invert_yaxis()

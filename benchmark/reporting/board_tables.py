@@ -20,7 +20,12 @@ from benchmark.reporting import tables as forms
 from benchmark.reporting.tables import NOTHING, Cell, Column, Table, TableRow, markdown_text
 from benchmark.tasks import TASK_TITLES, TASKS, TaskName
 
-PARTS: Final = {"scores": "More scores", "cost": "Costs", "origin": "Seeds, device, commit"}
+PARTS: Final = {
+    "scores": "More scores",
+    "cost": "Costs",
+    "origin": "Seeds, device, commit",
+    "differences": "Differences",
+}
 """Columns that stand beside those always shown, by what a page calls them."""
 COSTS: Final = ("experiment", "parameters", "time")
 """Columns always shown that a document's table of costs has too."""
@@ -143,8 +148,8 @@ def _name(row: Row, remarks: Sequence[str], links: Links) -> Cell:
 
 def differences_table(tables: Sequence[BoardTable]) -> Table:
     """Set each row beside what it is compared with; no row where there is nothing of the kind."""
-    titles = {**TASK_TITLES, None: "together"}
-    columns = [Column(title, False, "differences") for title in titles.values()]
+    titles = (*TASK_TITLES.values(), "together")
+    columns = [Column(title, False, "differences") for title in titles]
     rows = []
     for table in tables:
         counterpart = f"to its {'STL' if table.kind == 'mtl' else 'MTL'} counterpart"
@@ -158,7 +163,7 @@ def differences_table(tables: Sequence[BoardTable]) -> Table:
                     task = table.tasks[0] if len(table.tasks) == 1 else outcome.task
                     found[label][task] = _difference(judged)
             for label, cells in found.items():
-                line = (cells.get(task, Cell("")) for task in titles)
+                line = (cells.get(task, Cell("")) for task in (*TASKS, None))
                 name = Cell(row.title, label, row.name)
                 rows.append(TableRow((name, *line), HEADINGS[table.kind]))
     table_of = Table.of((Column("difference, pp", True), *columns), rows, "Differences")
@@ -269,10 +274,8 @@ def page(board: Leaderboard, links: Links = lambda _: ()) -> str:
         (setting, board_table(tables, links).keeping(PARTS), differences_table(tables))
         for setting, tables in by_setting(board)
     ]
-    found = {column.part for _, table, _ in made for column in table.columns}
+    found = {it.part for _, *tables in made for table in tables for it in table.columns}
     parts = {name: title for name, title in PARTS.items() if name in found}
-    if any(differences.rows for _, _, differences in made):
-        parts["differences"] = "Differences"
     said = {"title": board.title, "reading": READING, "study_reading": STUDY_READING}
     return forms.template("leaderboard.html").render(
         **said, board=board, study=study_table(board), settings=made, parts=parts

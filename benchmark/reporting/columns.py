@@ -224,12 +224,10 @@ def as_data(board: Leaderboard) -> Values:
 
 
 def json_text(board: Leaderboard) -> str:
-    """Write a leaderboard as JSON."""
     return json.dumps({"schema": 1, **as_data(board)}, indent=2, ensure_ascii=False) + "\n"
 
 
 def comparison_data(comparison: Comparison) -> Values:
-    """Give everything a comparison found as plain values."""
     return {
         "dataset": comparison.dataset,
         "drawn": comparison.drawn,

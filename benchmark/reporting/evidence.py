@@ -83,7 +83,6 @@ class Evidence:
 
     @property
     def dataset(self) -> str:
-        """The data set that all numbers are about."""
         return self.board.dataset
 
     @cached_property

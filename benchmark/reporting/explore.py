@@ -150,7 +150,6 @@ def write_exploration(explored: Explored, folder: Path, overwrite: bool = True) 
     figures = figures_of(explored)
     files = [folder / "index.html", *(folder / f"{name}.png" for name in figures)]
     check_outputs(files, overwrite=overwrite)
-    folder.mkdir(parents=True, exist_ok=True)
     svgs = {name: svg(figure, name, name.replace("_", " ")) for name, figure in figures.items()}
     for path, figure in zip(files[1:], figures.values(), strict=True):
         write_png(path, figure)

@@ -10,8 +10,7 @@ import io
 import re
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -19,6 +18,7 @@ import pandas as pd
 from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.rcsetup import cycler
 
 from benchmark.comparison.library import RunGroup
 from benchmark.comparison.wording import StudyPanel, StudyPicture, percent, points
@@ -48,13 +48,12 @@ LEAKY_COLOUR: Final = "#D0342C"
 FULL_COLOUR: Final = 0.1
 """So far from the accuracy of all faces a cell of a heat map has the full colour."""
 HIGHEST_RATE: Final = 1.01
-LINE_STYLES: Final = mpl.cycler(linestyle=["-", "--", ":"]) * mpl.cycler(
+LINE_STYLES: Final = cycler(linestyle=["-", "--", ":"]) * cycler(
     color=["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B8860B", "#56B4E9"]
 )
 
 
-@dataclass(frozen=True)
-class PageFigure:
+class PageFigure(NamedTuple):
     """Panels under one heading, as SVG that follows the page's light and dark."""
 
     title: str
@@ -264,7 +263,7 @@ def heat_map(group: RunGroup, task: TaskName) -> Table:
     ours = subgroups[subgroups["task"] == task].groupby("group")[["n", "accuracy"]].mean()
 
     def cell(name: str) -> Cell:
-        (n, rate), overall = ours.loc[name], ours["accuracy"]["all"]
+        (n, rate), overall = ours.loc[name].astype(float), float(ours["accuracy"]["all"])
         if n == 0:
             return Cell(value=0, style="empty")
         if n < SMALL_GROUP:

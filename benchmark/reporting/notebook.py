@@ -136,10 +136,8 @@ class FinishedRun:
         if task not in self.tasks:
             raise RunError(f"{self.name} does not predict {task!r}", allowed=", ".join(self.tasks))
         test = self.predictions.query("part == 'test'")
-        true, predicted = (
-            pd.Categorical.from_codes(test[column], pd.Index(CLASS_NAMES[task]))
-            for column in (task, f"{task}_pred")
-        )
+        codes, names = test[[task, f"{task}_pred"]].to_numpy().T, pd.Index(CLASS_NAMES[task])
+        true, predicted = (pd.Categorical.from_codes(each, names) for each in codes)
         rows, columns = [f"true {task}"], [f"predicted {task}"]
         return pd.crosstab(true, predicted, rownames=rows, colnames=columns, dropna=False)
 

@@ -17,9 +17,9 @@ from benchmark.comparison.statistics import ALPHA, Family
 from benchmark.comparison.subset_study import subset_page, subset_study
 from benchmark.comparison.wording import Mark, StudyPanel, StudyPicture, TaskComparison, joined
 from benchmark.errors import RunError, and_more
-from benchmark.evaluation.figures import BY_TITLES
+from benchmark.evaluation.figures import BY_TITLES, ROWS_BY
 from benchmark.evaluation.predictions import RunPredictions
-from benchmark.evaluation.subgroups import By, gap_table
+from benchmark.evaluation.subgroups import gap_table
 from benchmark.experiment.architectures import architecture_named
 from benchmark.reporting import figures
 from benchmark.reporting.board_tables import pairs_table, text_table
@@ -34,7 +34,6 @@ RATES_NOTE: Final = (
     "learning rate, which the study chose anew for frozen backbones."
 )
 SHOWN_IN_RANKING: Final = 12
-DIVISIONS: Final[tuple[By, ...]] = ("gender", "race", "gender_race", "age_group")
 COSTS: Final = (
     ("By training time", "training of one run, s", "seconds", 1.0),
     ("By parameters", "parameters, millions", "parameters", 1e-6),
@@ -76,11 +75,6 @@ class Answer:
     """What would answer the question; empty: it is answered."""
     notes: Sequence[str] = ()
     leaky: bool = False
-
-    @property
-    def answered(self) -> bool:
-        """Whether the runs say anything to it."""
-        return not self.command
 
 
 def answer(evidence: Evidence, question: Question) -> Answer:
@@ -293,7 +287,7 @@ def _gaps(predictions: RunPredictions) -> pd.DataFrame:
     tables = []
     for index in range(len(next(iter(predictions.predicted.values())))):
         right = {task: predictions.right(task)[index] for task in predictions.predicted}
-        tables.append(gap_table(predictions.faces, right, DIVISIONS))
+        tables.append(gap_table(predictions.faces, right, ROWS_BY))
     found = pd.concat(tables)
     own = (found["by"] == found["task"]) | (
         (found["by"] == "gender_race") & found["task"].isin(["gender", "race"])

@@ -36,7 +36,6 @@ CURVE_SEEDS: Final = 5
 
 
 def answers_of(evidence: Evidence, watch: OnProgress = keep_quiet) -> list[Answer]:
-    """Answer every question."""
     found: list[Answer] = []
     for question in QUESTIONS:
         found.append(answer(evidence, question))

@@ -81,7 +81,6 @@ class Cell:
 
     @property
     def is_there(self) -> bool:
-        """Whether there is anything in it."""
         return self.text not in ("", NOTHING)
 
 
