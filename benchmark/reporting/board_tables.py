@@ -20,12 +20,7 @@ from benchmark.reporting import tables as forms
 from benchmark.reporting.tables import NOTHING, Cell, Column, Table, TableRow, markdown_text
 from benchmark.tasks import TASK_TITLES, TASKS, TaskName
 
-PARTS: Final = {
-    "scores": "More scores",
-    "cost": "Costs",
-    "origin": "Seeds, device, commit",
-    "differences": "Differences",
-}
+PARTS: Final = {"scores": "More scores", "cost": "Costs", "origin": "Seeds, device, commit"}
 """Columns that stand beside those always shown, by what a page calls them."""
 COSTS: Final = ("experiment", "parameters", "time")
 """Columns always shown that a document's table of costs has too."""
@@ -274,8 +269,10 @@ def page(board: Leaderboard, links: Links = lambda _: ()) -> str:
         (setting, board_table(tables, links).keeping(PARTS), differences_table(tables))
         for setting, tables in by_setting(board)
     ]
-    found = {it.part for _, *tables in made for table in tables for it in table.columns}
+    found = {column.part for _, table, _ in made for column in table.columns}
     parts = {name: title for name, title in PARTS.items() if name in found}
+    if any(differences.rows for _, _, differences in made):
+        parts["differences"] = "Differences"
     said = {"title": board.title, "reading": READING, "study_reading": STUDY_READING}
     return forms.template("leaderboard.html").render(
         **said, board=board, study=study_table(board), settings=made, parts=parts
