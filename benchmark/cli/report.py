@@ -145,13 +145,9 @@ def _print_board(board: "Leaderboard", *, whole: bool) -> None:
         out.print()
     for setting, tables in shown.by_setting(board) if whole or not study.rows else ():
         out.print(Text(f"{setting}\n", style="dim"))
-        table = shown.board_table(tables).keeping(())
-        measured = tuple(row for row in table.rows if row.status != "missing")
-        print_table(Table(table.columns, measured))
-        for further in shown.document_tables(tables)[1:] if whole else ():
+        for table in shown.document_tables(tables)[: None if whole else 1]:
+            print_table(table)
             out.print()
-            print_table(further)
-    out.print()
     notes = list(_notes(board))
     if whole:
         notes += board.limits[int(board.drawn) :]

@@ -216,10 +216,11 @@ def state(row: Row) -> str:
     return f"{' and '.join(sorted(devices))}, {counted(len(row.seeds), 'seed')}"
 
 
-def document_tables(tables: Sequence[BoardTable]) -> list[Table]:
-    """Divide tables of one setting into those that a page's width can bear: scores, the rest."""
+def document_tables(tables: Sequence[BoardTable], *parts: str) -> list[Table]:
+    """Divide tables of one setting into those that a page's width can bear: what is always shown
+    with `parts`, differences, costs."""
     whole = board_table(tables)
-    scores, costs = whole.keeping(("scores",)), whole.keeping(("cost", "origin"), COSTS)
+    scores, costs = whole.keeping(parts), whole.keeping(("cost", "origin"), COSTS)
     measured = tuple(row for row in scores.rows if row.status != "missing")
     done = tuple(row for row in costs.rows if row.status.startswith("done"))
     scores = dataclasses.replace(scores, rows=measured)
@@ -243,7 +244,11 @@ def markdown(board: Leaderboard) -> str:
         lines += [markdown_text(STUDY_READING), "", forms.markdown(study)]
     lines += [READING, ""]
     for setting, tables in by_setting(board):
-        lines += [markdown_text(setting), "", *map(forms.markdown, document_tables(tables))]
+        lines += [
+            markdown_text(setting),
+            "",
+            *map(forms.markdown, document_tables(tables, "scores")),
+        ]
     reading = (*not_run(board), *board.notes)
     for title, notes in (("How to read it", reading), ("Limitations", board.limits)):
         if notes:
@@ -256,7 +261,7 @@ def latex(board: Leaderboard) -> str:
     title = board.title
     parts = [f"% {title}", f"% Needs {forms.LATEX_PACKAGES}."]
     for setting, tables in by_setting(board):
-        for table in document_tables(tables):
+        for table in document_tables(tables, "scores"):
             caption = ". ".join(filter(None, (title, table.title, setting)))
             parts.append(forms.latex(dataclasses.replace(table, title=caption)))
     notes = (*not_run(board), *board.notes, *board.limits)

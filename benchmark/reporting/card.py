@@ -75,8 +75,7 @@ def _content(record: RunRecord) -> dict[str, Any]:
     flagged = warning({record.identity[:12]: flag_state(record)}, record.identity[:12])
     said = [(text, drawn) for text in LIMITS_DRAWN]
     said += [(LEAKY, about["leaky"]), (AD_HOC, about["ad_hoc"]), (flagged, bool(flagged))]
-    calibration = record.folder / "calibration.json"
-    has_it = calibration.is_file()
+    path = record.folder / "calibration.json"
     ours = [row for row in _rows(record, "gaps") if row["by"] == GAP_BY[row["task"]]]
     rates, errors = _rows(record, "subgroup_rates"), _rows(record, "subgroup_ece")
     base = registry.experiments().get(record.experiment_name) if about["ad_hoc"] else None
@@ -102,7 +101,7 @@ def _content(record: RunRecord) -> dict[str, Any]:
         "rates": [row for row in rates if pd.notna(row["difference"])],
         **{name: _rows(record, name) for name in ("gender_gaps", "age_edges", "age_years")},
         "subgroup_ece": [row | {"is_above": row["low"] > row["chance"]} for row in errors],
-        "calibration": json.loads(calibration.read_text("utf-8"))["tasks"] if has_it else {},
+        "calibration": json.loads(path.read_text("utf-8"))["tasks"] if path.is_file() else {},
         "utkface": UTKFACE_NAME,
     }
 

@@ -80,11 +80,8 @@ class Explored:
             "dataset": faces.name,
             "drawn": faces.drawn,
             "faces": len(table),
-            "parts": table["part"].value_counts().reindex([*PART_TITLES], fill_value=0).to_dict(),
-            "without": named[["age", *TASKS]].isna().sum().to_dict(),
             "counts": {task: self.counts(task).to_dict() for task in TASKS},
             "ages": {str(age): int(n) for age, n in enumerate(ages) if n},
-            "gender_race": self.counts("gender", "race").reset_index(name="n").to_dict("records"),
             "bin_edges": edges.to_dict("records"),
             "heaping": _heaping(ages) if ages.any() else None,
             "duplicates": count_duplicates(table),
@@ -141,7 +138,6 @@ def _heaping(ages: Counts) -> dict[str, Any]:
 
 
 def share(part: float, whole: float) -> str:
-    """Write a part of a whole as percent."""
     return f"{100 * part / whole:.1f} %" if whole else NOTHING
 
 
@@ -156,8 +152,7 @@ def write_exploration(explored: Explored, folder: Path, overwrite: bool = True) 
     near, tables = near_in_words(explored.faces.manifest["near_duplicates"]), tables_of(explored)
     shown = {"svgs": svgs, "tables": tables, "near": near, "share": share, "version": __version__}
     title = f"Composition of {explored.faces.name}"
-    page = template("explore.html").render(shown, title=title, explored=explored)
-    write_text(files[0], page)
+    write_text(files[0], template("explore.html").render(shown, title=title, explored=explored))
     return files
 
 

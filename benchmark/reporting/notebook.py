@@ -151,9 +151,8 @@ class FinishedRun:
         if not path.is_file():
             there = ", ".join(sorted(item.stem for item in folder.glob("*.png")))
             raise RunError(f"{self.name} has no figure {name!r}", allowed=there, source=str(folder))
-        image = Image.open(path)
-        image.load()  # And the file is closed.
-        return image
+        with Image.open(path) as image:
+            return image.copy()
 
     def network(self) -> "TrainedNetwork":
         """Load the trained network; raise WeightsError where its weights were not kept."""

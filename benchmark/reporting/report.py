@@ -116,8 +116,8 @@ def write_page(
     title, facts = f"facebench report: {evidence.dataset}{named}", dict(_facts(evidence, date))
     found = {"boards": tuple(_boards(evidence)), "networks": tuple(network_sections(evidence))}
     said = {"title": title, "facts": facts, "answers": answers, "gallery": faces}
-    shown = {"board": evidence.board, "links": evidence.links, **said, **found}
-    return template("report.html").render(shown)
+    links, board = evidence.links, evidence.board
+    return template("report.html").render(said, **found, links=links, board=board)
 
 
 def _boards(evidence: Evidence) -> Iterator[tuple[str, Table, bool]]:
