@@ -178,32 +178,27 @@ def study_table(board: Leaderboard) -> Table:
     rows = {row.name: row for table in board.tables for row in table.rows if not row.leaky}
     names = dict.fromkeys(name for names in board.suites.values() for name in names)
     found = [rows[name] for name in names if name in rows and rows[name].study is not None]
-    firsts = [row for row in board.tables[0].rows if row.status == "reference"] if found else []
+    if found:
+        found = [*(it for it in board.tables[0].rows if it.status == "reference"), *found]
 
-    def scores(row: Row) -> str:
-        return "\n".join(
+    def line(row: Row) -> tuple[str, ...]:
+        ours = "\n".join(
             f"{TASK_TITLES[task]} {with_sd(s.accuracy, s.accuracy_sd)} ({span(s.low, s.high)})"
             for task, s in row.scores.items()
         )
-
-    def shown(row: Row) -> tuple[str, ...]:
-        study, replayed = vars(row.study), NOTHING
+        if row.study is None:
+            return "", row.name, "", ours, "", ""
+        study, replay, replayed = vars(row.study), board.replays.get(row.name), NOTHING
         printed = " / ".join(percent(study[task]) for task in row.definition["head"]["tasks"])
-        if replay := board.replays.get(row.name):
-            rates = " / ".join(percent(score.accuracy) for score in replay.scores.values())
-            replayed = f"replayed {rates}"
-        ours = scores(row) or NOTHING
-        return study["row"], row.name, f"printed {printed}", ours, replayed, state(row)
+        if replay:
+            replayed = f"replayed {' / '.join(percent(s.accuracy) for s in replay.scores.values())}"
+        return study["row"], row.name, f"printed {printed}", ours or NOTHING, replayed, state(row)
 
-    lines = [("", row.name, "", scores(row), "", "") for row in firsts]
-    lines += [shown(row) for row in found]
     heads = ("row", "experiment", "printed, LEAKY", "leak-free", "replayed, LEAKY", "state")
     columns = [Column(head, left=head != "row", below="LEAKY" in head) for head in heads]
     # A page for phones hides cells without a value: here only those with nothing to show.
-    return Table.of(
-        columns,
-        [[Cell(text, value=text.strip(NOTHING) or None) for text in line] for line in lines],
-    )
+    cells = [[Cell(it, value=it.strip(NOTHING) or None) for it in line(row)] for row in found]
+    return Table.of(columns, cells)
 
 
 def state(row: Row) -> str:
@@ -244,11 +239,8 @@ def markdown(board: Leaderboard) -> str:
         lines += [markdown_text(STUDY_READING), "", forms.markdown(study)]
     lines += [READING, ""]
     for setting, tables in by_setting(board):
-        lines += [
-            markdown_text(setting),
-            "",
-            *map(forms.markdown, document_tables(tables, "scores")),
-        ]
+        shown = document_tables(tables, "scores")
+        lines += [markdown_text(setting), "", *map(forms.markdown, shown)]
     reading = (*not_run(board), *board.notes)
     for title, notes in (("How to read it", reading), ("Limitations", board.limits)):
         if notes:

@@ -186,9 +186,8 @@ def _table(frame: pd.DataFrame) -> Table:
             return Cell(value)
         return Cell(share(value, 1) if name.startswith("share") else f"{value:,}", value=value)
 
-    rows = [
-        [cell(str(name), value) for name, value in row.items()] for row in frame.to_dict("records")
-    ]
+    records = frame.to_dict("records")
+    rows = [[cell(str(name), value) for name, value in it.items()] for it in records]
     return Table.of([HEADINGS.get(name, name) for name in map(str, frame)], rows)
 
 

@@ -216,10 +216,8 @@ def _depths(evidence: Evidence) -> Iterator[PageFigure]:
         label = first.name.replace(f"-{first.backbone.depth_name}", "")
         n_stages = len(architecture_named(first.backbone.architecture).stages)
         share = len(item.backbone.trained_stages) / n_stages
-        places += [
-            (task, label, share, score.accuracy, score.low, score.high)
-            for task, score in scores[item.name].items()
-        ]
+        tested = scores[item.name].items()
+        places += [(task, label, share, it.accuracy, it.low, it.high) for task, it in tested]
     if places:
         names = ["task", "label", "share", "accuracy", "low", "high"]
         yield figures.depth_figure(pd.DataFrame(places, columns=names))
@@ -289,9 +287,8 @@ def _gaps(predictions: RunPredictions) -> pd.DataFrame:
         right = {task: predictions.right(task)[index] for task in predictions.predicted}
         tables.append(gap_table(predictions.faces, right, ROWS_BY))
     found = pd.concat(tables)
-    own = (found["by"] == found["task"]) | (
-        (found["by"] == "gender_race") & found["task"].isin(["gender", "race"])
-    )
+    crossed = (found["by"] == "gender_race") & found["task"].isin(["gender", "race"])
+    own = (found["by"] == found["task"]) | crossed
     by_row = found[~own & (found["n_ranked"] >= 2)].groupby(["task", "by"], sort=False)
     means = 100 * by_row[["gap", "gap_low", "gap_high", "chance_gap"]].mean()
     means.columns = pd.Index(["gap", "low", "high", "permuted"])

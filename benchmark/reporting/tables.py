@@ -5,13 +5,12 @@ of runs or loads pandas, so that every command may import it.
 """
 
 import base64
-import dataclasses
 import functools
 import hashlib
 import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from rich.cells import cell_len
@@ -140,17 +139,13 @@ class Table:
         """Keep the columns without a part (or those of `headings`), and those of `parts` in which
         some row has something."""
         kept = [
-            index
-            for index, column in enumerate(self.columns)
-            if (column.part in parts and any(row.cells[index].is_there for row in self.rows))
+            i
+            for i, column in enumerate(self.columns)
+            if (column.part in parts and any(row.cells[i].is_there for row in self.rows))
             or (not column.part and (not headings or column.heading in headings))
         ]
-        rows = (
-            dataclasses.replace(row, cells=tuple(row.cells[index] for index in kept))
-            for row in self.rows
-        )
-        columns = tuple(self.columns[index] for index in kept)
-        return dataclasses.replace(self, columns=columns, rows=tuple(rows))
+        rows = (replace(row, cells=tuple(row.cells[i] for i in kept)) for row in self.rows)
+        return replace(self, columns=tuple(self.columns[i] for i in kept), rows=tuple(rows))
 
     def sections(self) -> list[tuple[str, list[TableRow]]]:
         """Part the rows by the headings above them; one part without a heading where none has."""
@@ -256,18 +251,15 @@ def markdown(table: Table) -> str:
     def line(texts: Iterable[str]) -> str:
         return "| " + " | ".join(map(markdown_text, texts)) + " |"
 
+    columns, name = range(len(table.columns)), table.name_column
     lines = [f"### {markdown_text(table.title)}", ""] if table.title else []
     for section, members in table.sections():
         lines += [f"**{markdown_text(section)}**", ""] if section else []
         # What no row of a section has needs no column there.
-        kept = [
-            index
-            for index in range(len(table.columns))
-            if index == table.name_column or any(row.cells[index].is_there for row in members)
-        ]
-        lines.append(line(table.columns[index].heading for index in kept))
-        lines.append(f"|{'|'.join('---' if table.is_left(index) else '--:' for index in kept)}|")
-        lines += [line(row.cells[index].marked for index in kept) for row in members]
+        kept = [i for i in columns if i == name or any(row.cells[i].is_there for row in members)]
+        lines.append(line(table.columns[i].heading for i in kept))
+        lines.append(f"|{'|'.join('---' if table.is_left(i) else '--:' for i in kept)}|")
+        lines += [line(row.cells[i].marked for i in kept) for row in members]
         lines.append("")
     lines += [f"{number}. {markdown_text(note)}" for number, note in enumerate(table.notes, 1)]
     return "\n".join(lines).rstrip("\n") + "\n"
@@ -305,7 +297,7 @@ def latex(table: Table) -> str:
         return " & ".join(map(stack, cells, sides)) + " \\\\"
 
     def lines(cell: Cell) -> str:
-        text = dataclasses.replace(cell, note="").marked
+        text = replace(cell, note="").marked
         return "\n".join([broken(text, LATEX_WIDTH), *filter(None, cell.note.split(", "))])
 
     found = [LATEX_HEAD % (latex_text(table.title), "".join(sides))]
