@@ -49,8 +49,7 @@ def footnotes(row: Row) -> tuple[str, ...]:
     """Give the remarks that stand below the table: not what a row's own cells say."""
     if row.status == "missing":
         return ()
-    found = row.all_remarks
-    return tuple(r for r in found if r != ONE_SEED and not r.startswith(words.AD_HOC))
+    return tuple(r for r in row.all_remarks if r != ONE_SEED and not r.startswith(words.AD_HOC))
 
 
 def board_table(tables: Sequence[BoardTable], links: Links = lambda _: ()) -> Table:

@@ -75,7 +75,7 @@ def _content(record: RunRecord) -> dict[str, Any]:
     flagged = warning({record.identity[:12]: flag_state(record)}, record.identity[:12])
     said = [(text, drawn) for text in LIMITS_DRAWN]
     said += [(LEAKY, about["leaky"]), (AD_HOC, about["ad_hoc"]), (flagged, bool(flagged))]
-    path = record.folder / "calibration.json"
+    origin, path = about["weights"].get("origin"), record.folder / "calibration.json"
     ours = [row for row in _rows(record, "gaps") if row["by"] == GAP_BY[row["task"]]]
     rates, errors = _rows(record, "subgroup_rates"), _rows(record, "subgroup_ece")
     base = registry.experiments().get(record.experiment_name) if about["ad_hoc"] else None
@@ -85,9 +85,7 @@ def _content(record: RunRecord) -> dict[str, Any]:
     return {
         "about": about,
         "record": record,
-        "origin": next(
-            (it for it in FILES if it.file_name == about["weights"].get("origin")), None
-        ),
+        "origin": next((it for it in FILES if it.file_name == origin), None),
         "changes": changes,
         "has_model": (record.folder / "model.safetensors").is_file(),
         "metrics": metrics,

@@ -133,13 +133,10 @@ def _draw(axes: Axes, picture: StudyPicture, number: int) -> None:
 
 def _panel(
     height: float, left: float = 0.05, right: float = 0.6, below: float = 0.0, grid: str = "y"
-) -> tuple[Figure, Axes]:
+) -> tuple[Figure, list[Axes]]:
     """Make a panel; height: of its axes; below: for a legend. Lengths in inches."""
     size, below = (WIDTH - left - right, height), 0.5 + below
-    figure, (axes,) = style.new_figure(
-        size, "", left=left, right=right, top=0.35, below=below, grid=grid
-    )
-    return figure, axes
+    return style.new_figure(size, "", left=left, right=right, top=0.35, below=below, grid=grid)
 
 
 @style.drawing
@@ -152,7 +149,7 @@ def intervals_figure(name: str, picture: StudyPicture) -> PageFigure:
     write, unit = (points, " pp") if picture.of_differences else (percent, "")
     panels = []
     for number, panel in enumerate(picture.panels):
-        figure, axes = _panel(_height(panel), grid="x")
+        figure, (axes,) = _panel(_height(panel), grid="x")
         _draw(axes, picture, number)
         numbers = "; ".join(
             f"{it.label}: {write(it.value)}{unit}, {write(it.low)} to {write(it.high)}"
@@ -184,9 +181,10 @@ def study_figure(picture: StudyPicture, dataset: str, *, drawn: bool) -> Figure:
 def curves_panels(name: str, histories: Sequence[pd.DataFrame]) -> list[Markup]:
     """Draw training loss and validation accuracy by epoch, a line per seed; name: see svg."""
     panels, made = list[Markup](), [_panel(2.0, 0.7, 0.15) for _ in range(2)]
-    style.draw_curves(made[0][1], made[1][1], histories)
+    (_, (loss,)), (_, (accuracy,)) = made
+    style.draw_curves(loss, accuracy, histories)
     titles = ("Training loss", "Validation accuracy")
-    for what, (figure, axes) in zip(titles, made, strict=True):
+    for what, (figure, (axes,)) in zip(titles, made, strict=True):
         axes.set_title(what)
         lines = [(str(line.get_label()), line) for line in axes.lines]
         if len(named := dict(lines)) > 1:
@@ -207,7 +205,7 @@ def depth_figure(scores: pd.DataFrame) -> PageFigure:
     limits = same_width([(ours["low"].min(), ours["high"].max()) for ours in by_task.values()])
     panels = []
     for (task, ours), its_limits in zip(by_task.items(), limits, strict=True):
-        figure, axes = _panel(2.0, 0.6, 0.15, below=0.19 * ours["label"].nunique())
+        figure, (axes,) = _panel(2.0, 0.6, 0.15, below=0.19 * ours["label"].nunique())
         title, says = TASK_TITLES[task].capitalize(), []
         axes.set_prop_cycle(LINE_STYLES)
         for label, line in ours.groupby("label", sort=False):
@@ -232,7 +230,7 @@ def cost_panel(name: str, heading: str, networks: pd.DataFrame, x_title: str) ->
     networks: label, cost (ascending), score and on_front, by the number that names one in the table
     beside.
     """
-    figure, axes = _panel(2.4, left=0.6, right=0.25, grid="both")
+    figure, (axes,) = _panel(2.4, left=0.6, right=0.25, grid="both")
     axes.set_xscale("log")
     front = networks[networks["on_front"]]
     costs = [*front["cost"], networks["cost"].max() * 1.3]

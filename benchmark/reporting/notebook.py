@@ -84,12 +84,10 @@ def leaderboard(
     A Board's `.table` is a pandas DataFrame, its `.rows` are typed; it shows itself in a notebook.
     Raises RunError where there is no run, or where runs are on several data sets.
     """
-    available = available_runs(Path(runs_dir), from_predictions=from_predictions)
-    weights = Path(weights_dir) if weights_dir else None
-    with registry.with_tuned(available.runs_dir):
-        boards = leaderboards(
-            available, Path(data_dir), suites, dataset, ad_hoc=ad_hoc, weights_dir=weights
-        )
+    runs = available_runs(Path(runs_dir), from_predictions=from_predictions)
+    data, weights = Path(data_dir), Path(weights_dir) if weights_dir else None
+    with registry.with_tuned(runs.runs_dir):
+        boards = leaderboards(runs, data, suites, dataset, ad_hoc=ad_hoc, weights_dir=weights)
     if len(boards) > 1:
         found, there = f"there are runs on {len(boards)} data sets", [it.dataset for it in boards]
         raise RunError(found, allowed=", ".join(there), fix="Name one with dataset=")
@@ -186,8 +184,6 @@ def load_run(
     if len(found) == 1:
         return FinishedRun(found[0])
     there = [f"{r.short_identity} (seed {r.record.seed}, {r.setting.dataset})" for r in found]
-    raise RunError(
-        f"{what} has {len(found) or 'no'} such finished {'run' if not found else 'runs'}",
-        allowed=", ".join(there) or "a seed and a data set of one of its runs",
-        fix="Name one by its id" if found else "`facebench status --all` lists the runs",
-    )
+    allowed = ", ".join(there) or "a seed and a data set of one of its runs"
+    fix = "Name one by its id" if found else "`facebench status --all` lists the runs"
+    raise RunError(f"{what} has {len(found) or 'no'} such finished runs", allowed=allowed, fix=fix)
