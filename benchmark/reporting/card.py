@@ -44,12 +44,10 @@ def model_card(record: RunRecord) -> str:
     try:
         return _template().render(_content(record)).rstrip() + "\n"
     except (KeyError, TypeError, ValueError, UndefinedError) as error:
-        raise RunError(
-            f"the files of run {record.identity[:12]} hold too little for a card "
-            f"({type(error).__name__}: {error})",
-            allowed="what facebench writes",
-            source=str(record.folder),
-        ) from error
+        which, why = record.identity[:12], f"{type(error).__name__}: {error}"
+        found = f"the files of run {which} hold too little for a card ({why})"
+        allowed, where = "what facebench writes", str(record.folder)
+        raise RunError(found, allowed=allowed, source=where) from error
 
 
 @cache

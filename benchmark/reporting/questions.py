@@ -3,8 +3,7 @@
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 import pandas as pd
 
@@ -34,16 +33,15 @@ RATES_NOTE: Final = (
     "learning rate, which the study chose anew for frozen backbones."
 )
 SHOWN_IN_RANKING: Final = 12
-COSTS: Final = (
-    ("By training time", "training of one run, s", "seconds", 1.0),
-    ("By parameters", "parameters, millions", "parameters", 1e-6),
-    ("By operations", "GMACs of one face", "gmacs", 1.0),
+COSTS: Final[tuple[tuple[str, str, str, float, Callable[[Any], str]], ...]] = (
+    ("By training time", "training of one run, s", "seconds", 1.0, words.duration_text),
+    ("By parameters", "parameters, millions", "parameters", 1e-6, words.count_text),
+    ("By operations", "GMACs of one face", "gmacs", 1.0, words.number_text),
 )
-"""Heading, axis, field of a row, scale."""
+"""Heading and axis of a figure, field of a row, scale; and how a table writes it."""
 
 
-@dataclass(frozen=True)
-class Question:
+class Question(NamedTuple):
     """A research question, and which function answers it."""
 
     slug: str
@@ -59,8 +57,7 @@ class Question:
     """Those that answer it, last the one to run; none: whichever is asked for."""
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """What the runs say to a question."""
 
     question: Question
@@ -302,7 +299,7 @@ def _cost_of_accuracy(evidence: Evidence, question: Question) -> Answer:
     if len(ranked) < 2:
         raise RunError("fewer than two networks are finished and ranked on this data set")
     panels, sentences = [], []
-    for number, (heading, axis, field, scale) in enumerate(COSTS):
+    for number, (heading, axis, field, scale, _) in enumerate(COSTS):
         points = _cost_points(ranked, field, scale)
         if len(points) > 1:
             panels.append(figures.cost_panel(f"cost-{number}", heading, points, axis))
@@ -315,15 +312,12 @@ def _cost_of_accuracy(evidence: Evidence, question: Question) -> Answer:
         "Weighted validation accuracy, which ranks, against cost on a logarithmic axis. The line "
         "is the Pareto front: the best that a budget buys. Numbers are those of the table."
     )
-    rows = [
-        (
-            str(number), row.name, Cell(words.with_sd(row.val_combined, row.val_combined_sd)),
-            Cell(words.duration_text(row.seconds), value=row.seconds),
-            Cell(words.count_text(row.parameters), value=row.parameters),
-            Cell(words.number_text(row.gmacs), value=row.gmacs),
-        )
-        for number, row in enumerate(ranked, 1)
-    ]  # fmt: skip
+    rows = []
+    for number, row in enumerate(ranked, 1):
+        costs = [(text, getattr(row, field)) for _, _, field, _, text in COSTS]
+        cells = (Cell(text(cost), value=cost) for text, cost in costs)
+        val = words.with_sd(row.val_combined, row.val_combined_sd)
+        rows.append((str(number), row.name, val, *cells))
     network = Column("network", left=True)
     headings = ("#", network, "val, %", "training", "parameters", "GMACs")
     table = Table.of(headings, rows, "Costs; training is the mean of a run's seconds")
