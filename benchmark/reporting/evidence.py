@@ -13,7 +13,7 @@ from typing import Any, Final
 from urllib.parse import urlencode
 
 from benchmark.comparison import pairs as comparing
-from benchmark.comparison.leaderboard import Kind, Leaderboard
+from benchmark.comparison.leaderboard import BoardTable, Kind, Leaderboard
 from benchmark.comparison.library import Library, Setting
 from benchmark.comparison.pairs import Book, Found, Pair
 from benchmark.comparison.rows import Row
@@ -93,41 +93,36 @@ class Evidence:
         return tuple(known[name] for name in names if name in known)
 
     @cached_property
+    def _honest(self) -> list[tuple[BoardTable, Row]]:
+        """The finished rows that do not leak, with their tables."""
+        rows = ((table, row) for table in self.board.tables for row in table.rows)
+        return [it for it in rows if it[1].status == "done" and not it[1].leaky]
+
+    @cached_property
     def setting(self) -> Setting | None:
         """What the answers are about: everyone's faces, honestly split, as most rows have it.
 
         None where no such run is finished. Other settings have tables of their own and take part
         in no answer.
         """
-        counts = Counter(
-            table.setting
-            for table in self.board.tables
-            for row in table.rows
-            if table.setting.protocol == Protocol() and table.setting.subset is None
-            if row.status == "done" and not row.leaky
-        )
+        settings = (table.setting for table, _ in self._honest)
+        counts = Counter(it for it in settings if it.protocol == Protocol() and it.subset is None)
         return counts.most_common(1)[0][0] if counts else None
 
     @cached_property
     def networks(self) -> Mapping[str, Row]:
         """The finished honest rows of the setting by name, in the order of the tables."""
-        return {
-            row.name: row
-            for table in self.board.tables
-            for row in table.rows
-            if table.setting == self.setting and row.status == "done" and not row.leaky
-        }
+        return {row.name: row for table, row in self._honest if table.setting == self.setting}
 
     @cached_property
     def ranked(self) -> Mapping[Kind, list[Row]]:
         """The networks of each kind that has any with a rank and a score on the test set, best on
         validation first."""
-        found = {
-            table.kind: [row for row in table.rows if row.rank and row.scores and not row.leaky]
-            for table in self.board.tables
-            if table.setting == self.setting
-        }
-        return {kind: rows for kind, rows in found.items() if rows}
+        found: dict[Kind, list[Row]] = {}
+        for table, row in self._honest:
+            if table.setting == self.setting and row.rank and row.scores:
+                found.setdefault(table.kind, []).append(row)
+        return found
 
     @property
     def first_ranked(self) -> list[Row]:
