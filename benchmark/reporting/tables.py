@@ -167,7 +167,7 @@ SHORTEST_NAME: Final = 18
 """Characters that the names of rows keep at least, if they have so many; so do wrapped texts."""
 SHORTEST_HEADING: Final = 10
 """Characters on a line of a heading, even where the cells are narrower."""
-ROW_STYLES: Final = {"reference": "italic", "missing": "dim", "total": "bold"}
+ROW_STYLES: Final = {"reference": "italic", "missing": "dim"}
 FORMS: Final = ((True, False, 2), (False, False, 2), (False, True, 2), (False, True, 1))
 """Whether cells' notes stand beside them, whether columns with `below` go below the row's name,
 and the characters between columns."""
