@@ -181,7 +181,7 @@ def study_figure(picture: StudyPicture, dataset: str, *, drawn: bool) -> Figure:
 def curves_panels(name: str, histories: Sequence[pd.DataFrame]) -> list[Markup]:
     """Draw training loss and validation accuracy by epoch, a line per seed; name: see svg."""
     panels, made = list[Markup](), [_panel(2.0, 0.7, 0.15) for _ in range(2)]
-    (_, (loss,)), (_, (accuracy,)) = made
+    loss, accuracy = (axes for _, (axes,) in made)
     style.draw_curves(loss, accuracy, histories)
     titles = ("Training loss", "Validation accuracy")
     for what, (figure, (axes,)) in zip(titles, made, strict=True):
