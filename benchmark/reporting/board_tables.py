@@ -76,7 +76,7 @@ def _cells(
     def number(
         heading: str, text: Callable[[Any], str], value: float | None, part: str = ""
     ) -> tuple[Column, Cell]:
-        return Column(heading, False, part, not part), Cell(text(value), value=value)
+        return Column(heading, False, part, below=not part), Cell(text(value), value=value)
 
     n, low, both, gap = len(row.seeds), row.worst, row.combined, row.gap
     # What a network does not predict is empty; what was not measured is a dash.
@@ -111,9 +111,9 @@ def _cells(
     yield number("images/s", words.number_text, row.images_per_second, "cost")
     yield number("memory", words.memory_text, row.peak_memory_mib, "cost")
     for heading, texts in (
-        ("seeds run", map(str, row.seeds)),
-        ("device", (*row.devices, *row.precisions)),
-        ("commit", (commit[:12] for commit in row.commits)),
+        ("seeds run", [*map(str, row.seeds)]),
+        ("device", [*row.devices, *row.precisions]),
+        ("commit", [commit[:12] for commit in row.commits]),
     ):
         text = ", ".join(texts)
         yield Column(heading, True, "origin", True), Cell(text or NOTHING, value=text or None)
