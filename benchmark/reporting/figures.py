@@ -258,10 +258,11 @@ def heat_map(group: RunGroup, task: TaskName) -> Table:
     """Show a task's accuracy by gender and race, averaged over seeds; a cell has its colour as
     style, and the colour's strength in percent as value."""
     subgroups = pd.concat([run.record.subgroups() for run in group.runs])
-    ours = subgroups[subgroups["task"] == task].groupby("group")[["n", "accuracy"]].mean()
+    rates = subgroups[subgroups["task"] == task].groupby("group")[["n", "accuracy"]].mean()
+    ours = rates.to_dict("index")
 
     def cell(name: str) -> Cell:
-        (n, rate), overall = ours.loc[name].astype(float), float(ours["accuracy"]["all"])
+        n, rate, overall = ours[name]["n"], ours[name]["accuracy"], ours["all"]["accuracy"]
         if n == 0:
             return Cell(value=0, style="empty")
         if n < SMALL_GROUP:
