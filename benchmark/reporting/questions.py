@@ -312,12 +312,12 @@ def _cost_of_accuracy(evidence: Evidence, question: Question) -> Answer:
         "Weighted validation accuracy, which ranks, against cost on a logarithmic axis. The line "
         "is the Pareto front: the best that a budget buys. Numbers are those of the table."
     )
-    rows = []
+    rows: list[list[str | Cell]] = []
     for number, row in enumerate(ranked, 1):
         costs = [(text, getattr(row, field)) for _, _, field, _, text in COSTS]
         cells = (Cell(text(cost), value=cost) for text, cost in costs)
         val = words.with_sd(row.val_combined, row.val_combined_sd)
-        rows.append((str(number), row.name, val, *cells))
+        rows.append([str(number), row.name, val, *cells])
     network = Column("network", left=True)
     headings = ("#", network, "val, %", "training", "parameters", "GMACs")
     table = Table.of(headings, rows, "Costs; training is the mean of a run's seconds")
