@@ -33,8 +33,6 @@ STATES: Final = {
 """Word and colour of each; those that ask for attention first."""
 
 COLOURS: Final = {"holds": "green", "differs": "bold red", "not checked": "yellow"}
-START_SECONDS: Final = 300
-"""That MLflow's server may take."""
 
 
 def _finished(names: Sequence[str] | None, runs_dir: Path) -> Iterator[RunRecord]:
@@ -319,9 +317,8 @@ def _is_free(port: int) -> bool:
 
 
 def _wait_until_up(server: subprocess.Popen[bytes], port: int) -> None:
-    """Wait for the server's health page; TrackingError when it dies or takes too long."""
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and server.poll() is None:
+    """Wait for the server's health page; TrackingError when it dies."""
+    while server.poll() is None:
         with contextlib.suppress(OSError):
             urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2).close()
             return

@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, MutableMapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Self
@@ -42,14 +42,9 @@ class Options:
     """Whether no progress is shown: with --quiet or --json."""
 
 
-def usable_columns(environment: MutableMapping[str, str]) -> None:
-    """Take COLUMNS out where it is no width that a table fits into, as 0 from a CI log is not."""
-    given = environment.get("COLUMNS", "80")
-    if not given.isdigit() or int(given) < 20:
-        del environment["COLUMNS"]
-
-
-usable_columns(os.environ)
+# No width that a table fits into is taken, as the 0 of a CI log is not.
+if not (columns := os.environ.get("COLUMNS", "80")).isdigit() or int(columns) < 20:
+    del os.environ["COLUMNS"]
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 

@@ -1,6 +1,8 @@
 """Progress for people and for logs: bars on a terminal, lines elsewhere, silence when asked for."""
 
 import io
+import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -74,10 +76,11 @@ def test_downloads_and_stages_are_lines_of_a_log(
 
 
 def test_a_width_into_which_no_table_fits_is_not_taken() -> None:
-    for given, kept in (("0", {}), ("7", {}), ("x", {}), ("80", {"COLUMNS": "80"})):
-        environment = {"COLUMNS": given}
-        output.usable_columns(environment)
-        assert environment == kept
+    code = "from benchmark.cli import output; print(output.out.width)"
+    for given, taken in (("0", 80), ("x", 80), ("90", 90)):
+        environment = os.environ | {"COLUMNS": given}
+        width = subprocess.check_output([sys.executable, "-c", code], env=environment)
+        assert int(width) == taken
 
 
 def test_a_terminal_gets_a_bar_with_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
