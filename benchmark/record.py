@@ -102,24 +102,25 @@ class RunRecord:
         return self._json("done.json")
 
     @cached_property
-    def _scored(self) -> dict[str, Any]:
+    def scored(self) -> dict[str, Any]:
+        """`metrics.json`: metrics and subgroups, which test faces are right, by which version."""
         return self._json("metrics.json")
 
     @property
     def metrics(self) -> dict[str, float]:
         """Flat metrics by MLflow name, `test/age_group/accuracy`; empty before the run is done."""
-        values: dict[str, float] = self._scored["metrics"]
+        values: dict[str, float] = self.scored["metrics"]
         return values
 
     @property
     def predictions_sha256(self) -> str:
         """Digest of the predictions that the metrics were computed from."""
-        return str(self._scored["predictions_sha256"])
+        return str(self.scored["predictions_sha256"])
 
     @property
     def scoring_version(self) -> int:
         """By which version of benchmark.evaluation.metrics the run was scored."""
-        return int(self._scored.get("scoring_version", 0))
+        return int(self.scored.get("scoring_version", 0))
 
     @cached_property
     def failed(self) -> dict[str, Any]:
@@ -131,9 +132,15 @@ class RunRecord:
         return self._csv("history.csv")
 
     @property
+    def calibration(self) -> dict[str, Any]:
+        """`calibration.json`, by task; empty where an older facebench wrote none."""
+        name = "calibration.json"
+        return dict(self._json(name)["tasks"]) if (self.folder / name).is_file() else {}
+
+    @property
     def kept_correctness(self) -> dict[str, Any]:
         """Which test faces are right, as benchmark.evaluation.predictions packed it; or empty."""
-        return dict(self._scored.get("answers", {}))
+        return dict(self.scored.get("answers", {}))
 
     def subgroups(self) -> "pd.DataFrame":
         """The columns of SUBGROUP_COLUMNS; what each is: benchmark.evaluation.subgroups.
@@ -142,7 +149,7 @@ class RunRecord:
         """
         import pandas as pd
 
-        if (stored := self._scored.get("subgroups")) is None:
+        if (stored := self.scored.get("subgroups")) is None:
             stored = self._csv("subgroups.csv", group=str)
         numbers = dict.fromkeys(SUBGROUP_COLUMNS[4:], "float64")  # in JSON, None is null
         return pd.DataFrame({name: stored[name] for name in SUBGROUP_COLUMNS}).astype(numbers)

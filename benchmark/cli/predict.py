@@ -279,7 +279,7 @@ def evaluate(
       facebench evaluate --run b9aa30a6a761 --dataset fairface-100
       facebench evaluate --run mtl-cnn-none-full-short --dataset photos-100 --json
     """
-    from benchmark.data.dataset import choose_dataset, prepared_datasets
+    from benchmark.data.dataset import choose_dataset
     from benchmark.inference import evaluate as evaluation
     from benchmark.training.device import choose_device
 
@@ -287,12 +287,12 @@ def evaluate(
     faces = choose_dataset(data_dir, dataset)
     place = choose_device(device, "fp32").torch_device
     answer.data = {"dataset": faces.name, "evaluations": []}
-    of_run = functools.partial(prepared_datasets, data_dir)
+    prepared = options.prepared_here(data_dir, answer)
     for record in records:
         try:
             with watching() as watch:
                 on_faces = functools.partial(watch, f"evaluating faces, seed {record.seed}")
-                found = evaluation.evaluate(record, faces, place, of_run, on_faces)
+                found = evaluation.evaluate(record, faces, place, prepared, on_faces)
             with busy("writing tables and figures"):
                 folder = evaluation.write(found, runs_dir)
             answer.data["evaluations"].append({"folder": str(folder), **found.as_dict()})
@@ -306,6 +306,7 @@ def evaluate(
 
 def _print_evaluation(found: "Evaluation", folder: Path) -> None:
     from benchmark.evaluation.subgroups import SMALL_GROUP
+    from benchmark.tracking.notes import rate
 
     record, faces = found.record, found.faces
     drawn = " [bold yellow](synthetic faces)[/]" if faces.drawn else ""
@@ -315,41 +316,26 @@ def _print_evaluation(found: "Evaluation", folder: Path) -> None:
         f"on [bold]{escape(faces.name)}[/]{drawn}: {found.sentence}.",
         soft_wrap=True,
     )
-    here, rows = found.metrics, list[tuple[str | Cell, ...]]()
-    for task in (task for group in found.groups for task in group.tasks):
-        name, n_faces = f"test/{task}/accuracy", f"{here[f'test/{task}/n_faces']:,.0f}"
-        accuracy = _accuracy(here[name], here.get(f"{name}/low"), here.get(f"{name}/high"))
-        own, macro_f1 = record.metrics.get(name), here.get(f"test/{task}/macro_f1")
-        rows.append((TASK_TITLES[task], n_faces, accuracy, _accuracy(macro_f1), _accuracy(own)))
+    rows, subgroups = list[tuple[str | Cell, ...]](), found.scores.subgroups
+    for it in subgroups[subgroups["by"] == "all"].to_dict("records"):
+        own = rate(record.metrics.get(f"test/{it['task']}/accuracy"))
+        here = Cell.parted(rate(it["accuracy"], it["low"], it["high"]))
+        rows.append((TASK_TITLES[it["task"]], f"{it['n']:,}", here, rate(it["macro_f1"]), own))
     headings = ("task", "faces", "here", "macro-F1", "own test")
     print_table(Table.of(headings, rows, "Accuracy, with its 95 % interval"))
     for column, lines in found.by_word.groupby("column", sort=False):
         words, rows = str(column).replace("_", " "), []
         for _, word, task, n, *rates in lines.itertuples(index=False):
-            cell = _accuracy(*rates) if n >= SMALL_GROUP else Cell()
+            cell = Cell.parted(rate(*rates)) if n >= SMALL_GROUP else Cell()
             rows.append((str(word), TASK_TITLES[task], f"{n:,}", cell))
         heads = (words, "task", "faces", "accuracy")
         print_table(Table.of(heads, rows, f"By the {words} that {faces.name} states"))
-    for sentence in (*_worst(found), *found.notes, f"Everything else: {folder}"):
+    gaps, said = found.scores.gaps, list[str]()
+    for it in gaps[(gaps["n_ranked"] >= 2) & (gaps["by"] == "gender_race")].to_dict("records"):
+        said.append(
+            f"{TASK_TITLES[it['task']]}: worst for {it['worst_group']} ({rate(it['worst'])} of "
+            f"{int(it['worst_n']):,}), best for {it['best_group']} ({rate(it['best'])}); a gap of "
+            f"{100 * it['chance_gap']:.1f} pp is expected under permutation."
+        )
+    for sentence in (*said, *found.notes, f"Everything else: {folder}"):
         out.print(escape(sentence), soft_wrap=True)
-
-
-def _worst(found: "Evaluation") -> Iterator[str]:
-    """Say for which subgroup of 30 faces or more each task is predicted worst."""
-    for group in found.groups:
-        gaps = group.scores.gaps
-        for row in gaps[(gaps["n_ranked"] >= 2) & (gaps["by"] == "gender_race")].to_dict("records"):
-            worst, best, expected = (100 * row[it] for it in ("worst", "best", "chance_gap"))
-            yield (
-                f"{TASK_TITLES[row['task']]}: worst for {row['worst_group']} ({worst:.1f} % of "
-                f"{int(row['worst_n']):,}), best for {row['best_group']} ({best:.1f} %); a gap of "
-                f"{expected:.1f} pp is expected under permutation."
-            )
-
-
-def _accuracy(value: float | None, low: float | None = None, high: float | None = None) -> Cell:
-    """Write a share in percent, with its interval where there is one."""
-    if value is None:
-        return Cell(NOTHING)
-    interval = "" if low is None or high is None else f"{100 * low:.1f}–{100 * high:.1f}"
-    return Cell(f"{100 * value:.1f} %", interval)

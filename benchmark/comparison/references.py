@@ -97,6 +97,7 @@ def _row(
     val: float | None = None,
 ) -> Row:
     tasks, together = tuple(predicted), None
+    table = test.assign(**{f"{task}_pred": predicted[task] for task in tasks})
     if len(tasks) > 1:
         right = {task: (predicted[task] == test[task].to_numpy())[None] for task in tasks}
         rates = all_tasks(stored.Correctness(test, right), tasks)[0]
@@ -109,7 +110,7 @@ def _row(
         val_combined=val,
         scores=group_scores(stored.RunPredictions(test, {t: predicted[t][None] for t in tasks})),
         combined=together,
-        worst=worst_group(subgroup_table(test[[*TASKS]], predicted), tasks) if with_worst else None,
+        worst=worst_group(subgroup_table(table), tasks) if with_worst else None,
     )
 
 

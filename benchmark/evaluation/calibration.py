@@ -16,12 +16,12 @@ from scipy.special import softmax
 
 from benchmark.evaluation import intervals
 from benchmark.evaluation.intervals import CONFIDENCE, RESAMPLES, Floats, Labels
-from benchmark.evaluation.predictions import probability_columns
-from benchmark.evaluation.subgroups import BYS, group_codes, group_names
-from benchmark.tasks import MISSING, TaskName
+from benchmark.evaluation.predictions import by_task, probability_columns
+from benchmark.evaluation.subgroups import BYS, group_names, members
 
 CALIBRATION_BINS: Final = 15
 """Bins of equal width, ((m-1)/15, m/15], as in Guo et al. 2017; counted from 0."""
+EDGES: Final = np.linspace(0, 1, CALIBRATION_BINS + 1)
 SURE_ERRORS: Final = 2.5
 """A bin whose gap is this many standard errors from 0 is taken to lie on the side it shows."""
 TEMPERATURES: Final = (0.05, 20.0)
@@ -40,35 +40,29 @@ RELIABILITY_COLUMNS: Final = ("bin_low", "bin_high", "n", "confidence", "accurac
 def _confidences(probabilities: Floats, truth: Labels) -> tuple[Floats, Floats, Labels]:
     """Give each face's probability of its predicted class, 1.0 where that is right, and its bin."""
     confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == truth
-    inner_edges = np.linspace(0, 1, CALIBRATION_BINS + 1)[1:-1]
-    bins = np.digitize(confidence, inner_edges, right=True)
+    bins = np.digitize(confidence, EDGES[1:-1], right=True)
     return confidence, right.astype(np.float64), bins
 
 
 def calibration_error(probabilities: Floats, truth: Labels) -> float:
-    """Give the expected calibration error of the top class, in [0, 1].
-
-    The mean over faces of |accuracy - mean probability| of their bin. Source: C. Guo et al., "On
-    Calibration of Modern Neural Networks", ICML 2017, equation 3.
-    """
+    """Give the expected calibration error of the top class, in [0, 1]: the mean over faces of
+    |accuracy - mean probability| of their bin. Source: C. Guo et al., "On Calibration of Modern
+    Neural Networks", ICML 2017, equation 3."""
     confidence, right, bins = _confidences(probabilities, truth)
     gaps = np.bincount(bins, weights=right - confidence, minlength=CALIBRATION_BINS)
     return float(np.abs(gaps).sum() / len(right))
 
 
 def reliability(probabilities: Floats, truth: Labels) -> pd.DataFrame:
-    """Give accuracy beside mean probability per bin; the columns of RELIABILITY_COLUMNS.
-
-    An empty bin has n = 0 and nothing else. low, high: Wilson's 95 % interval of the accuracy.
-    """
-    edges = np.linspace(0, 1, CALIBRATION_BINS + 1)
+    """Give accuracy, with Wilson's 95 % interval, beside mean probability per bin; the columns of
+    RELIABILITY_COLUMNS. An empty bin has n = 0 and nothing else."""
     confidence, right, of_face = _confidences(probabilities, truth)
-    bins = pd.DataFrame({"confidence": confidence, "accuracy": right}).groupby(of_face)
-    table = bins.mean().reindex(range(CALIBRATION_BINS))
+    faces = pd.DataFrame({"confidence": confidence, "accuracy": right})
+    table = faces.groupby(of_face).mean().reindex(range(CALIBRATION_BINS))
     n = np.bincount(of_face, minlength=CALIBRATION_BINS)
     n_right = np.bincount(of_face, right, CALIBRATION_BINS).astype(np.int64)
     low, high = intervals.wilson(n_right, n)
-    table = table.assign(bin_low=edges[:-1], bin_high=edges[1:], n=n, low=low, high=high)
+    table = table.assign(bin_low=EDGES[:-1], bin_high=EDGES[1:], n=n, low=low, high=high)
     return table[list(RELIABILITY_COLUMNS)]
 
 
@@ -103,10 +97,8 @@ def error_interval(probabilities: Floats, truth: Labels, clusters: Labels) -> tu
 
 
 def error_by_chance(probabilities: Floats) -> float:
-    """Give the mean error of a network that is right as often as it says, in 2,000 draws.
-
-    It is above 0 by chance alone, the more so the fewer faces: about 0.017 for 2,315.
-    """
+    """Give the mean error of a network that is right as often as it says, in 2,000 draws: above 0
+    by chance alone, the more so the fewer faces, about 0.017 for 2,315."""
     random = np.random.default_rng(intervals.RESAMPLING_SEED)
     confidence, _, bins = _confidences(probabilities, np.zeros(len(probabilities), np.int64))
     right = random.random((RESAMPLES, len(confidence)), dtype=np.float32) < confidence
@@ -115,39 +107,36 @@ def error_by_chance(probabilities: Floats) -> float:
     return float(np.abs(gaps @ in_bin).sum(axis=1).astype(np.float64).mean() / len(confidence))
 
 
-def subgroup_errors(test: pd.DataFrame, task: TaskName) -> pd.DataFrame:
-    """Give a task's calibration error in every subgroup of SUBGROUP_FACES labelled faces or more.
+def subgroup_errors(test: pd.DataFrame) -> pd.DataFrame:
+    """Give tasks' calibration errors in every subgroup of SUBGROUP_FACES labelled faces or more.
 
     test: n faces of a predictions table. low, high: see error_interval; chance: see
     error_by_chance, with which a group is compared, since a smaller one shows a larger error.
     """
-    probabilities, truth = test[probability_columns(task)].to_numpy(), test[task].to_numpy()
-    clusters, rows = test["cluster"].to_numpy(), []
-    for by in BYS:
-        codes = group_codes(test, by)
-        for code, group in enumerate(group_names(by)):
-            chosen = (codes == code) & (truth != MISSING)
-            if (n := int(chosen.sum())) >= SUBGROUP_FACES:
-                faces = probabilities[chosen], truth[chosen]
-                found = calibration_error(*faces), *error_interval(*faces, clusters[chosen])
-                rows.append((task, by, group, n, *found, error_by_chance(faces[0])))
+    rows = []
+    for task, faces, truth, _ in by_task(test):
+        probabilities, clusters = faces[probability_columns(task)].to_numpy(), faces["cluster"]
+        for by in BYS:
+            for group, member in zip(group_names(by), members(faces, by).T, strict=True):
+                chosen = member > 0
+                if (n := int(chosen.sum())) >= SUBGROUP_FACES:
+                    shown = probabilities[chosen], truth[chosen]
+                    ends = error_interval(*shown, clusters.to_numpy()[chosen])
+                    error, chance = calibration_error(*shown), error_by_chance(shown[0])
+                    rows.append((task, by, group, n, error, *ends, chance))
     return pd.DataFrame(rows, columns=list(SUBGROUP_ECE_COLUMNS))
 
 
 def log_losses(probabilities: Floats, truth: Labels) -> Floats:
-    """Give each face's negative log-likelihood in nats, (n,): -log of its label's probability.
-
-    A probability that fp32 rounded to 0 counts as the smallest one of fp32: 87.3 nats.
-    """
+    """Give each face's negative log-likelihood, -log of its label's probability, in nats, (n,); at
+    most the 87.3 of SMALLEST_PROBABILITY."""
     return np.asarray(-_logits(probabilities)[np.arange(len(truth)), truth])
 
 
 def brier_losses(probabilities: Floats, truth: Labels) -> Floats:
-    """Give each face's Brier score, (n,): the squared distance from the one-hot label.
-
-    Summed over the classes, 0 to 2. Source: G. W. Brier, "Verification of Forecasts Expressed in
-    Terms of Probability", Monthly Weather Review 78 (1950).
-    """
+    """Give each face's Brier score, (n,): the squared distance from the one-hot label, summed over
+    the classes, 0 to 2. Source: G. W. Brier, "Verification of Forecasts Expressed in Terms of
+    Probability", Monthly Weather Review 78 (1950)."""
     one_hot = np.eye(probabilities.shape[1])[truth]
     return np.asarray(((probabilities - one_hot) ** 2).sum(axis=1))
 
@@ -181,41 +170,37 @@ def tempered(probabilities: Floats, temperature: float) -> Floats:
 
 @dataclass(frozen=True)
 class Calibration:
-    """How good one task's probabilities are; all but `reliability` stands in calibration.json."""
+    """How good one task's probabilities are, by part; all but `reliability` stands in
+    calibration.json."""
 
     temperature: float | None
     """Fitted on the validation faces; None without any."""
     temperature_is_at_an_end: bool
     """Whether no temperature in between fits: all labels are as predicted, or none is."""
     ece: dict[str, float]
-    """Expected calibration error by part: `val`, `test`."""
     ece_tempered: dict[str, float]
-    """The same at the temperature."""
+    """The calibration error at the temperature."""
     ece_by_chance: float | None
-    """See error_by_chance; of test, None without."""
     nll: dict[str, float]
-    """Negative log-likelihood in nats by part."""
+    """In nats."""
     brier: dict[str, float]
     reliability: pd.DataFrame
     """On test, the columns of RELIABILITY_COLUMNS."""
 
 
 def calibrate(parts: Mapping[str, tuple[Floats, Labels]]) -> Calibration:
-    """Score one task's probabilities and fit a temperature.
-
-    parts: by `val` and `test`, either of which may be absent, class probabilities and labels.
-    """
-    temperature, at_temperature, test = None, dict[str, float](), parts.get("test")
+    """Score one task's probabilities and fit a temperature; parts: class probabilities and labels
+    by `val` and `test`, either of which may be absent."""
+    test, temperature, softer = parts.get("test"), None, dict[str, float]()
     if "val" in parts:
         temperature = fit_temperature(*parts["val"])
-        for part, (probabilities, truth) in parts.items():
-            softer = tempered(probabilities, temperature)
-            at_temperature[part] = calibration_error(softer, truth)
+        softer = {part: calibration_error(tempered(p, temperature), truth)
+                  for part, (p, truth) in parts.items()}  # fmt: skip
     return Calibration(
         temperature,
         temperature_is_at_an_end=temperature in TEMPERATURES,
         ece={part: calibration_error(*values) for part, values in parts.items()},
-        ece_tempered=at_temperature,
+        ece_tempered=softer,
         ece_by_chance=error_by_chance(test[0]) if test else None,
         nll={part: float(log_losses(*values).mean()) for part, values in parts.items()},
         brier={part: float(brier_losses(*values).mean()) for part, values in parts.items()},

@@ -5,9 +5,9 @@ interval for rates, a cluster bootstrap for everything else: what follows from a
 resampled as counts, all resamples at once.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -16,8 +16,8 @@ from benchmark.evaluation import calibration as calibrations
 from benchmark.evaluation import intervals as counts
 from benchmark.evaluation import subgroups as groups
 from benchmark.evaluation.calibration import Calibration
-from benchmark.evaluation.intervals import Counts, Floats, Labels, mean_span, spread, wilson
-from benchmark.evaluation.predictions import PARTS, labelled, predicted_tasks, probability_columns
+from benchmark.evaluation.intervals import Counts, Floats, Labels, mean_span, rate, spread, wilson
+from benchmark.evaluation.predictions import by_task, labelled, predicted_tasks, probability_columns
 from benchmark.record import SUBGROUP_COLUMNS
 from benchmark.tasks import (
     AGE_GROUP_UPPER_YEARS,
@@ -35,8 +35,8 @@ SCORING_VERSION: Final = 5
 SELECTED: Final = "selected/val"
 """Prefix of the validation metrics of the selected epoch; `val/…` alone is the history's."""
 
-EDGE_YEARS: Final = (0, 1, 2, 3, 5, 10)
-"""Where a row of the table by distance from an edge begins; the last has no end."""
+EDGE_YEARS: Final = {"0": 0, "1": 1, "2": 2, "3-4": 4, "5-9": 9, "10 or more": np.inf}
+"""Rows of the table by distance from an edge: the most years of each."""
 AGE_YEARS_COLUMNS: Final = ("read_as", "group", "n", "mae_years", "low", "high")
 
 INTERVAL_COLUMNS: Final = ("metric", "value", "low", "high", "method")
@@ -44,14 +44,14 @@ WILSON: Final = "Wilson"
 BOOTSTRAP: Final = "cluster bootstrap"
 
 Metrics = dict[str, float]
-Score = Callable[[Floats | Counts], Floats]
-"""A function of confusion matrices, (…, k, k) to (…)."""
 
 
 @dataclass(frozen=True)
 class Scores:
     """What a predictions table says of a network; all but metrics and calibration is of test."""
 
+    test: pd.DataFrame
+    """The predictions of the test faces; none where there are none."""
     metrics: Metrics
     """By MLflow name, rates in [0, 1]; a number that does not exist is absent."""
     subgroups: pd.DataFrame
@@ -73,28 +73,23 @@ def score(predictions: pd.DataFrame) -> Scores:
     A part that is absent (ad-hoc runs have no test faces) has no metrics. Subgroups of under 30
     faces stay out of `metrics`, where they could not be marked.
     """
-    tasks = predicted_tasks(predictions)
-    parts = {part: predictions[predictions["part"] == part] for part in PARTS}
-    parts = {part: faces.reset_index(drop=True) for part, faces in parts.items() if len(faces)}
+    found = predictions.groupby("part")
+    parts = {str(part): faces.reset_index(drop=True) for part, faces in found}
     calibration = {
-        task: calibrations.calibrate({str(p): _probabilities(of, task) for p, of in parts.items()})
-        for task in tasks
+        task: calibrations.calibrate({part: _probabilities(of, task) for part, of in parts.items()})
+        for task in predicted_tasks(predictions)
     }
     metrics = _calibration_metrics(calibration)
     if "val" in parts:
-        metrics |= _validation_metrics(parts["val"], tasks)
-    if "test" not in parts:
+        metrics |= _validation_metrics(parts["val"])
+    test = parts.get("test", predictions[:0])
+    if test.empty:
         empty = pd.DataFrame(columns=list(SUBGROUP_COLUMNS))
-        return Scores(_existing(metrics), empty, empty, empty, {}, {}, calibration)
+        return Scores(test, _existing(metrics), empty, empty, empty, {}, {}, calibration)
 
-    test = parts["test"]
-    predicted = {task: test[f"{task}_pred"].to_numpy(dtype=np.int64) for task in tasks}
-    right = {task: predicted[task] == test[task].to_numpy() for task in tasks}
     confusion, again, reports, rows = {}, {}, {}, list[Row]()
-    for task in tasks:
-        faces = labelled(test, task)
-        truth, said = faces[task].to_numpy(), faces[f"{task}_pred"].to_numpy()
-        matrix = confusion[task] = counts.confusion(truth, said, n_classes(task))
+    for task, faces, truth, predicted in by_task(test):
+        matrix = confusion[task] = counts.confusion(truth, predicted, n_classes(task))
         drawn = resampled_confusion(faces, task)
         report = reports[task] = class_report(task, matrix, drawn)
         rows += _scores_of(faces, task, matrix, drawn, report)
@@ -102,12 +97,13 @@ def score(predictions: pd.DataFrame) -> Scores:
         again[task] = drawn if faces is test else resampled_confusion(test, task)
     rows = [row for row in (*rows, _combined_row(confusion, again)) if not np.isnan(row[1])]
     intervals = pd.DataFrame(rows, columns=list(INTERVAL_COLUMNS))
-    subgroups, gaps = groups.subgroup_table(test, predicted), groups.gap_table(test, right)
+    subgroups, gaps = groups.subgroup_table(test), groups.gap_table(test)
     metrics |= {"test/n_faces": len(test), "test/n_clusters": test["cluster"].nunique()}
     for name, value, low, high, _ in rows:
         metrics |= {name: value, f"{name}/low": low, f"{name}/high": high}
     metrics |= _subgroup_metrics(subgroups) | _gap_metrics(gaps)
-    return Scores(_existing(metrics), subgroups, gaps, intervals, confusion, reports, calibration)
+    tables = subgroups, gaps, intervals
+    return Scores(test, _existing(metrics), *tables, confusion, reports, calibration)
 
 
 def _probabilities(faces: pd.DataFrame, task: TaskName) -> tuple[Floats, Labels]:
@@ -121,10 +117,8 @@ def _existing(metrics: Metrics) -> Metrics:
 
 
 def resampled_confusion(test: pd.DataFrame, task: TaskName) -> Floats:
-    """Give confusion matrices of test faces drawn by whole clusters, (RESAMPLES, k, k).
-
-    A face without the task's label is drawn like the others, and counts in no cell.
-    """
+    """Give confusion matrices of test faces drawn by whole clusters, (RESAMPLES, k, k); a face
+    without the task's label is drawn like the others, and counts in no cell."""
     k, truth = n_classes(task), test[task].to_numpy()
     cell = truth * k + test[f"{task}_pred"].to_numpy()
     ones = np.where(truth[:, None] == MISSING, 0.0, np.eye(k * k)[cell])
@@ -142,8 +136,7 @@ def class_report(task: TaskName, matrix: Counts, again: Floats) -> pd.DataFrame:
     """
     right, true, predicted = np.diagonal(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
     of_jaccard = [2 * end / (1 + end) for end in wilson(right, true + predicted - right)]
-    f1_again = counts.class_f1(again)
-    f1_spans = np.array([spread(f1_again[:, label]) for label in range(len(matrix))]).T
+    f1_spans = np.array([spread(of_class) for of_class in counts.class_f1(again).T]).T
     f1_ends = np.where(np.isnan(f1_spans), of_jaccard, f1_spans)
     f1_ends[:, true == 0] = np.nan
     columns: dict[str, object] = {"class": CLASS_NAMES[task]}
@@ -171,13 +164,13 @@ def _scores_of(
     faces, clusters = _probabilities(test, task), test["cluster"].to_numpy()
     per_class, start = report.mean(numeric_only=True), f"test/{task}"
 
-    def resampled_score(name: str, score_of: Score, part: str = "") -> Row:
+    def resampled_score(name: str, score_of: Callable[[Any], Floats], part: str = "") -> Row:
         span = spread(score_of(again))
         if part and np.isnan(span[0]):
             span = float(per_class[f"{part}_low"]), float(per_class[f"{part}_high"])
         return f"{start}/{name}", float(score_of(matrix)), *span, BOOTSTRAP
 
-    yield _rate(f"{start}/accuracy", np.trace(matrix), matrix.sum())
+    yield f"{start}/accuracy", *rate(np.trace(matrix), matrix.sum()), WILSON
     yield resampled_score("macro_f1", counts.macro_f1_of_counts, "f1")
     yield resampled_score("balanced_accuracy", counts.balanced_accuracy, "recall")
     error = calibrations.calibration_error(*faces)
@@ -187,14 +180,9 @@ def _scores_of(
         yield f"{start}/{name}", float(losses.mean()), *mean_span(losses, clusters), BOOTSTRAP
     if task == "age_group":
         near = sum(int(np.trace(matrix, offset)) for offset in (-1, 0, 1))
-        yield _rate(f"{start}/within_one", near, matrix.sum())
+        yield f"{start}/within_one", *rate(near, matrix.sum()), WILSON
         yield resampled_score("mae_groups", counts.mean_group_error)
         yield resampled_score("qwk", counts.quadratic_kappa)
-
-
-def _rate(name: str, n_right: int, n_faces: int) -> Row:
-    (low,), (high,) = wilson(np.array([n_right]), np.array([n_faces]))
-    return name, float(n_right / n_faces), float(low), float(high), WILSON
 
 
 def _combined_row(confusion: Mapping[TaskName, Counts], again: Mapping[TaskName, Floats]) -> Row:
@@ -202,19 +190,19 @@ def _combined_row(confusion: Mapping[TaskName, Counts], again: Mapping[TaskName,
     weights = [COMBINED_WEIGHTS[task] for task in confusion]
     accuracies = [counts.accuracy(again[task]) for task in confusion]
     span = spread(np.average(accuracies, axis=0, weights=weights))
-    rates = {task: _rate("", np.trace(matrix), matrix.sum()) for task, matrix in confusion.items()}
-    value, *ends = (combined({t: float(of[at]) for t, of in rates.items()}) for at in (1, 2, 3))
+    rates = {task: rate(np.trace(matrix), matrix.sum()) for task, matrix in confusion.items()}
+    value, *ends = (combined({task: of[at] for task, of in rates.items()}) for at in range(3))
     low, high = ends if np.isnan(span[0]) else span
     return "test/combined", value, low, high, BOOTSTRAP
 
 
-def _validation_metrics(validation: pd.DataFrame, tasks: Sequence[TaskName]) -> Metrics:
+def _validation_metrics(validation: pd.DataFrame) -> Metrics:
     metrics, accuracies = Metrics(), dict[TaskName, float]()
-    for task in tasks:
-        faces = labelled(validation, task)
-        truth, predicted = faces[task].to_numpy(), faces[f"{task}_pred"].to_numpy()
-        metrics[f"{SELECTED}/{task}/macro_f1"] = groups.macro_f1(truth, predicted)
-        accuracies[task] = metrics[f"{SELECTED}/{task}/accuracy"] = (truth == predicted).mean()
+    for task, _, truth, predicted in by_task(validation):
+        matrix = counts.confusion(truth, predicted, n_classes(task))
+        accuracies[task] = float(counts.accuracy(matrix))
+        metrics[f"{SELECTED}/{task}/accuracy"] = accuracies[task]
+        metrics[f"{SELECTED}/{task}/macro_f1"] = float(counts.macro_f1_of_counts(matrix))
     return metrics | {f"{SELECTED}/combined": combined(accuracies)}
 
 
@@ -231,46 +219,40 @@ def _calibration_metrics(calibration: Mapping[TaskName, Calibration]) -> Metrics
 
 
 def _gap_metrics(gaps: pd.DataFrame) -> Metrics:
-    metrics: Metrics = {}
+    metrics = Metrics()
     for row in gaps[gaps["n_ranked"] >= 2].to_dict("records"):
         start, by = f"test/{row['task']}", row["by"]
         metrics[f"{start}/best_{by}"] = row["best"]
         for number in ("worst", "gap", "ratio"):
-            metrics[f"{start}/{number}_{by}"] = row[number]
-            metrics[f"{start}/{number}_{by}/low"] = row[f"{number}_low"]
-            metrics[f"{start}/{number}_{by}/high"] = row[f"{number}_high"]
+            name, low, high = f"{start}/{number}_{by}", row[f"{number}_low"], row[f"{number}_high"]
+            metrics |= {name: row[number], f"{name}/low": low, f"{name}/high": high}
         metrics[f"{start}/gap_{by}/chance"] = row["chance_gap"]
     return metrics
 
 
 def _subgroup_metrics(subgroups: pd.DataFrame) -> Metrics:
-    metrics: Metrics = {}
+    metrics = Metrics()
     chosen = subgroups[(subgroups["by"] != "all") & (subgroups["n"] >= groups.SMALL_GROUP)]
     for row in chosen.to_dict("records"):
-        task, place = row["task"], f"{row['by']}/{groups.group_slug(row['group'])}"
-        metrics[f"test/{task}/accuracy/{place}"] = row["accuracy"]
-        metrics[f"test/{task}/macro_f1/{place}"] = row["macro_f1"]
+        slug = row["group"].lower().replace("+", "-plus").replace(" ", "-")
+        place = f"{row['by']}/{slug}"
+        for number in ("accuracy", "macro_f1"):
+            metrics[f"test/{row['task']}/{number}/{place}"] = row[number]
         metrics[f"test/n_faces/{place}"] = row["n"]
     return metrics
 
 
 def accuracy_by_edge(test: pd.DataFrame) -> pd.DataFrame:
-    """Score the age group by the true age's distance in years from the nearest edge of a group.
-
-    Edges are 14, 25, 40 and 60 years, each the last year of its group: a face of distance 0 is on
-    an edge, and the next group is one year away. With Wilson's 95 % interval. test: faces whose age
-    in years and age group are known.
-    """
+    """Score the age group by the true age's distance in years from the nearest edge of a group, 14,
+    25, 40 or 60: the last year of a group, from which the next one is one year away. With Wilson's
+    95 % interval. test: faces whose age in years and age group are known."""
     edges = np.array(AGE_GROUP_UPPER_YEARS[:-1])
     distance = np.abs(test["age"].to_numpy()[:, None] - edges).min(axis=1)
-    ends = [begin - 1 for begin in EDGE_YEARS[1:]]
-    names = [f"{a}" if a == b else f"{a}-{b}" for a, b in zip(EDGE_YEARS, ends, strict=False)]
-    bins = pd.cut(distance, [-1, *ends, np.inf], labels=[*names, f"{EDGE_YEARS[-1]} or more"])
-    right = test["age_group_pred"] == test["age_group"]
-    table = right.groupby(bins, observed=False).agg(["size", "sum", "mean"])
-    low, high = wilson(table["sum"].to_numpy(), table["size"].to_numpy())
-    table = table.rename_axis("years_from_edge").rename(columns={"size": "n", "mean": "accuracy"})
-    return table.drop(columns="sum").assign(low=low, high=high).reset_index()
+    bins = pd.cut(distance, [-1, *EDGE_YEARS.values()], labels=[*EDGE_YEARS])
+    right = (test["age_group_pred"] == test["age_group"]).groupby(bins, observed=False)
+    table = right.agg(["size", "sum", "mean"]).set_axis(["n", "right", "accuracy"], axis=1)
+    low, high = wilson(table.pop("right").to_numpy(), table["n"].to_numpy())
+    return table.assign(low=low, high=high).rename_axis("years_from_edge").reset_index()
 
 
 def errors_in_years(test: pd.DataFrame, mean_ages: pd.Series) -> pd.DataFrame:
@@ -278,26 +260,21 @@ def errors_in_years(test: pd.DataFrame, mean_ages: pd.Series) -> pd.DataFrame:
 
     mean_ages: as mean_ages_of gives them; a group without faces lies on the line between its
     neighbours' means. read_as: `predicted group`; `expected age`, the means weighted by the
-    probabilities; `true group`, as if every prediction were right. group: `all`, or the true age
-    group. The columns of AGE_YEARS_COLUMNS, with the cluster bootstrap's 95 % interval. test: faces
-    whose age in years and age group are known.
+    probabilities; `true group`, as if every prediction were right. The columns of
+    AGE_YEARS_COLUMNS, with the cluster bootstrap's 95 % interval. test: faces whose age in years
+    and age group are known.
     """
-    truth, ages = test["age_group"].to_numpy(), test["age"].to_numpy()
     means = mean_ages.interpolate(limit_direction="both").to_numpy()
     years_of = {
-        "predicted group": means[test["age_group_pred"].to_numpy()],
+        "predicted group": means[test["age_group_pred"]],
         "expected age": test[probability_columns("age_group")].to_numpy() @ means,
-        "true group": means[truth],
+        "true group": means[test["age_group"]],
     }
-    groups = {"all": np.ones(len(test), dtype=bool)}
-    groups |= {name: truth == label for label, name in enumerate(CLASS_NAMES["age_group"])}
     rows = []
     for name, years in years_of.items():
-        for group, chosen in groups.items():
-            if chosen.any():
-                error = np.abs(years - ages)[chosen]
-                ends = mean_span(error, test["cluster"].to_numpy()[chosen])
-                rows.append((name, group, int(chosen.sum()), float(error.mean()), *ends))
+        error = np.abs(years - test["age"].to_numpy())
+        ends = mean_span(error, test["cluster"].to_numpy())
+        rows.append((name, "all", len(test), float(error.mean()), *ends))
     return pd.DataFrame(rows, columns=list(AGE_YEARS_COLUMNS))
 
 

@@ -20,7 +20,7 @@ import base64
 import functools
 import hashlib
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -78,6 +78,8 @@ SUM_TOLERANCE: Final = 1e-4
 PRED_TOLERANCE: Final = 1e-6
 """How far the predicted class may be below the most probable one."""
 
+Probabilities = Mapping[TaskName, npt.NDArray[np.floating[Any]]]
+"""Per task (n_faces, n_classes)."""
 RERUN: Final = "Remove the run's folder and run the experiment again"
 
 
@@ -97,14 +99,15 @@ def labelled(faces: pd.DataFrame, task: TaskName) -> pd.DataFrame:
     return faces if known.all() else faces[known].reset_index(drop=True)
 
 
-def predictions_table(
-    faces: pd.DataFrame, part: str, probabilities: Mapping[TaskName, npt.NDArray[np.floating[Any]]]
-) -> pd.DataFrame:
-    """Put labels and predictions of one part side by side, checked.
+def by_task(table: pd.DataFrame) -> Iterator[tuple[TaskName, pd.DataFrame, Labels, Labels]]:
+    """Yield each predicted task, the faces that have its label, true and predicted classes."""
+    for task in predicted_tasks(table):
+        faces = labelled(table, task)
+        yield task, faces, faces[task].to_numpy(), faces[f"{task}_pred"].to_numpy()
 
-    faces: the part's rows of the face table. probabilities: per predicted task (n_faces,
-    n_classes), each row summing to 1.
-    """
+
+def predictions_table(faces: pd.DataFrame, part: str, probabilities: Probabilities) -> pd.DataFrame:
+    """Put labels and predictions of one part, faces of the face table, side by side, checked."""
     table = faces[["file", "cluster", "age", *TASKS]].reset_index(drop=True)
     table.insert(0, "schema", SCHEMA)
     table.insert(3, "part", part)
@@ -162,9 +165,8 @@ def n_shared(path: Path, table: pd.DataFrame) -> int:
 def _checked(table: pd.DataFrame, source: str) -> pd.DataFrame:
     """Check everything; give the table with whole numbers as int64 and probabilities as float64."""
     tasks = predicted_tasks(table)
-    expected = list(FACE_COLUMNS)
-    for task in tasks:
-        expected += [f"{task}_pred", *probability_columns(task)]
+    answers = [name for it in tasks for name in (f"{it}_pred", *probability_columns(it))]
+    expected = [*FACE_COLUMNS, *answers]
     wrong = [f"miss the column {name!r}" for name in expected if name not in table.columns]
     wrong += [f"have the unknown column {name!r}" for name in table if name not in expected]
     if not wrong and (schemas := sorted({str(value) for value in table["schema"]})) != ["1"]:
@@ -192,13 +194,12 @@ def _checked(table: pd.DataFrame, source: str) -> pd.DataFrame:
     unlabelled = (table[list(tasks)] == MISSING).all(axis=1)
     missing, some = np.full(len(table), "missing"), "a label of at least one predicted task"
     check(" and ".join(tasks), missing, unlabelled, some)
-    highest = {"age": AGE_GROUP_UPPER_YEARS[-1], "cluster": np.iinfo(np.int32).max}
-    highest |= {task: n_classes(task) - 1 for task in TASKS}
-    highest |= {f"{task}_pred": n_classes(task) - 1 for task in tasks}
-    for name, high in highest.items():
-        low = 1 if name == "age" else 0
-        numbers = pd.to_numeric(table[name], errors="coerce").to_numpy(dtype=np.float64)
-        is_right = (numbers == np.floor(numbers)) & (numbers >= low) & (numbers <= high)
+    limits = {"age": (1, AGE_GROUP_UPPER_YEARS[-1]), "cluster": (0, np.iinfo(np.int32).max)}
+    limits |= {task: (0, n_classes(task) - 1) for task in TASKS}
+    limits |= {f"{task}_pred": limits[task] for task in tasks}
+    for name, (low, high) in limits.items():
+        numbers = pd.to_numeric(table[name], errors="coerce")
+        is_right = numbers.between(low, high) & (numbers % 1 == 0)
         if name in optional:
             is_right |= numbers == MISSING
         check(name, table[name], ~is_right, f"whole numbers from {low} to {high}")
@@ -282,12 +283,7 @@ def read_run_predictions(records: Sequence[RunRecord], tasks: Sequence[TaskName]
     file is missing, damaged, changed after it was scored, or without test faces."""
     tables = []
     for record in records:
-        test = _tested(record)
-        if test.empty:
-            found = f"run {record.identity[:12]} has no predictions of test faces"
-            fix = "Ad-hoc runs are evaluated on the test set with --read-test"
-            raise RunError(found, source=str(record.predictions_path), fix=fix)
-        tables.append(test.sort_values("file", ignore_index=True))
+        tables.append(_tested(record).sort_values("file", ignore_index=True))
         if why := difference_in_faces(tables[0], tables[-1]):
             raise _other_faces(records[0], record, f": {why}")
     predicted = {task: np.stack([table[f"{task}_pred"] for table in tables]) for task in tasks}
@@ -296,7 +292,12 @@ def read_run_predictions(records: Sequence[RunRecord], tasks: Sequence[TaskName]
 
 def _tested(record: RunRecord) -> pd.DataFrame:
     check_unchanged(record)
-    return read_predictions(record.predictions_path).query("part == 'test'")
+    test = read_predictions(record.predictions_path).query("part == 'test'")
+    if test.empty:
+        found = f"run {record.identity[:12]} has no predictions of test faces"
+        fix = "Ad-hoc runs are evaluated on the test set with --read-test"
+        raise RunError(found, source=str(record.predictions_path), fix=fix)
+    return test
 
 
 def predictions_on(record: RunRecord, files: pd.Index) -> pd.DataFrame:
@@ -334,13 +335,10 @@ def difference_in_faces(one: pd.DataFrame, other: pd.DataFrame) -> str:
     return ""
 
 
-def packed_correctness(test: pd.DataFrame, right: Mapping[TaskName, Flags]) -> dict[str, Any]:
-    """Pack which of n test faces are right, as values for JSON; about 9 KB for 2,315 faces.
-
-    test: file, cluster and true labels. right: (n,) per task, in the same order.
-    """
+def packed_correctness(test: pd.DataFrame) -> dict[str, Any]:
+    """Pack which test faces are right, as values for JSON; about 9 KB for 2,315 faces."""
     order = np.argsort(test["file"].to_numpy(dtype=object), kind="stable")
-    faces = test.iloc[order]
+    faces, tasks = test.iloc[order], predicted_tasks(test)
 
     def text(content: bytes) -> str:
         return base64.b64encode(content).decode()
@@ -350,23 +348,17 @@ def packed_correctness(test: pd.DataFrame, right: Mapping[TaskName, Flags]) -> d
         digest = hashlib.sha256("\n".join(chosen["file"]).encode()).hexdigest()
         return {KEPT_COLUMNS[0]: digest} | {k: text(zlib.compress(v, 9)) for k, v in raw.items()}
 
-    partly = [task for task in TASKS if task in right and (faces[task] == MISSING).any()]
+    right = {task: (faces[task] == faces[f"{task}_pred"]).to_numpy() for task in tasks}
+    bits = {task: text(np.packbits(values).tobytes()) for task, values in right.items()}
+    partly = [task for task in tasks if (faces[task] == MISSING).any()]
     keys = {task: _faces_key(described(labelled(faces, task))) for task in partly}
-    bits = {task: text(np.packbits(values[order]).tobytes()) for task, values in right.items()}
     return described(faces) | {"right": bits} | ({LABELLED: keys} if keys else {})
 
 
 def correctness_of(records: Sequence[RunRecord], tasks: Sequence[TaskName]) -> Correctness:
     """Tell which of the same test faces one or more runs predicted right; RunError for runs that
     were tested on other faces. Those scored before metrics.json kept it are read whole."""
-    stored = [record.kept_correctness for record in records]
-    if not all(stored):
-        read = read_run_predictions(records, tasks)
-        right = {task: read.right(task) for task in tasks}
-        stored = [
-            packed_correctness(read.faces, {task: of[place] for task, of in right.items()})
-            for place in range(len(records))
-        ]
+    stored = [record.kept_correctness or packed_correctness(_tested(record)) for record in records]
     first = stored[0]
     for record, one in zip(records, stored, strict=True):
         if any(one[name] != first[name] for name in KEPT_COLUMNS):

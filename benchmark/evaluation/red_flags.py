@@ -50,13 +50,12 @@ def flag_state(record: RunRecord) -> FlagState:
         return FlagState(flags)
     try:
         seen = json.loads(path.read_text(encoding="utf-8"))
-        acknowledged = str(seen["when"]), str(seen["why"])
         is_of_these = seen["predictions_sha256"] == record.predictions_sha256
+        return FlagState(flags, (str(seen["when"]), str(seen["why"])) if is_of_these else None)
     except (OSError, ValueError, KeyError, TypeError) as error:
         found = f"{path.name} of run {record.identity[:12]} cannot be read: {error}"
         fix = "Remove that file; --acknowledge writes it again"
         raise RunError(found, source=str(path), fix=fix) from error
-    return FlagState(flags, acknowledged if is_of_these else None)
 
 
 def red_flags(about: Mapping[str, Any], metrics: Mapping[str, float]) -> tuple[str, ...]:
@@ -88,9 +87,10 @@ def acknowledge(record: RunRecord, why: str, when: str) -> None:
         found = f"no reason is given for acknowledging run {name}"
         allowed = "a sentence on what was checked and why the result stands"
         raise RunError(found, allowed=allowed, fix="Add --why REASON")
-    content = {"schema": SCHEMA, "when": when, "why": " ".join(why.split())}
-    content |= {"predictions_sha256": record.predictions_sha256, "red_flags": list(flags)}
-    write_json(record.folder / ACKNOWLEDGED_FILE, content)
+    write_json(record.folder / ACKNOWLEDGED_FILE, {
+        "schema": SCHEMA, "when": when, "why": " ".join(why.split()),
+        "predictions_sha256": record.predictions_sha256, "red_flags": list(flags),
+    })  # fmt: skip
 
 
 def warning(states: Mapping[str, FlagState], name: str) -> str:

@@ -1,8 +1,9 @@
 """Accuracy of every task by age group, gender, race and gender x race, and how far apart they are;
 rates of subgroups, class against rest; women against men of one age.
 
-Subgroups are by true labels. Every difference stands beside its interval and what it is when the
-answers are permuted; only subgroups of 30 faces or more are compared.
+Of a run's predictions of n test faces: cluster, true labels, by which subgroups are, and predicted
+classes. Every difference stands beside its interval and what it is when the answers are permuted;
+only subgroups of 30 faces or more are compared.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,8 +16,9 @@ from scipy.stats import norm
 
 from benchmark.evaluation import intervals
 from benchmark.evaluation.intervals import CONFIDENCE, RESAMPLES, Flags, Floats, Labels
+from benchmark.evaluation.predictions import by_task
 from benchmark.record import SUBGROUP_COLUMNS
-from benchmark.tasks import CLASS_NAMES, MISSING, TASKS, TaskName, n_classes
+from benchmark.tasks import CLASS_NAMES, MISSING, TaskName, n_classes
 
 By = Literal["all", "age_group", "gender", "race", "gender_race"]
 BYS: Final[tuple[By, ...]] = get_args(By)
@@ -31,25 +33,24 @@ GAP_BY: Final[Mapping[TaskName, By]] = {
 }  # fmt: skip
 """The division whose gap stands for a task; how well its own classes are predicted is recall."""
 
+GAP: Final = ("gap", "gap_low", "gap_high", "chance_gap", "p")
 GAP_COLUMNS: Final = (
     *("task", "by", "n_ranked", "n_small"),
     *("worst_group", "worst_n", "worst", "worst_low", "worst_high"),
     *("best_group", "best_n", "best"),
-    *("gap", "gap_low", "gap_high", "ratio", "ratio_low", "ratio_high"),
-    *("chance_gap", "p", "p_holm"),
+    *(*GAP[:3], "ratio", "ratio_low", "ratio_high", *GAP[3:], "p_holm"),
 )
 
+DIFFERENCE: Final = ("difference", "low", "high", "permuted", "p")
 RATE_COLUMNS: Final = (
     *("task", "by", "class", "rate", "n_left_out"),
-    *("lowest_group", "lowest", "highest_group", "highest"),
-    *("difference", "low", "high", "permuted", "p", "p_holm"),
+    *("lowest_group", "lowest", "highest_group", "highest", *DIFFERENCE, "p_holm"),
 )
 TRUE_POSITIVE: Final = "true positive"
 FALSE_POSITIVE: Final = "false positive"
 EQUALIZED_ODDS: Final = "equalized odds"
 GENDER_GAP_COLUMNS: Final = (
-    *("task", "within", "n_female", "n_male", "female", "male"),
-    *("difference", "low", "high", "permuted", "p", "p_holm"),
+    *("task", "within", "n_female", "n_male", "female", "male", *DIFFERENCE, "p_holm"),
 )
 ADULTS: Final = "15 and older"
 ADJUSTED: Final = "adjusted for age group"
@@ -67,16 +68,8 @@ def group_names(by: By) -> tuple[str, ...]:
     return CLASS_NAMES[by]
 
 
-def group_slug(name: str) -> str:
-    """Name a group as MLflow's metric names have it, without `+` and blank: `61-plus`."""
-    return name.lower().replace("+", "-plus").replace(" ", "-")
-
-
 def group_codes(truths: pd.DataFrame, by: By) -> Labels:
-    """Give each face's group of a division; (n,), numbers into group_names, or MISSING.
-
-    truths: n faces with the true labels.
-    """
+    """Give the group of each face by its true labels; (n,), places in group_names, or MISSING."""
     if by == "all":
         return np.zeros(len(truths), dtype=np.int64)
     if by == "gender_race":
@@ -86,24 +79,27 @@ def group_codes(truths: pd.DataFrame, by: By) -> Labels:
     return truths[by].to_numpy(dtype=np.int64)
 
 
-def subgroup_table(truths: pd.DataFrame, predicted: Mapping[TaskName, Labels]) -> pd.DataFrame:
+def members(faces: pd.DataFrame, by: By) -> Floats:
+    """Give 1 where a face belongs to a group of a division, else 0; (n_faces, n_groups)."""
+    # One row more, of nobody, where the code MISSING points: the last.
+    return np.eye(len(group_names(by)) + 1)[group_codes(faces, by), :-1]
+
+
+def subgroup_table(test: pd.DataFrame) -> pd.DataFrame:
     """Score every predicted task in every group; the columns of record.SUBGROUP_COLUMNS.
 
-    truths: n faces with the true labels. predicted: (n,) classes per task. Rates in [0, 1] with
-    Wilson's 95 % interval; a group without faces has n = 0 and no rate.
+    Rates in [0, 1] with Wilson's 95 % interval; a group without faces has n = 0 and no rate.
     """
     tables = []
-    for task in (task for task in TASKS if task in predicted):
-        k, truth = n_classes(task), truths[task].to_numpy(dtype=np.int64)
+    for task, faces, truth, predicted in by_task(test):
+        k = n_classes(task)
+        cells = np.eye(k * k)[truth * k + predicted]
         for by in BYS:
-            names, codes = group_names(by), group_codes(truths, by)
-            counted = (codes != MISSING) & (truth != MISSING)
-            cells = ((codes * k + truth) * k + predicted[task])[counted]
-            matrices = np.bincount(cells, minlength=len(names) * k * k).reshape(-1, k, k)
+            matrices = (members(faces, by).T @ cells).astype(np.int64).reshape(-1, k, k)
             n_faces = matrices.sum(axis=(1, 2))
             low, high = intervals.wilson(intervals.diagonal(matrices).sum(axis=1), n_faces)
-            f1 = intervals.macro_f1_of_counts(matrices)
-            values = (task, by, names, n_faces, intervals.accuracy(matrices), low, high, f1)
+            rate, f1 = intervals.accuracy(matrices), intervals.macro_f1_of_counts(matrices)
+            values = (task, by, group_names(by), n_faces, rate, low, high, f1)
             tables.append(pd.DataFrame(dict(zip(SUBGROUP_COLUMNS, values, strict=True))))
     return pd.concat(tables, ignore_index=True)
 
@@ -112,22 +108,6 @@ def macro_f1(truth: Labels, predicted: Labels) -> float:
     """Average F1 over the true classes that occur, in [0, 1]; see intervals.macro_f1_of_counts."""
     k = int(max(truth.max(initial=0), predicted.max(initial=0))) + 1
     return float(intervals.macro_f1_of_counts(intervals.confusion(truth, predicted, k)))
-
-
-def smoothed(
-    n_hits: Floats, n_faces: Floats, resampled_hits: Floats, resampled_n: Floats
-) -> tuple[Floats, Floats, Floats]:
-    """Give rates (k,), their standard errors (k,) and resampled rates (RESAMPLES, k).
-
-    Each rate has a hit and a miss added: without them a group that is all right would seem to be
-    known exactly. Source: A. Agresti, B. Caffo, "Simple and Effective Confidence Intervals for
-    Proportions and Differences of Proportions", The American Statistician 54 (2000).
-    """
-    rate = (n_hits + 1) / (n_faces + 2)
-    again = (resampled_hits + 1) / (resampled_n + 2)
-    # Clusters widen the error beyond that of independent faces; nothing makes it smaller.
-    error = np.maximum(np.sqrt(rate * (1 - rate) / (n_faces + 2)), again.std(axis=0))
-    return rate, error, again
 
 
 def differences(values: Floats, errors: Floats, again: Floats) -> tuple[Floats, Floats, Floats]:
@@ -188,21 +168,8 @@ def shuffled_faces(clusters: Labels, strata: Labels | None = None) -> npt.NDArra
     return shuffles
 
 
-def _labelled(
-    test: pd.DataFrame, answers: Mapping[TaskName, Any]
-) -> Iterator[tuple[TaskName, pd.DataFrame, Any]]:
-    """Yield each task with the faces that have its label, and the answers for them."""
-    for task, of_all in answers.items():
-        known = (test.get(task, test["cluster"]) != MISSING).to_numpy()
-        yield task, test[known], of_all[known]
-
-
-def gap_table(
-    test: pd.DataFrame, right: Mapping[TaskName, Flags], divisions: Sequence[By] = DIVISIONS
-) -> pd.DataFrame:
+def gap_table(test: pd.DataFrame, divisions: Sequence[By] = DIVISIONS) -> pd.DataFrame:
     """Set each task's groups against each other, a row per task and division; see GAP_COLUMNS.
-
-    test: n faces with cluster and the true labels. right: (n,) per task.
 
     worst, best: accuracies in [0, 1]; gap is best - worst, ratio worst / best; missing where fewer
     than two groups can be ranked. low, high: 95 % intervals, whichever groups they truly belong to
@@ -210,15 +177,15 @@ def gap_table(
     whole; p: the share of such gaps that are as wide; p_holm: Holm's correction over all rows.
     """
     rows, shuffles = list[dict[str, Any]](), dict[bytes, npt.NDArray[np.intp]]()
-    for task, faces, hits in _labelled(test, right):
-        clusters = faces["cluster"].to_numpy()
+    for task, faces, truth, predicted in by_task(test):
+        clusters, hits = faces["cluster"].to_numpy(), truth == predicted
         if (key := clusters.tobytes()) not in shuffles:
             shuffles[key] = shuffled_faces(clusters)
         permuted = hits.astype(np.float32)[shuffles[key]]
         for by in divisions:
             rates = Rates(members(faces, by), hits, clusters, permuted)
-            found = (task, by, rates.n_ranked, rates.n_small, *_gap(by, rates))
-            rows.append(dict(zip(GAP_COLUMNS, found, strict=False)))
+            row = {"task": task, "by": by, "n_ranked": rates.n_ranked, "n_small": rates.n_small}
+            rows.append(row | _gap(by, rates))
     return with_holm(pd.DataFrame(rows, columns=list(GAP_COLUMNS)))
 
 
@@ -229,12 +196,6 @@ def with_holm(table: pd.DataFrame, family: Flags | bool = True) -> pd.DataFrame:
     return table.assign(p_holm=pd.Series(corrected, table.index[tested], dtype=np.float64))
 
 
-def members(faces: pd.DataFrame, by: By) -> Floats:
-    """Give 1 where a face belongs to a group of a division, else 0; (n_faces, n_groups)."""
-    # One row more, of nobody, where the code MISSING points: the last.
-    return np.eye(len(group_names(by)) + 1)[group_codes(faces, by), :-1]
-
-
 def permuted_level(drawn: Floats, ours: float) -> tuple[float, float]:
     """Give the mean of permuted differences, and how often one is as wide as ours."""
     # The observed arrangement is one of the permutations, so that p is never 0.
@@ -243,18 +204,20 @@ def permuted_level(drawn: Floats, ours: float) -> tuple[float, float]:
 
 
 class Rates:
-    """How often each group of SMALL_GROUP faces or more has a hit.
+    """How often each of k groups of SMALL_GROUP faces or more has a hit.
 
-    values: observed, (k,). smoothed: see there; resampled by clusters. permuted: (RESAMPLES, k).
+    values: observed, (k,). permuted: (RESAMPLES, k). smoothed: rates (k,), their standard errors
+    (k,) and rates resampled by clusters, (RESAMPLES, k), each with a hit and a miss added: without
+    them a group that is all right would seem to be known exactly. Source: A. Agresti, B. Caffo,
+    "Simple and Effective Confidence Intervals for Proportions and Differences of Proportions", The
+    American Statistician 54 (2000).
     """
 
     def __init__(
         self, member: Floats, hits: Flags, clusters: Labels, permuted: npt.NDArray[np.float32]
     ) -> None:
-        """Count; member: (n_faces, n_groups), 1 where a face is in a group. hits: (n_faces,).
-
-        permuted: hits after each permutation, (RESAMPLES, n_faces).
-        """
+        """Count; member: (n_faces, n_groups), 1 where a face is in a group. hits: (n_faces,);
+        permuted: after each permutation, (RESAMPLES, n_faces)."""
         n_faces = member.sum(axis=0)
         self.ranked = n_faces >= SMALL_GROUP
         self.n_ranked = int(self.ranked.sum())
@@ -263,38 +226,53 @@ class Rates:
         n_hits = hits @ member
         self.values = n_hits / self.n_faces
         sums = [intervals.cluster_sums(each, clusters) for each in (member * hits[:, None], member)]
-        self.smoothed = smoothed(n_hits, self.n_faces, *map(intervals.resampled, sums))
+        hits_again, n_again = map(intervals.resampled, sums)
+        rate, again = (n_hits + 1) / (self.n_faces + 2), (hits_again + 1) / (n_again + 2)
+        # Clusters widen the error beyond that of independent faces; nothing makes it smaller.
+        error = np.sqrt(rate * (1 - rate) / (self.n_faces + 2))
+        self.smoothed = rate, np.maximum(error, again.std(axis=0)), again
         # Whole numbers far below 2^24 are exact in float32, which takes half the time.
         self.permuted = (permuted @ member.astype(np.float32)).astype(np.float64) / self.n_faces
 
 
-def _gap(by: By, rates: Rates) -> tuple[Any, ...]:
+def _extremes(by: By, rates: Rates, lowest: str, highest: str) -> dict[str, Any]:
+    """Give the group of the lowest and of the highest rate, its number of faces and the rate."""
+    names, found = np.array(group_names(by))[rates.ranked], dict[str, Any]()
+    for which, at in ((lowest, rates.values.argmin()), (highest, rates.values.argmax())):
+        n_faces, rate = int(rates.n_faces[at]), rates.values[at]
+        found |= {f"{which}_group": names[at], f"{which}_n": n_faces, which: rate}
+    return found
+
+
+def _largest(several: Sequence[Rates], names: Sequence[str] = DIFFERENCE) -> dict[str, float]:
+    """Give the largest difference within one or more rates, its interval and permutation level."""
+    ours = max(float(np.ptp(rates.values)) for rates in several)
+    pairs = zip(*(differences(*rates.smoothed) for rates in several), strict=True)
+    low, high = largest(*(np.concatenate(part, axis=-1) for part in pairs))
+    drawn = np.max([np.ptp(rates.permuted, axis=1) for rates in several], axis=0)
+    found = ours, max(low, 0.0), min(high, 1.0), *permuted_level(drawn, ours)
+    return dict(zip(names, found, strict=True))
+
+
+def _gap(by: By, rates: Rates) -> dict[str, Any]:
     """Give the columns of GAP_COLUMNS from worst_group to p; none of fewer than two groups."""
     if rates.n_ranked < 2:
-        return ()
-    (rate, error, again), values = rates.smoothed, rates.values
-    worst, best = int(values.argmin()), int(values.argmax())
+        return {}
+    rate, error, again = rates.smoothed
+    found = _extremes(by, rates, "worst", "best") | _largest([rates], GAP)
     worst_high, worst_low = (-end for end in largest(-rate, error, -again))
-    gap_low, gap_high = largest(*differences(rate, error, again))
     ratio_ends = largest(*differences(np.log(rate), error / rate, np.log(again)))
     ratio_high, ratio_low = (float(np.exp(-max(end, 0.0))) for end in ratio_ends)
-    gap = float(values[best] - values[worst])
-    ratio = float(values[worst] / values[best]) if values[best] > 0 else float("nan")
-    names = np.array(group_names(by))[rates.ranked]
-    of_worst, of_best = ((names[it], int(rates.n_faces[it]), values[it]) for it in (worst, best))
-    return (
-        *(*of_worst, max(worst_low, 0.0), min(worst_high, 1.0), *of_best),
-        *(gap, max(gap_low, 0.0), min(gap_high, 1.0), ratio, ratio_low, ratio_high),
-        *permuted_level(np.ptp(rates.permuted, axis=1), gap),
-    )
+    ratio = found["worst"] / found["best"] if found["best"] > 0 else float("nan")
+    found |= {"worst_low": max(worst_low, 0.0), "worst_high": min(worst_high, 1.0)}
+    return found | {"ratio": ratio, "ratio_low": ratio_low, "ratio_high": ratio_high}
 
 
-def rate_table(test: pd.DataFrame, predicted: Mapping[TaskName, Labels]) -> pd.DataFrame:
+def rate_table(test: pd.DataFrame) -> pd.DataFrame:
     """Compare true- and false-positive rates of subgroups, class against rest; see RATE_COLUMNS.
 
-    test: n faces with cluster and true labels. predicted: (n,) classes per task. Subgroups are
-    those of GAP_BY, because a subgroup of a single true class has but one of the two rates. Gender
-    has the rows of `female` alone: `male` is its mirror image.
+    Subgroups are those of GAP_BY, because a subgroup of a single true class has but one of the two
+    rates. Gender has the rows of `female` alone: `male` is its mirror image.
 
     difference: highest rate minus lowest, as fairlearn.metrics defines
     true_positive_rate_difference and false_positive_rate_difference; `equalized odds` is the
@@ -305,47 +283,32 @@ def rate_table(test: pd.DataFrame, predicted: Mapping[TaskName, Labels]) -> pd.D
     correction over the rows of equalized odds alone.
     """
     rows: list[dict[str, Any]] = []
-    for task, faces, answers in _labelled(test, predicted):
-        clusters, truth, by = faces["cluster"].to_numpy(), faces[task].to_numpy(), GAP_BY[task]
-        member, names = members(faces, by), np.array(group_names(by))
-        shuffles = shuffled_faces(clusters, truth)
+    for task, faces, truth, predicted in by_task(test):
+        clusters, by = faces["cluster"].to_numpy(), GAP_BY[task]
+        member, shuffles = members(faces, by), shuffled_faces(clusters, truth)
         for label in range(n_classes(task)) if n_classes(task) > 2 else (1,):
-            hits, positive = answers == label, truth == label
+            hits, positive = predicted == label, truth == label
             permuted = hits.astype(np.float32)[shuffles]
             row = {"task": task, "by": by, "class": CLASS_NAMES[task][label]}
             of_class = []
             for name, counted in ((TRUE_POSITIVE, positive), (FALSE_POSITIVE, ~positive)):
                 rates = Rates(member * counted[:, None], hits, clusters, permuted)
-                found = row | {"rate": name, "n_left_out": rates.n_small}
+                rows.append(row | {"rate": name, "n_left_out": rates.n_small})
                 if rates.n_ranked > 1:
-                    ranked, values = names[rates.ranked], rates.values
-                    for which, place in (("lowest", values.argmin()), ("highest", values.argmax())):
-                        found |= {f"{which}_group": ranked[place], which: values[place]}
-                    found |= _largest_difference([rates])
+                    rows[-1] |= _extremes(by, rates, "lowest", "highest") | _largest([rates])
                     of_class.append(rates)
-                rows.append(found)
             if len(of_class) == 2:
-                rows.append(row | {"rate": EQUALIZED_ODDS} | _largest_difference(of_class))
+                rows.append(row | {"rate": EQUALIZED_ODDS} | _largest(of_class))
     table = pd.DataFrame(rows, columns=list(RATE_COLUMNS))
     return with_holm(table, (table["rate"] == EQUALIZED_ODDS).to_numpy())
 
 
-def _largest_difference(several: Sequence[Rates]) -> dict[str, float]:
-    """Give the largest difference within one or more rates, with interval and permutation level."""
-    ours = max(float(np.ptp(rates.values)) for rates in several)
-    pairs = zip(*(differences(*rates.smoothed) for rates in several), strict=True)
-    low, high = largest(*(np.concatenate(part, axis=-1) for part in pairs))
-    drawn = np.max([np.ptp(rates.permuted, axis=1) for rates in several], axis=0)
-    found = ours, max(low, 0.0), min(high, 1.0), *permuted_level(drawn, ours)
-    return dict(zip(RATE_COLUMNS[9:-1], found, strict=True))
-
-
-def gender_gap_table(test: pd.DataFrame, right: Mapping[TaskName, Flags]) -> pd.DataFrame:
+def gender_gap_table(test: pd.DataFrame) -> pd.DataFrame:
     """Compare the accuracy for women and men, within age groups too; see GENDER_GAP_COLUMNS.
 
-    test: n faces with cluster and true labels. right: (n,) per task. within: `all`, an age group,
-    ADULTS, or ADJUSTED: the age groups' differences weighted by their numbers of faces, so that
-    women and men of one age are compared. Age groups with fewer than 30 women or men are left out.
+    within: `all`, an age group, ADULTS, or ADJUSTED: the age groups' differences weighted by their
+    numbers of faces, so that women and men of one age are compared. Age groups with fewer than 30
+    women or men are left out.
 
     difference: women minus men; female, male: rates in [0, 1]; low, high: 95 % interval, Agresti
     and Caffo's with errors widened by clusters. permuted: mean of the absolute difference when
@@ -353,22 +316,21 @@ def gender_gap_table(test: pd.DataFrame, right: Mapping[TaskName, Flags]) -> pd.
     often it is as wide; p_holm: Holm's correction over all rows.
     """
     rows: list[tuple[Any, ...]] = []
-    for task, faces, hits in _labelled(test, right):
-        rows += [(task, *row) for row in _gender_gaps(faces, hits)]
+    for task, faces, truth, predicted in by_task(test):
+        rows += ((task, *row) for row in _gender_gaps(faces, truth == predicted))
     return with_holm(pd.DataFrame(rows, columns=list(GENDER_GAP_COLUMNS[:-1])))
 
 
-def _gender_gaps(test: pd.DataFrame, hits: Flags) -> list[tuple[Any, ...]]:
-    """Give the columns of GENDER_GAP_COLUMNS from within to p."""
+def _gender_gaps(test: pd.DataFrame, hits: Flags) -> Iterator[tuple[Any, ...]]:
+    """Yield the columns of GENDER_GAP_COLUMNS from within to p."""
     clusters, ages = test["cluster"].to_numpy(), test["age_group"].to_numpy()
     genders, age_groups = members(test, "gender"), group_names("age_group")
-    within = {"all": np.ones(len(test), dtype=bool)}
-    within |= {name: ages == code for code, name in enumerate(age_groups)}
-    within[ADULTS] = ages > 0
-    within = {name: chosen for name, chosen in within.items()
+    every = {"all": np.ones(len(test), dtype=bool)}
+    every |= {name: ages == code for code, name in enumerate(age_groups)} | {ADULTS: ages > 0}
+    within = {name: chosen for name, chosen in every.items()
               if (genders[chosen].sum(axis=0) >= SMALL_GROUP).all()}  # fmt: skip
     if not within:
-        return []
+        return
     # Columns: women and men of each row in turn.
     member = np.hstack([genders[:, ::-1] * chosen[:, None] for chosen in within.values()])
     # Whose answers change places: all faces'; adults' and children's; those of each age group.
@@ -386,18 +348,15 @@ def _gender_gaps(test: pd.DataFrame, hits: Flags) -> list[tuple[Any, ...]]:
     rates = drawn[0]
     n_faces = (weights > 0) @ rates.n_faces.reshape(-1, 2)
     values = weights @ rates.values.reshape(-1, 2)
-    rate, errors, again = rates.smoothed
+    gaps, (rate, errors, again) = values[:, 0] - values[:, 1], rates.smoothed
     centre = weights @ (rate[::2] - rate[1::2])
     independent = np.sqrt(weights**2 @ (errors[::2] ** 2 + errors[1::2] ** 2))
     clustered = ((again[:, ::2] - again[:, 1::2]) @ weights.T).std(axis=0)
     half = float(norm.ppf((1 + CONFIDENCE) / 2)) * np.maximum(independent, clustered)
-    rows = []
+    low, high = np.maximum(centre - half, -1.0), np.minimum(centre + half, 1.0)
     for index, name in enumerate(names):
-        female, male = values[index]
         permuted = drawn[{"all": 0, ADULTS: 1}.get(name, 2)].permuted
         apart = np.abs((permuted[:, ::2] - permuted[:, 1::2]) @ weights[index])
-        levels = permuted_level(apart, abs(female - male))
-        low, high = centre[index] - half[index], centre[index] + half[index]
-        said = female, male, female - male, max(low, -1.0), min(high, 1.0), *levels
-        rows.append((name, *n_faces[index].astype(int), *said))
-    return rows
+        levels = permuted_level(apart, abs(gaps[index]))
+        said = *values[index], gaps[index], low[index], high[index], *levels
+        yield name, *n_faces[index].astype(int), *said

@@ -6,9 +6,9 @@ read as which class is said beside every number. An evaluation has a folder of i
 `evaluations/<run>/<dataset>/`.
 """
 
-import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -23,20 +23,20 @@ from benchmark.data.dataset import FaceSet
 from benchmark.data.labelled import gaps
 from benchmark.data.labels import LABELS
 from benchmark.data.splits import Rows
-from benchmark.errors import BenchmarkError, DataError, RunError, and_more
+from benchmark.errors import BenchmarkError, DataError, and_more
 from benchmark.evaluation import artifacts, predictions
+from benchmark.evaluation.artifacts import RebuiltRecord
 from benchmark.evaluation.figures import caption_of, write_test_figures
-from benchmark.evaluation.intervals import wilson
+from benchmark.evaluation.intervals import rate
 from benchmark.evaluation.metrics import SCORING_VERSION, Scores, score
 from benchmark.experiment.definition import Experiment
 from benchmark.identity import Ingredients, identity_of
 from benchmark.inference.load import load_trained
-from benchmark.record import MODEL_FILE, RunRecord
-from benchmark.tasks import MISSING, TASK_TITLES, TASKS, TaskName
+from benchmark.record import MODEL_FILE, SCHEMA, RunRecord
+from benchmark.tasks import MISSING, TASK_TITLES, TaskName
 from benchmark.training.device import Device
 from benchmark.training.predict import OnFaces, probabilities
 
-SCHEMA: Final = 1
 BY_WORD: Final = ["column", "word", "task", "n", "accuracy", "low", "high"]
 SHOWN_WORDS: Final = 9
 """Words without a class that a note lists."""
@@ -49,16 +49,6 @@ SAME_PROBABILITY: Final = 1e-4
 
 
 @dataclass(frozen=True)
-class TasksScored:
-    """Tasks that the same faces are labelled with, and their scores."""
-
-    tasks: tuple[TaskName, ...]
-    predictions: pd.DataFrame
-    """Every face in the part `test`."""
-    scores: Scores
-
-
-@dataclass(frozen=True)
 class Evaluation:
     """A run on a data set; `write` keeps it."""
 
@@ -66,7 +56,8 @@ class Evaluation:
     faces: FaceSet
     sentence: str
     """Which faces were evaluated, and how they were chosen."""
-    groups: tuple[TasksScored, ...]
+    scores: Scores
+    """Of every face as one of the test, each task on the faces that are labelled with it."""
     notes: tuple[str, ...]
     """What must be known beside the numbers."""
     by_word: pd.DataFrame
@@ -75,18 +66,10 @@ class Evaluation:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Every number of every task by its MLflow name, without what joins tasks of other faces.
-
-        `test/<task>/n_faces` counts the faces that the task was evaluated on.
-        """
-        found: dict[str, float] = {}
-        for group in self.groups:
-            for name, value in group.scores.metrics.items():
-                part, *rest = name.split("/")
-                if part == "test" and (len(self.groups) == 1 or rest[0] in TASKS):
-                    found[name] = value
-            found |= {f"test/{task}/n_faces": float(len(group.predictions)) for task in group.tasks}
-        return found
+        """Every number by its MLflow name; `test/<task>/n_faces`: those the task is scored on."""
+        found = {name: it for name, it in self.scores.metrics.items() if name.startswith("test/")}
+        counts = self.scores.confusion.items()
+        return found | {f"test/{task}/n_faces": float(matrix.sum()) for task, matrix in counts}
 
     def as_dict(self) -> dict[str, Any]:
         """Give what `evaluation.json` keeps."""
@@ -103,72 +86,59 @@ class Evaluation:
 
 
 def evaluate(
-    record: RunRecord, faces: FaceSet, device: torch.device,
-    prepared: Callable[[], Sequence[FaceSet]] = tuple, on_faces: OnFaces | None = None,
+    record: RunRecord, faces: FaceSet, device: torch.device, prepared: Sequence[FaceSet] = (),
+    on_faces: OnFaces | None = None,
 ) -> Evaluation:  # fmt: skip
     """Predict `faces` with the network of a finished run, and score every task.
 
-    prepared: gives the data sets that are prepared here, to tell which faces the run has seen.
-    Raises RunError for a run that kept no weights, DataError where no face can be evaluated.
+    prepared: the data sets that are prepared here, to tell which faces the run has seen. Raises
+    RunError for a run that kept no weights, DataError where no face can be evaluated.
     """
     trained = load_trained(record.model_path())
-    rows, sentence = unseen_rows(record, faces, prepared)
-    labelled: dict[bytes, list[TaskName]] = {}
-    for task in trained.tasks:
-        known = faces.table[task].to_numpy()[rows] != MISSING
-        if known.any():
-            labelled.setdefault(known.tobytes(), []).append(task)
-    if not labelled:
+    seen, sentence = unseen_rows(record, faces, prepared)
+    known = faces.table.iloc[seen][[*trained.tasks]] != MISSING
+    rows = seen[known.any(axis=1).to_numpy()]
+    tasks = [task for task in trained.tasks if known[task].any()]
+    if not tasks:
         wanted = ", ".join(TASK_TITLES[task] for task in trained.tasks)
         none = f"no face of {faces.name} that may be read is labelled with {wanted}"
-        raise DataError(
-            none, allowed="a data set that tells what the run predicts", source=sentence
-        )
+        allowed = "a data set that tells what the run predicts"
+        raise DataError(none, allowed=allowed, source=sentence)
     batches = FaceBatches.on_device(faces.pixels(), faces.table, device)
     indices = torch.from_numpy(rows).to(device)
     found = probabilities(trained.network.to(device), batches, indices, on_faces=on_faces)
+    answers = {task: found[task] for task in tasks}
+    table = predictions.predictions_table(faces.table.iloc[rows], "test", answers)
     stored = predictions.read_predictions(record.predictions_path)
-    groups = []
-    for mask, together in labelled.items():
-        known = np.frombuffer(mask, dtype=bool)
-        table = predictions.predictions_table(
-            faces.table.iloc[rows[known]], "test", {task: found[task][known] for task in together}
-        )
-        # The run's own validation faces, on which its temperature is fitted.
-        validation = stored.loc[stored["part"] == "val", table.columns]
-        scores = score(pd.concat([validation, table], ignore_index=True))
-        groups.append(TasksScored(tuple(together), table, scores))
-    notes = tuple(dict.fromkeys(_notes(record, faces, trained.tasks, rows)))
-    return Evaluation(record, faces, sentence, tuple(groups), notes, _by_word(faces, groups))
+    # The run's own validation faces, on which its temperature is fitted.
+    validation = stored.loc[stored["part"] == "val", table.columns]
+    scores = score(pd.concat([validation, table], ignore_index=True))
+    notes = tuple(dict.fromkeys(_notes(record, faces, seen)))
+    return Evaluation(record, faces, sentence, scores, notes, _by_word(faces, table))
 
 
-def _by_word(faces: FaceSet, groups: Sequence[TasksScored]) -> pd.DataFrame:
+def _by_word(faces: FaceSet, table: pd.DataFrame) -> pd.DataFrame:
     """Score every task by the data set's own words, as FairFace's seven races, where these are not
     our classes one by one and are few."""
-    words, tables = faces.words(), [pd.DataFrame(columns=BY_WORD)]
+    words, rows = faces.words(), list[tuple[Any, ...]]()
     if words is None:
-        return tables[0]
+        return pd.DataFrame(columns=BY_WORD)
     for column, entries in faces.manifest["labels"]["mapping"].items():
-        classes, in_order = ([entry[key] for entry in entries] for key in ("class", "word"))
+        classes = [entry["class"] for entry in entries]
         are_ours = None not in classes and len(set(classes)) == len(classes)
-        if column not in words or are_ours or not 1 < len(classes) <= MOST_WORDS:
+        if are_ours or not 1 < len(classes) <= MOST_WORDS:
             continue
         word_of = words.set_index("file")[column]
-        rights = {}
-        for table, task in ((it.predictions, task) for it in groups for task in it.tasks):
-            right = table[f"{task}_pred"] == table[task]
-            rights[task] = right.groupby(table["file"].map(word_of)).agg(["sum", "count"])
-        in_place = pd.MultiIndex.from_product([in_order, rights], names=["word", "task"])
-        counts = pd.concat(rights).swaplevel().reindex(in_place).dropna().astype(int)
-        n_right, n = counts["sum"], counts["count"]
-        low, high = wilson(n_right.to_numpy(), n.to_numpy())
-        cells = {"column": column, "n": n, "accuracy": n_right / n, "low": low, "high": high}
-        tables.append(counts.assign(**cells).reset_index()[BY_WORD])
-    return pd.concat(tables, ignore_index=True)
+        for entry, (task, known, truth, predicted) in product(entries, predictions.by_task(table)):
+            chosen = (known["file"].map(word_of) == entry["word"]).to_numpy()
+            n, n_right = int(chosen.sum()), int((truth == predicted)[chosen].sum())
+            if n:
+                rows.append((column, entry["word"], task, n, *rate(n_right, n)))
+    return pd.DataFrame(rows, columns=BY_WORD)
 
 
 def unseen_rows(
-    record: RunRecord, faces: FaceSet, prepared: Callable[[], Sequence[FaceSet]] = tuple
+    record: RunRecord, faces: FaceSet, prepared: Sequence[FaceSet] = ()
 ) -> tuple[Rows, str]:
     """Choose the faces with a place that a run has neither trained nor been selected on; say how.
 
@@ -177,12 +147,13 @@ def unseen_rows(
     DataError is raised if it seems to be the same.
     """
     own, table = record.about["dataset"], faces.table
-    experiment = Experiment.from_dict(record.about["experiment"])
+    ran = Experiment.from_dict(record.about["experiment"])
+    setting = ran.protocol, ran.head.tasks, ran.subset, record.seed
     if faces.split_digest == own["split_digest"]:
-        rows = artifacts.parts_of_run(experiment, record.seed, faces)[1]["test"]
+        rows = artifacts.rows_by_part(faces, *setting)[1]["test"]
         return rows, f"the {len(rows):,} test faces of the run's own split"
     placed = np.flatnonzero(table["part"].to_numpy() != "")
-    there = next((it for it in prepared() if it.split_digest == own["split_digest"]), None)
+    there = next((it for it in prepared if it.split_digest == own["split_digest"]), None)
     if there is None:
         if n_shared := predictions.n_shared(record.predictions_path, table):
             raise DataError(
@@ -195,7 +166,7 @@ def unseen_rows(
             f"all {len(placed):,} faces with a place; the run's own data set {own['name']} is not "
             "prepared here, so that no face could be looked up in it"
         )
-    _, parts = artifacts.parts_of_run(experiment, record.seed, there)
+    _, parts = artifacts.rows_by_part(there, *setting)
     candidates = table.iloc[placed]
     met = there.table.iloc[np.concatenate([parts["train"], parts["val"]])]
     by_bytes = candidates["sha256"].isin(set(met["sha256"])).to_numpy()
@@ -208,11 +179,10 @@ def unseen_rows(
     return rows, f"{len(rows):,} faces with a place{left_out if seen.any() else ''}"
 
 
-def _notes(
-    record: RunRecord, faces: FaceSet, tasks: Sequence[TaskName], rows: Rows
-) -> Iterator[str]:
+def _notes(record: RunRecord, faces: FaceSet, rows: Rows) -> Iterator[str]:
     """Say what stands between these numbers and the run's own; rows: the faces evaluated."""
     evaluated, words, about = faces.table.iloc[rows], faces.words(), record.about
+    tasks: list[TaskName] = about["experiment"]["head"]["tasks"]
     if about["leaky"]:
         yield "LEAKY: the run was trained under a split that leaks on purpose."
     if about["experiment"].get("subset") and faces.split_digest != about["dataset"]["split_digest"]:
@@ -246,11 +216,9 @@ def write(evaluation: Evaluation, runs_dir: Path) -> Path:
     title = f"{record.experiment_name}, seed {record.seed}, trained on {trained_on}"
     leaky = bool(record.about["leaky"])
     caption = caption_of(title, f"evaluated on {faces.name}", drawn=faces.drawn, leaky=leaky)
-    for group in evaluation.groups:
-        place = folder / "-".join(group.tasks) if len(evaluation.groups) > 1 else folder
-        predictions.write_predictions(place / "predictions.csv", group.predictions)
-        artifacts.write_test_tables(place, group.scores, group.predictions)
-        write_test_figures(place, group.scores, caption)
+    predictions.write_predictions(folder / "predictions.csv", evaluation.scores.test)
+    artifacts.write_test_tables(folder, evaluation.scores)
+    write_test_figures(folder, evaluation.scores, caption)
     if len(evaluation.by_word):
         files.write_text(folder / "by_word.csv", evaluation.by_word.to_csv(index=False))
     content = evaluation.as_dict() | {"versions": provenance.versions()}
@@ -268,17 +236,13 @@ class Finding:
 
 
 def verify(record: RunRecord, prepared: Sequence[FaceSet] = ()) -> list[Finding]:
-    """Make every check that can be made of a finished run here; RunError where it is not done.
+    """Make every check that can be made of a finished run here.
 
     prepared: available data sets; without the run's own its predictions cannot be made again.
     """
-    if record.state != "done":
-        why = f"run {record.identity[:12]} is not done but {record.state}"
-        fix, source = "Run its experiment again: it resumes", str(record.folder)
-        raise RunError(why, allowed="a finished run", source=source, fix=fix)
     checks: dict[str, Callable[[RunRecord], tuple[Verdict, str]]] = {
         "files": _files, "definition": _definition, "metrics": _metrics,
-        "predictions": functools.partial(_predictions, prepared=prepared),
+        "predictions": lambda record: _predictions(record, prepared),
     }  # fmt: skip
     found = []
     for what, check in checks.items():
@@ -315,10 +279,8 @@ def _definition(record: RunRecord) -> tuple[Verdict, str]:
 
 
 def _metrics(record: RunRecord) -> tuple[Verdict, str]:
-    predictions.check_unchanged(record)
-    scores = score(predictions.read_predictions(record.predictions_path))
-    older = record.scoring_version < SCORING_VERSION
-    table = pd.DataFrame({"stored": record.metrics, "computed": scores.metrics}, dtype=float)
+    rebuilt, older = RebuiltRecord(record.folder), record.scoring_version < SCORING_VERSION
+    table = pd.DataFrame({"stored": record.metrics, "computed": rebuilt.metrics}, dtype=float)
     table = table[~table.index.str.startswith(artifacts.COST)]
     if older:  # numbers that came later are not missed
         table = table[table["stored"].notna()]
@@ -327,26 +289,18 @@ def _metrics(record: RunRecord) -> tuple[Verdict, str]:
         first = wrong.head(3).itertuples()
         shown = (f"{it.Index} (stored {it.stored}, computed {it.computed})" for it in first)
         return "differs", f"{len(wrong)} of {len(table)}: {', '.join(shown)}"
-    stored, again = (of.select_dtypes("number") for of in (record.subgroups(), scores.subgroups))
-    if stored.shape != again.shape or not np.allclose(
-        stored, again, rtol=0, atol=SAME_NUMBER, equal_nan=True
-    ):
-        return "differs", f"the accuracy of {len(again)} subgroups"
-    if not artifacts.scores_unchanged(record):
+    if not artifacts.is_unchanged(record.scored):
         return "differs", (
             "metrics.json was changed since it was written: a cost, a prediction or a last digit; "
             "`facebench runs rescore --again` makes it anew"
         )
-    said = f"{len(table)} numbers and {len(again)} subgroups are reproduced"
     more = "; `facebench runs rescore` adds those of a newer facebench" if older else ""
-    return "holds", said + more
+    return "holds", f"{len(table)} numbers are reproduced{more}"
 
 
 def _predictions(record: RunRecord, prepared: Sequence[FaceSet]) -> tuple[Verdict, str]:
-    """Predict again with the stored weights, on the CPU in fp32, and compare face by face.
-
-    A class may change only where two probabilities were as good as equal.
-    """
+    """Predict again with the stored weights, on the CPU in fp32, and compare face by face; a class
+    may change only where two probabilities were as good as equal."""
     path, own = record.folder / MODEL_FILE, record.about["dataset"]
     if not path.is_file():
         return "not checked", f"the run kept no {path.name}"
@@ -354,9 +308,9 @@ def _predictions(record: RunRecord, prepared: Sequence[FaceSet]) -> tuple[Verdic
     alike = (it for it in prepared if all(getattr(it, name) == own.get(name) for name in names))
     if (faces := next(alike, None)) is None:
         return "not checked", f"the faces of data set {own['name']!r} are not prepared here"
-    trained = load_trained(path)
-    stored = predictions.read_predictions(record.predictions_path)
-    _, parts = artifacts.parts_of_run(trained.experiment, record.seed, faces)
+    stored, trained = predictions.read_predictions(record.predictions_path), load_trained(path)
+    protocol, subset = trained.experiment.protocol, trained.experiment.subset
+    _, parts = artifacts.rows_by_part(faces, protocol, trained.tasks, subset, record.seed)
     cpu = Device(torch.device("cpu"), "fp32")
     cpu.place(trained.network)
     on_cpu = FaceBatches.on_device(faces.pixels(), faces.table, cpu.torch_device)
@@ -365,17 +319,16 @@ def _predictions(record: RunRecord, prepared: Sequence[FaceSet]) -> tuple[Verdic
         found = probabilities(trained.network, on_cpu, torch.from_numpy(parts[part]))
         tables.append(predictions.predictions_table(faces.table.iloc[parts[part]], part, found))
     again = pd.concat(tables, ignore_index=True)
-    both = stored.merge(again, on=["part", "file"], suffixes=("", "_again"))
-    is_whole = len(both) == len(stored) == len(again)
-    if not is_whole or set(again.columns) != set(stored.columns):
+    stored, again = (of.set_index(["part", "file"]).sort_index() for of in (stored, again))
+    if not stored.index.equals(again.index) or set(again.columns) != set(stored.columns):
         return "differs", "they are of other faces or other tasks"
     columns = [it for task in trained.tasks for it in predictions.probability_columns(task)]
     # The table keeps nine digits, which give an fp32 number back and no more than that.
-    old = both[columns].to_numpy(np.float32)
-    new = both[[f"{name}_again" for name in columns]].to_numpy(np.float32)
-    most = float(np.abs(old - new).max())
-    turned = sum(int((both[f"{t}_pred"] != both[f"{t}_pred_again"]).sum()) for t in trained.tasks)
-    said = f"{len(both):,} faces predicted again, {turned} classes differ"
+    apart = stored[columns].astype(np.float32) - again[columns]
+    most = float(apart.abs().to_numpy().max())
+    classes = [f"{task}_pred" for task in trained.tasks]
+    turned = int((stored[classes] != again[classes]).to_numpy().sum())
+    said = f"{len(stored):,} faces predicted again, {turned} classes differ"
     if most > SAME_PROBABILITY:
         return "differs", f"{said}, probabilities by up to {most:.3g}"
     exactly = "bit for bit" if most == 0 else f"within {most:.1g}"

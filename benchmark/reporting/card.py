@@ -4,7 +4,6 @@ After M. Mitchell et al., "Model Cards for Model Reporting" (FAT* 2019), from th
 alone. Its text is templates/card.md.jinja.
 """
 
-import json
 import shlex
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
@@ -73,7 +72,7 @@ def _content(record: RunRecord) -> dict[str, Any]:
     flagged = warning({record.identity[:12]: flag_state(record)}, record.identity[:12])
     said = [(text, drawn) for text in LIMITS_DRAWN]
     said += [(LEAKY, about["leaky"]), (AD_HOC, about["ad_hoc"]), (flagged, bool(flagged))]
-    origin, path = about["weights"].get("origin"), record.folder / "calibration.json"
+    origin = about["weights"].get("origin")
     ours = [row for row in _rows(record, "gaps") if row["by"] == GAP_BY[row["task"]]]
     rates, errors = _rows(record, "subgroup_rates"), _rows(record, "subgroup_ece")
     base = registry.experiments().get(record.experiment_name) if about["ad_hoc"] else None
@@ -97,7 +96,7 @@ def _content(record: RunRecord) -> dict[str, Any]:
         "rates": [row for row in rates if pd.notna(row["difference"])],
         **{name: _rows(record, name) for name in ("gender_gaps", "age_edges", "age_years")},
         "subgroup_ece": [row | {"is_above": row["low"] > row["chance"]} for row in errors],
-        "calibration": json.loads(path.read_text("utf-8"))["tasks"] if path.is_file() else {},
+        "calibration": record.calibration,
         "utkface": UTKFACE_NAME,
     }
 

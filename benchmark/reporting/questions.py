@@ -281,8 +281,8 @@ def _gaps(predictions: RunPredictions) -> pd.DataFrame:
     """Compare subgroups seed by seed and average, in pp; a task's own classes are no subgroup."""
     tables = []
     for index in range(len(next(iter(predictions.predicted.values())))):
-        right = {task: predictions.right(task)[index] for task in predictions.predicted}
-        tables.append(gap_table(predictions.faces, right, ROWS_BY))
+        one = {f"{task}_pred": found[index] for task, found in predictions.predicted.items()}
+        tables.append(gap_table(predictions.faces.assign(**one), ROWS_BY))
     found = pd.concat(tables)
     crossed = (found["by"] == "gender_race") & found["task"].isin(["gender", "race"])
     own = (found["by"] == found["task"]) | crossed

@@ -59,7 +59,8 @@ def gallery(evidence: Evidence, faces: FaceSet) -> dict[str, Any] | None:
         anew = f"{faces.name} was prepared anew since {best.label} was run"
         raise DataError(anew, source=str(faces.folder))
     rows = pd.Series(range(len(faces.table)), index=faces.table["file"])
-    found = mistakes(read_predictions(run.record.predictions_path))
+    predictions = read_predictions(run.record.predictions_path)
+    found = mistakes(predictions[predictions["part"] == "test"])
     found = found[found["file"].isin(rows.index)].groupby("task").head(SHOWN_PER_TASK)
     pixels = faces.pixels()
     found["picture"] = [_thumbnail(pixels[int(rows[file])]) for file in found["file"]]

@@ -30,7 +30,7 @@ from benchmark.data import splits
 from benchmark.data.replays import exposure
 from benchmark.data.splits import PartName, Rows
 from benchmark.errors import BenchmarkError, RunError
-from benchmark.evaluation.artifacts import parts_of_run, with_checksums, write_artifacts
+from benchmark.evaluation.artifacts import rows_by_part, with_checksums, write_artifacts
 from benchmark.evaluation.predictions import predictions_table, write_predictions
 from benchmark.experiment.definition import Experiment
 from benchmark.files import canonical_json, is_locked, replacing, write_json, write_text
@@ -85,15 +85,15 @@ class Parts:
 def parts_for(plan: Plan) -> Parts:
     """Give the rows of each part; unless a split leaks on purpose, refuse to start if it leaks."""
     table, tasks, subset = plan.faces.table, plan.experiment.head.tasks, plan.experiment.subset
-    whole, own = parts_of_run(plan.experiment, plan.seed, plan.faces)
-    leaky = plan.experiment.protocol.leaky
-    if not leaky:
+    protocol = plan.experiment.protocol
+    whole, own = rows_by_part(plan.faces, protocol, tasks, subset, plan.seed)
+    if not protocol.leaky:
         splits.check_no_overlap(table, whole)
     splits.check_labelled(table, own, tasks)
     besides = own["test"]
     if subset is not None and subset.training == "subset":
         besides = whole["test"]
-    elif subset is None and leaky:
+    elif subset is None and protocol.leaky:
         besides = splits.labelled_parts(table, splits.parts_of(plan.faces), tasks)["test"]
     return Parts(whole, own, np.setdiff1d(besides, own["test"]))
 
@@ -247,9 +247,8 @@ def finish(
         "peak_memory_mib": settings.device.peak_memory_mib(),
         "test_was_read": reads_test(plan, settings),
     }  # fmt: skip
-    write_artifacts(
-        plan.record, done, draw=settings.figures, faces=plan.faces, training=parts.own["train"]
-    )
+    training = plan.faces.table.iloc[parts.own["train"]]
+    write_artifacts(plan.record, done, draw=settings.figures, faces=plan.faces, training=training)
     write_json(folder / "done.json", with_checksums(folder, done))
     (folder / CHECKPOINT_FILE).unlink(missing_ok=True)
     settings.mirror(RunRecord(folder))

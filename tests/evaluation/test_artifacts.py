@@ -90,14 +90,11 @@ def test_what_is_up_to_date_is_left_alone_and_scoring_again_gives_equal_bytes(
     assert rescore(again(record)) == "rescored"
 
 
-def test_what_cannot_be_scored_is_refused(record: RunRecord, runs: RunBuilder) -> None:
-    def refused(said: str, record: RunRecord = record) -> None:
+def test_what_cannot_be_scored_is_refused(record: RunRecord) -> None:
+    def refused(said: str) -> None:
         with pytest.raises(RunError, match=said):
             rescore(again(record))
 
-    refused(r"is not done.*--seeds 1 --dataset utkface-100` resumes", runs.begun(GENDER, seed=1))
-    ad_hoc = runs.begun(GENDER.adjusted({"recipe.max_epochs": 3}))
-    refused("utkface-100` and the --set it began with resumes", ad_hoc)
     with file_lock(record.folder / "claim"):
         refused("is at run")
     about = stored(record, "experiment.json")
@@ -180,16 +177,15 @@ def test_numbers_computed_from_predictions_equal_the_kept_ones_and_write_nothing
         _ = RebuiltRecord(record.folder).metrics
 
 
-def gender_table(labels: list[int], women: list[float], part: str = "test") -> pd.DataFrame:
+def gender_table(labels: list[int], women: list[float]) -> pd.DataFrame:
     """Predict faces named by their place from the probability of being female."""
     faces = made.made_up_faces(len(labels)).assign(gender=labels)
     answers = {"gender": np.column_stack([1 - np.array(women), women])}
-    return predictions_table(faces, part, answers)
+    return predictions_table(faces, "test", answers)
 
 
 def test_the_most_confident_errors_come_first_and_right_predictions_never() -> None:
-    table = pd.concat([gender_table([0, 0, 1], [0.1, 0.95, 0.4]), gender_table([0], [0.9], "val")])
-    found = artifacts.mistakes(table)
+    found = artifacts.mistakes(gender_table([0, 0, 1], [0.1, 0.95, 0.4]))
     rows = found[["file", "truth", "predicted"]].to_numpy().tolist()
     assert rows == [["00001.jpg", "male", "female"], ["00002.jpg", "female", "male"]]
     assert found["probability"].tolist() == pytest.approx([0.95, 0.6])
@@ -211,7 +207,6 @@ def test_possible_label_errors_by_hand() -> None:
     assert found["rank"].tolist() == [1, 2, 3]
     for why, table in {
         "below the usual probability": gender_table([1, 0, 0], [0.45, 0.1, 0.1]),
-        "validation faces": gender_table([0, 1], [0.9, 0.6], part="val"),
         "a class nobody is labelled with": gender_table([0, 0], [0.99, 0.2]),
     }.items():
         assert artifacts.label_suspects(table).empty, why

@@ -144,11 +144,11 @@ def test_the_error_of_a_subgroup_is_that_of_its_faces_alone() -> None:
     random = np.random.default_rng(8)
     n_women = calibration.SUBGROUP_FACES + 40
     test = pd.DataFrame({"gender": np.arange(500) < n_women, "age_group": 2, "race": 0}).astype(int)
-    test["cluster"] = np.arange(500)
+    test = test.assign(cluster=np.arange(500), gender_pred=0)
     test.loc[test.index[: calibration.SUBGROUP_FACES - 1], "age_group"] = 4
     probabilities = random.dirichlet(np.ones(2), size=500)
     test[probability_columns("gender")] = probabilities
-    errors = calibration.subgroup_errors(test, "gender")
+    errors = calibration.subgroup_errors(test)
     # Groups of fewer than 200 faces (61+, 199) are absent.
     assert errors["group"].tolist() == [
         "all", "26-40", "male", "female", "White", "male White", "female White",

@@ -89,7 +89,7 @@ def test_bootstrap_intervals_of_scores_hold_the_truth_at_the_stated_rate(cluster
         labels = {"age_group": cells // 5, "age_group_pred": cells % 5}
         table = pd.DataFrame({"cluster": clusters, **labels})
         again = resampled_confusion(table, "age_group")
-        spans = [intervals.percentiles(number(again)) for number in scores]
+        spans = [intervals.spread(number(again)) for number in scores]
         truths = [number(shares) for number in scores]
         held.append([low <= t <= high for (low, high), t in zip(spans, truths, strict=True)])
     rates = np.mean(held, axis=0)

@@ -174,15 +174,11 @@ def test_errors_in_years_by_hand() -> None:
     # true groups' means are 5, 32 and 50: 5, 2, 0.
     means = pd.Series([5.0, 20, 32, 50, 70])
     found = errors_in_years(aged([10, 30, 50], [0, 2, 2]), means)
-    found = found.set_index(["read_as", "group"])["mae_years"]
-    assert found["predicted group", "all"] == pytest.approx(25 / 3)
-    assert found["predicted group", "41-60"] == 18
-    assert found["expected age", "all"] == pytest.approx(25 / 3)
-    assert found["true group", "all"] == pytest.approx(7 / 3)
+    assert found["mae_years"].tolist() == pytest.approx([25 / 3, 25 / 3, 7 / 3])
     # 0.5 · 20 + 0.5 · 32 = 26 for a face of 30: 4 years off; predicted 15-25 it is 10 off.
     half = {"age_group": np.array([[0, 0.5, 0.5, 0, 0]])}
     found = errors_in_years(predictions_table(faces_of([2], [0]), "test", half), means)
-    assert found.query("group == 'all'")["mae_years"].tolist()[:2] == [10, 4]
+    assert found["mae_years"].tolist()[:2] == [10, 4]
     # A group without training faces lies between its neighbours.
     some = mean_ages_of(aged([10, 12, 30, 50, 70], [0] * 5))
     assert some.fillna(-1).tolist() == [11, -1, 30, 50, 70]

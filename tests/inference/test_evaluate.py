@@ -23,7 +23,7 @@ from benchmark.inference.evaluate import Evaluation, Finding, evaluate, unseen_r
 from benchmark.models.weight_formats import header_of
 from benchmark.record import RunRecord, work_folder
 from benchmark.runs.folder import parts_for
-from benchmark.tasks import MISSING
+from benchmark.tasks import MISSING, TASKS
 from tests.data.fairface import fairface_of
 from tests.runs.small import Place
 
@@ -53,7 +53,7 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def on_fairface(record: RunRecord, data_dir: Path) -> Evaluation:
     faces = open_faces(data_dir / "fairface-32")
-    return evaluate(record, faces, CPU, lambda: [faces])
+    return evaluate(record, faces, CPU, [faces])
 
 
 def test_on_its_own_data_set_a_run_predicts_what_is_stored(
@@ -62,8 +62,7 @@ def test_on_its_own_data_set_a_run_predicts_what_is_stored(
     found = evaluate(record, drawn_faces, CPU)
     stored = read_predictions(record.predictions_path)
     stored = stored[stored["part"] == "test"].sort_values("file", ignore_index=True)
-    (group,) = found.groups
-    here = group.predictions.sort_values("file", ignore_index=True)
+    here = found.scores.test.sort_values("file", ignore_index=True)
     pd.testing.assert_frame_equal(here, stored, rtol=0, atol=1e-6)
     of_test = {name for name in record.metrics if name.startswith("test/")}
     assert of_test <= found.metrics.keys()
@@ -80,8 +79,8 @@ def test_every_task_is_scored_by_the_data_sets_own_words(
     assert set(found["column"]) == {"age", "race"}
     races = found[(found["column"] == "race") & (found["task"] == "gender")]
     words = pd.read_csv(data_dir / "fairface-32" / "words.csv").set_index("file")["race"]
-    group = next(group for group in on_fairface.groups if "gender" in group.tasks)
-    predictions = group.predictions.assign(word=group.predictions["file"].map(words))
+    test = on_fairface.scores.test
+    predictions = test.assign(word=test["file"].map(words))
     assert len(races) == predictions["word"].nunique() > 5
     for line in races.to_dict("records"):
         of_word = predictions[predictions["word"] == line["word"]]
@@ -106,18 +105,15 @@ def test_each_task_is_read_on_the_faces_labelled_with_it_and_kept(
     found, faces = on_fairface, on_fairface.faces
     n_aged = int((faces.table["age_group"] != MISSING).sum())
     assert 0 < n_aged < 150
-    assert {group.tasks: len(group.predictions) for group in found.groups} == {
-        ("age_group",): n_aged, ("gender", "race"): 150,
-    }  # fmt: skip
-    assert found.metrics["test/age_group/n_faces"] == n_aged
-    assert "test/combined" not in found.metrics
+    n_faces = {task: found.metrics[f"test/{task}/n_faces"] for task in TASKS}
+    assert n_faces == {"age_group": n_aged, "gender": 150, "race": 150}
     folder = write(found, tmp_path)
     assert folder == tmp_path / "evaluations" / found.record.identity[:12] / "fairface-32"
     kept = json.loads((folder / "evaluation.json").read_text())
     assert kept["labels"]["layout"] == "fairface"
     assert kept["by_word"] == json.loads(json.dumps(found.by_word.to_dict("records")))
     assert len(pd.read_csv(folder / "by_word.csv")) == len(found.by_word)
-    stored = read_predictions(folder / "gender-race" / "predictions.csv")
+    stored = read_predictions(folder / "predictions.csv")
     right = (stored["race"] == stored["race_pred"]).mean()
     assert kept["metrics"]["test/race/accuracy"] == pytest.approx(right)
     assert (stored["age_group"] == MISSING).sum() == 150 - n_aged
@@ -128,7 +124,7 @@ def test_faces_that_the_run_was_trained_on_are_left_out(
 ) -> None:
     here = shutil.copytree(drawn_faces.folder, tmp_path / drawn_faces.name)
     sample = draw_sample(open_faces(here), 150, "drawn-150")
-    rows, sentence = unseen_rows(record, sample, lambda: [drawn_faces])
+    rows, sentence = unseen_rows(record, sample, [drawn_faces])
     assert set(sample.table["part"].iloc[rows]) == {"test"}
     assert "that the run was trained or selected on" in sentence
     with pytest.raises(DataError, match="it must hold faces of its training"):

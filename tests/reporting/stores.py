@@ -98,7 +98,7 @@ def scored(record: RunRecord, predictions: pd.DataFrame, experiment: Experiment)
     metrics = {f"test/{task}/accuracy": rate for task, rate in rates["test"].items()}
     metrics |= {f"test/{task}/macro_f1": rate - 0.02 for task, rate in rates["test"].items()}
     metrics["selected/val/combined"] = combined(rates["val"])
-    table = subgroup_table(test, {task: test[f"{task}_pred"].to_numpy() for task in tasks})
+    table = subgroup_table(test)
     return {
         "schema": 1,
         "predictions_sha256": sha256_of(record.predictions_path),
