@@ -132,7 +132,7 @@ class RunRecord:
         return self._csv("history.csv")
 
     @property
-    def calibration(self) -> dict[str, Any]:
+    def calibration(self) -> dict[Any, Any]:
         """`calibration.json`, by task; empty where an older facebench wrote none."""
         name = "calibration.json"
         return dict(self._json(name)["tasks"]) if (self.folder / name).is_file() else {}

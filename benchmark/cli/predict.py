@@ -86,13 +86,15 @@ def predict(
       facebench predict photo.jpg --run mtl-cnn-none-full --crop --draw annotated
       facebench predict faces --checkpoint model.safetensors --csv > answers.csv
     """
+    from benchmark.data.archive import list_pictures
     from benchmark.data.crop import CropOptions, DetectorChoice
     from benchmark.inference.predict import Cropping, Predictor
     from benchmark.training.device import choose_device
 
     if as_csv and answer.prints_json:
         raise RunError("--csv and --json both want the standard output", allowed="one of them")
-    if not any(path.exists() for path in images):
+    paths, others = list_pictures(images)
+    if not any(path.exists() for path in paths):
         names = and_more(list(map(str, images)), 3)
         raise DataError(f"{names} does not exist", allowed="pictures, or folders of them")
     choice = DetectorChoice(detector, detector_model, weights_dir or data_dir / "weights")
@@ -100,7 +102,7 @@ def predict(
     network = which.network()
     predictor = Predictor(network, choose_device(device, "fp32"), cropping, calibrated)
     with watching() as watch:
-        table = predictor.read(images, watch)
+        table = predictor.read(paths, watch)
     answer.data = {
         "network": network.title, "weights": str(network.path),
         "weights_sha256": sha256_of(network.path), "faces_px": network.faces_px,
@@ -109,28 +111,18 @@ def predict(
         "faces": table.astype(object).where(table.notna(), None).to_dict("records"),
     }  # fmt: skip
     if draw:
-        answer.data["drawn"] = _draw(table, images, draw, network.tasks)
+        answer.data["drawn"] = _draw(table, paths, draw, network.tasks)
     without = table[table["face"] == 0].itertuples()
     answer.errors = [DataError(str(it.reason), source=str(it.file)) for it in without]
-    answer.warnings += [*_not_pictures(images), *_edited(network)]
+    if others:
+        names = and_more(list(map(str, others)), SHOWN_OTHERS)
+        said = f"{len(others):,} files are no pictures by their names and were not read"
+        answer.warnings.append(f"{said}: {names}")
+    answer.warnings += _edited(network)
     if as_csv:  # not by rich, which would break long lines; 9 digits, as in predictions.csv
         print(table.to_csv(index=False, float_format="%.9g", lineterminator="\n"), end="")
     else:
-        _print_predictions(table, network, calibrated=calibrated)
-
-
-def _not_pictures(images: Sequence[Path]) -> Iterator[str]:
-    """Say which files of the folders are no pictures by their names, and were not read."""
-    from benchmark.data.archive import open_source
-    from benchmark.data.labels import is_picture_name
-
-    # Among them are folders that are links: they may lead back here, and are not followed.
-    folders = [folder for folder in images if folder.is_dir()]
-    members = ((folder, it.path) for folder in folders for it in open_source(folder).members())
-    others = [str(folder / path) for folder, path in members if not is_picture_name(path)]
-    if others:
-        names = and_more(others, SHOWN_OTHERS)
-        yield f"{len(others):,} files are no pictures by their names and were not read: {names}"
+        _print_faces(table, network, calibrated=calibrated)
 
 
 def _edited(network: "TrainedNetwork") -> Iterator[str]:
@@ -143,9 +135,7 @@ def _edited(network: "TrainedNetwork") -> Iterator[str]:
         yield f"{trained.name}: {edited_after(trained.name, 1)}"
 
 
-def _print_predictions(
-    table: "pd.DataFrame", network: "TrainedNetwork", *, calibrated: bool
-) -> None:
+def _print_faces(table: "pd.DataFrame", network: "TrainedNetwork", *, calibrated: bool) -> None:
     """Print a row per face; of a long path the end, which differs within a folder."""
     several = set(table.loc[table["file"].duplicated(), "file"])
     rows = list[list[str]]()
@@ -170,16 +160,16 @@ def _label(row: Any, task: TaskName) -> str:
 
 
 def _draw(
-    table: "pd.DataFrame", images: Sequence[Path], folder: Path, tasks: Sequence[TaskName]
+    table: "pd.DataFrame", paths: Sequence[Path], folder: Path, tasks: Sequence[TaskName]
 ) -> list[str]:
     """Write each readable picture with its labels, over no other file; give the files."""
-    from benchmark.data.archive import list_pictures, printable, read_file
+    from benchmark.data.archive import printable, read_file
     from benchmark.data.crop import BOX_COLUMNS
     from benchmark.data.pictures import read_upright
     from benchmark.inference.predict import annotated
 
     written: list[str] = []
-    path_of = {printable(str(path)): path for path in list_pictures(images)}
+    path_of = {printable(str(path)): path for path in paths}
     folder.mkdir(parents=True, exist_ok=True)
     for file, faces in table[table["face"] > 0].groupby("file", sort=False):
         content = read_file(path_of[str(file)])
@@ -188,8 +178,9 @@ def _draw(
         picture = read_upright(content)
         remarks: list[Any] = []
         for row in faces.to_dict("records"):
-            lines = [f"{TASK_TITLES[task]} {_label(row, task)}" for task in tasks]
             box = tuple(int(row[side]) for side in BOX_COLUMNS) if "left" in row else None
+            lines = [f"#{row['face']}"] * bool(box)
+            lines += (f"{TASK_TITLES[task]} {_label(row, task)}" for task in tasks)
             remarks.append(("\n".join(lines), box))
         stem = Path(str(file)).stem  # as it is printed: any file system takes it
         names = (f"{stem}{f' ({n})' if n > 1 else ''}.jpg" for n in itertools.count(1))

@@ -274,23 +274,27 @@ class _Watched(io.RawIOBase):
             raise tarfile.ReadError(f"no header can be read at byte {end_of_members:,}")
 
 
-def list_pictures(named: Iterable[Path]) -> list[Path]:
-    """List the pictures named, each once, in this order; those of a folder by name.
+def list_pictures(named: Iterable[Path]) -> tuple[list[Path], list[Path]]:
+    """List the pictures named, each once, in this order, those of a folder by name; and what else
+    is in folders, by its name no picture, or a link to a folder, which is not followed.
 
     A file is listed whatever its name, and if it does not exist: reading it says so. Raises
     DataError where there is nothing to read at all.
     """
-    named, paths = list(named), list[Path]()
+    named, paths, others = list(named), list[Path](), list[Path]()
     for path in named:
-        files = path.rglob("*") if path.is_dir() else ()
-        within = (it for it in files if is_picture_name(it.as_posix()) and not it.is_dir())
-        paths += sorted(within) if path.is_dir() else [path]
+        if not path.is_dir():
+            paths.append(path)
+        for file in sorted(path.rglob("*")) if path.is_dir() else ():
+            if file.is_symlink() or not file.is_dir():
+                is_one = is_picture_name(file.as_posix()) and not file.is_dir()
+                (paths if is_one else others).append(file)
     if not paths:
         raise DataError(
             f"{', '.join(map(str, named)) or 'nothing'} holds no pictures",
             allowed="pictures, or folders with JPEG, PNG, BMP, GIF, TIFF or WEBP files",
         )
-    return list(dict.fromkeys(paths))
+    return list(dict.fromkeys(paths)), others
 
 
 def decoded(content: bytes) -> str:

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from benchmark import __version__
 from benchmark.errors import RunError
-from benchmark.evaluation.predictions import limits_of
+from benchmark.evaluation.predictions import Probabilities, limits_of
 from benchmark.files import canonical_json, replacing, sha256_of
-from benchmark.inference.load import Pixels, Probabilities, TrainedNetwork, load_trained
+from benchmark.inference.load import Pixels, TrainedNetwork, load_trained
 from benchmark.models.network import Network, pooled
 from benchmark.models.weight_formats import header_of
 from benchmark.tasks import AGE_GROUP_RULE, CLASS_NAMES, TaskName
@@ -44,12 +44,10 @@ class Portable(nn.Module):
         super().__init__()
         self.network, self.tasks = network, tasks
         side = network.scaling.input_px
-        self.resizes = side != faces_px
         # R, with which R @ picture @ R.T is torch's antialiased resizing: it is linear, and the
         # same along both sides, so that resizing the unit matrix along one shows it.
-        unit = torch.eye(faces_px)[None, None]
-        how: dict[str, Any] = {"mode": "bilinear", "antialias": True}
-        matrix = nn.functional.interpolate(unit, (side, faces_px), **how)[0, 0]
+        how: dict[str, Any] = {"size": (side, faces_px), "mode": "bilinear", "antialias": True}
+        matrix = nn.functional.interpolate(torch.eye(faces_px)[None, None], **how)[0, 0]
         self.register_buffer("resizing", matrix)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -58,7 +56,7 @@ class Portable(nn.Module):
         pixels = images.float()
         if scaling.preprocessing.channels == "BGR":
             pixels = pixels.flip(1)
-        if self.resizes:
+        if self.resizing.shape[0] != self.resizing.shape[1]:
             pixels = self.resizing @ pixels @ self.resizing.T
         feature_map = self.network.backbone(pixels * scaling.factor + scaling.offset)
         features = feature_map.flatten(1) if self.network.flattened else pooled(feature_map)
@@ -81,8 +79,8 @@ def export(
     write = _write_onnx if to == "onnx" else _write_safetensors
     try:
         with replacing(path) as temporary:
-            found_by = write(trained, temporary)
-            return [_compared(found_by, trained, name, them) for name, them in pictures.items()]
+            apply = write(trained, temporary)
+            return [_compared(apply, trained, name, them) for name, them in pictures.items()]
     except OSError as error:
         raise RunError(f"{path} cannot be written: {error.strerror or error}") from error
 
@@ -96,10 +94,8 @@ def random_pictures(px: int) -> Pixels:
 
 
 def description(trained: TrainedNetwork, *, is_inside: bool = True) -> dict[str, Any]:
-    """Say what a user of the file needs to know, as plain values; it is kept in the file.
-
-    is_inside: whether scaling and softmax are part of the file.
-    """
+    """Say what a user of the file needs to know, as plain values that are kept in it; is_inside:
+    whether scaling and softmax are, too."""
     px, scaling = trained.faces_px, trained.network.scaling
     outputs = "softmax probabilities" if is_inside else "logits, whose softmax are probabilities"
     dataset = trained.record.about["dataset"] if trained.record else {}
@@ -119,27 +115,24 @@ def description(trained: TrainedNetwork, *, is_inside: bool = True) -> dict[str,
     }  # fmt: skip
 
 
-def _compared(
-    found_by: Apply, trained: TrainedNetwork, name: str, pixels: Pixels
-) -> dict[str, Any]:
+def _compared(apply: Apply, trained: TrainedNetwork, name: str, pixels: Pixels) -> dict[str, Any]:
     """Compare on all pictures at once, and on a few in small batches; RunError beyond TOLERANCE."""
-    expected, largest, n_labels = trained.probabilities(pixels), 0.0, 0
+    expected, most = trained.probabilities(pixels), 0.0
     for n_faces in (*(size for size in BATCHES if size < len(pixels)), len(pixels)):
-        found = found_by(pixels[:n_faces])
+        found = apply(pixels[:n_faces])
         for task, values in expected.items():
             difference = np.abs(found[task] - values[:n_faces])
             # A NaN is larger than anything: max alone could lose it.
-            largest = max(largest, float(np.nan_to_num(difference, nan=np.inf).max()))
-            if n_faces == len(pixels):
-                n_labels += int((found[task].argmax(1) != values.argmax(1)).sum())
-    if largest > TOLERANCE:
+            most = max(most, float(np.nan_to_num(difference, nan=np.inf).max()))
+    if most > TOLERANCE:
         raise RunError(
             "the exported file does not predict what the network does: probabilities differ by up "
-            f"to {largest:.2g} on {len(pixels)} {name}, so that it was not kept",
+            f"to {most:.2g} on {len(pixels)} {name}, so that it was not kept",
             allowed=f"up to {TOLERANCE:g}", fix="Export to another format",
         )  # fmt: skip
+    n_labels = sum(int((found[t].argmax(1) != it.argmax(1)).sum()) for t, it in expected.items())
     counts = {"on": name, "pictures": len(pixels), "labels_that_differ": n_labels}
-    return counts | {"max_difference": largest}
+    return counts | {"max_difference": most}
 
 
 def _write_onnx(trained: TrainedNetwork, path: Path) -> Apply:
@@ -175,9 +168,9 @@ def onnx_runtime(path: Path, tasks: tuple[TaskName, ...]) -> Apply:
     """Open an exported ONNX file with ONNX Runtime, on the CPU."""
     import onnxruntime
 
-    options, cpu = onnxruntime.SessionOptions(), ["CPUExecutionProvider"]
+    options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors alone
-    session = onnxruntime.InferenceSession(str(path), options, providers=cpu)
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
     def apply(pixels: Pixels) -> Probabilities:
         images = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))

@@ -17,8 +17,8 @@ import pandas as pd
 import torch
 
 from benchmark.data.batches import FaceBatches
-from benchmark.errors import DataError, ExperimentError
-from benchmark.evaluation.predictions import probability_columns
+from benchmark.errors import DataError, ExperimentError, RunError
+from benchmark.evaluation.predictions import Probabilities, probability_columns
 from benchmark.experiment.definition import Experiment
 from benchmark.models.network import Network, rebuild_network
 from benchmark.models.weight_formats import header_of, read_weight_file, refused
@@ -27,7 +27,6 @@ from benchmark.tasks import TaskName
 from benchmark.training.predict import probabilities
 
 Pixels = npt.NDArray[np.uint8]
-Probabilities = dict[TaskName, npt.NDArray[np.floating[Any]]]
 _WRITTEN: Final = "model.safetensors as a run of facebench wrote it"
 
 
@@ -45,7 +44,7 @@ class TrainedNetwork:
     record: RunRecord | None = None
     """Its run; None for a checkpoint that lies by itself."""
     temperatures: dict[TaskName, float] = field(default_factory=dict)
-    """Fitted on validation faces; empty where none is known."""
+    """Fitted on validation faces, where known."""
 
     @property
     def tasks(self) -> tuple[TaskName, ...]:
@@ -59,12 +58,9 @@ class TrainedNetwork:
         faces = FaceBatches(torch.from_numpy(pixels).to(place), {"gender": every})
         return dict(probabilities(self.network, faces, every))
 
-    def predict(
-        self, images: npt.NDArray[np.uint8], params: Mapping[str, Any] | None = None
-    ) -> pd.DataFrame:
-        """Predict faces, (n, px, px, 3) uint8 RGB of the size that it was trained on; see table_of.
-
-        Raise DataError for other arrays. params: MLflow's; there are none.
+    def predict(self, images: Pixels, params: Mapping[str, Any] | None = None) -> pd.DataFrame:
+        """Predict faces, (n, px, px, 3) uint8 RGB of the size that it was trained on: classes and
+        probabilities as in predictions.csv. Raise DataError for other arrays. params: MLflow's.
         """
         faces = np.asarray(images)
         if faces.ndim != 4 or faces.shape[3] != 3 or faces.dtype != np.uint8 or not len(faces):
@@ -72,16 +68,11 @@ class TrainedNetwork:
                 f"pictures as an array of {faces.dtype} with the shape {faces.shape}",
                 allowed="uint8 (n, px, px, 3), RGB, of one face or more",
             )
-        return table_of(self.probabilities(faces))
-
-
-def table_of(probabilities: Probabilities) -> pd.DataFrame:
-    """Put predicted classes and their probabilities side by side, as in predictions.csv."""
-    columns: dict[str, npt.NDArray[Any]] = {}
-    for task, found in probabilities.items():
-        columns[f"{task}_pred"] = found.argmax(axis=1)
-        columns |= dict(zip(probability_columns(task), found.T, strict=True))
-    return pd.DataFrame(columns)
+        columns: dict[str, npt.NDArray[Any]] = {}
+        for task, found in self.probabilities(faces).items():
+            columns[f"{task}_pred"] = found.argmax(axis=1)
+            columns |= dict(zip(probability_columns(task), found.T, strict=True))
+        return pd.DataFrame(columns)
 
 
 def load_trained(path: Path | str) -> TrainedNetwork:
@@ -125,10 +116,9 @@ def trained_run(run: str | Path, runs_dir: Path) -> TrainedNetwork:
         return trained
     title = f"{record.experiment_name}, seed {record.seed}, run {record.identity[:12]}"
     temperatures: dict[TaskName, float] = {}
-    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
-        text = (record.folder / "calibration.json").read_text(encoding="utf-8")
+    with contextlib.suppress(RunError, ValueError, LookupError, TypeError):
         temperatures = {
-            task: float(it["temperature"]) for task, it in json.loads(text)["tasks"].items()
+            task: float(it["temperature"]) for task, it in record.calibration.items()
             if not it["temperature_is_at_an_end"]
         }  # fmt: skip
     return replace(trained, title=title, record=record, temperatures=temperatures)

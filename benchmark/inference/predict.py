@@ -20,9 +20,9 @@ from benchmark.data.pictures import decode
 from benchmark.data.progress import OnProgress, keep_quiet
 from benchmark.errors import RunError
 from benchmark.evaluation.calibration import tempered
-from benchmark.evaluation.predictions import probability_columns
-from benchmark.inference.load import Pixels, Probabilities, TrainedNetwork, table_of, trained_run
-from benchmark.tasks import CLASS_NAMES
+from benchmark.evaluation.predictions import Probabilities, probability_columns
+from benchmark.inference.load import Pixels, TrainedNetwork, trained_run
+from benchmark.tasks import CLASS_NAMES, n_classes
 from benchmark.training.device import Device, choose_device
 from benchmark.training.predict import EVALUATION_BATCH
 
@@ -57,10 +57,9 @@ def predict(
     with the reason. Raises BenchmarkError where there are no pictures, or no network can be loaded.
     """
     named = [pictures] if isinstance(pictures, str | Path) else pictures
-    cropping = (Cropping() if crop else None) if isinstance(crop, bool) else crop
-    network = trained_run(run, Path(runs_dir))
-    predictor = Predictor(network, choose_device(precision="fp32"), cropping, calibrated)
-    return predictor.read([Path(path) for path in named])
+    cropping = crop if isinstance(crop, Cropping) else Cropping() if crop else None
+    network, device = trained_run(run, Path(runs_dir)), choose_device(precision="fp32")
+    return Predictor(network, device, cropping, calibrated).read([Path(path) for path in named])
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ class Predictor:
 
     def read(self, pictures: Sequence[Path], on_progress: OnProgress = keep_quiet) -> pd.DataFrame:
         """Predict files and folders of pictures; the columns are those of `predict`."""
-        paths, tables = list_pictures(pictures), []
+        (paths, _), tables = list_pictures(pictures), []
         found = self._cut_faces(paths) if self.cropping else self._whole_pictures(paths)
         with contextlib.closing(found):
             while chunk := [*itertools.islice(found, CHUNK_FACES)]:
@@ -95,12 +94,11 @@ class Predictor:
         """Give each picture as a face, as `facebench data prepare` makes it, or why it is none."""
         px = self.network.faces_px
         for number, path in enumerate(paths, start=1):
-            row = {"file": printable(str(path)), "face": 1, "reason": ""}
-            pixels, found = decode(px, read_file(path))
-            if isinstance(found, str):
-                yield row | {"face": 0, "reason": found}, None, number
-            else:
-                yield row, np.frombuffer(pixels, np.uint8).reshape(px, px, 3), number
+            content, found = decode(px, read_file(path))
+            reason = found if isinstance(found, str) else ""
+            face = None if reason else np.frombuffer(content, np.uint8).reshape(px, px, 3)
+            row = {"file": printable(str(path)), "face": int(not reason), "reason": reason}
+            yield row, face, number
 
     def _cut_faces(self, paths: Sequence[Path]) -> Generator[Face]:
         assert self.cropping is not None
@@ -125,27 +123,25 @@ class Predictor:
             types = dict.fromkeys(BOX_COLUMNS, "Int64")
             types |= {"score": "Float64", "faces_seen": "Int64"}
             table = table.reindex(columns=["file", "face", "reason", *types]).astype(types)
-        shown = [pixels for _, pixels, _ in faces if pixels is not None]
-        found = table_of(self.probabilities(np.stack(shown)) if shown else {})
-        found = found.set_axis(table.index[table["face"] > 0]).reindex(table.index)
+        is_face = (table["face"] > 0).to_numpy()
+        answers = self._probabilities([pixels for _, pixels, _ in faces if pixels is not None])
         for task in self.network.tasks:
-            columns = probability_columns(task)
-            every = found.reindex(columns=columns).astype(np.float64)
-            classes = found.get(f"{task}_pred", every[columns[0]]).astype("Int64")
-            table[f"{task}_label"] = classes.map(dict(enumerate(CLASS_NAMES[task]))).fillna("")
+            every = np.full((len(table), n_classes(task)), np.nan)
+            every[is_face] = answers.get(task, np.nan)
+            best = pd.Series(every.argmax(axis=1), dtype="Int64").where(is_face)
+            table[f"{task}_label"] = best.map(dict(enumerate(CLASS_NAMES[task]))).fillna("")
             table[f"{task}_probability"] = every.max(axis=1)
-            table[f"{task}_pred"] = classes
-            table[columns] = every
+            table[f"{task}_pred"] = best
+            table[probability_columns(task)] = every
         return table
 
-    def probabilities(self, pixels: Pixels) -> Probabilities:
-        """Predict faces, (n, px, px, 3) uint8 RGB of the network's size: (n, classes) per task."""
+    def _probabilities(self, faces: Sequence[Pixels]) -> Probabilities:
+        """Predict faces, (px, px, 3) uint8 RGB each: (n, classes) per task; nothing of none."""
         with self.device.arithmetic():
-            found = self.network.probabilities(pixels)
-        if not self.calibrated:
-            return found
-        by_task = self.network.temperatures
-        return {task: tempered(it.astype(np.float64), by_task[task]) for task, it in found.items()}
+            found = self.network.probabilities(np.stack(faces)) if faces else {}
+        at = self.network.temperatures if self.calibrated else {}
+        return {task: tempered(it.astype(np.float64), at[task]) if at else it
+                for task, it in found.items()}  # fmt: skip
 
 
 SHORTEST_SIDE_PX: Final = 360
@@ -156,32 +152,20 @@ LINE: Final = (255, 196, 0)
 
 
 def annotated(picture: Image.Image, remarks: Sequence[tuple[str, Box | None]]) -> Image.Image:
-    """Give an RGB copy with lines about each face on it, enlarged by a whole factor if it is small.
-
-    remarks: text, and the face's box, under which it is written, or as far down as the picture
-    goes; what is about the whole picture, without a box, is a caption beneath it.
-    """
+    """Give an RGB copy, enlarged by a whole factor if it is small, with the remarks beneath it:
+    texts, each with its face's box, which is drawn and numbered, or None of a whole picture."""
     factor = max(1, -(-SHORTEST_SIDE_PX // min(picture.size)))
     width, height = picture.width * factor, picture.height * factor
     text_px = max(14, round(min(width, height) / 24))
-    font, pad = ImageFont.load_default(text_px), text_px // 3
-
-    def size_of(text: str) -> tuple[int, int]:
-        pen = ImageDraw.Draw(Image.new("L", (1, 1)))
-        _, _, right, bottom = pen.multiline_textbbox((0, 0), text, font)
-        return round(right) + 2 * pad, round(bottom) + 2 * pad
-
-    caption = "\n".join(text for text, box in remarks if box is None)
-    drawn = Image.new("RGB", (width, height + (size_of(caption)[1] if caption else 0)), PLATE)
+    font, caption = ImageFont.load_default(text_px), "\n".join(text for text, _ in remarks)
+    caption_px = round(1.3 * text_px * (caption.count("\n") + 2))  # with a line's margin
+    drawn = Image.new("RGB", (width, height + caption_px), PLATE)
     drawn.paste(picture.convert("RGB").resize((width, height), Image.Resampling.BICUBIC))
     pen = ImageDraw.Draw(drawn)
-    pen.multiline_text((pad, height + pad), caption, INK, font)
-    boxes = [(text, [factor * side for side in box]) for text, box in remarks if box]
-    for _, sides in boxes:
-        pen.rectangle(sides, outline=LINE, width=max(2, text_px // 7))
-    for text, (left, _, _, bottom) in boxes:  # no frame crosses a plate
-        wide, high = size_of(text)
-        x, y = max(0, min(left, width - wide)), max(0, min(bottom, height - high))
-        pen.rectangle((x, y, x + wide, y + high), fill=PLATE)
-        pen.multiline_text((x + pad, y + pad), text, INK, font)
+    pen.multiline_text((text_px // 2, height + text_px // 2), caption, INK, font)
+    for number, (_, box) in enumerate(remarks, start=1):
+        if box:
+            left, top, *_ = sides = [factor * side for side in box]
+            pen.rectangle(sides, outline=LINE, width=max(2, text_px // 7))
+            pen.text((left + text_px // 2, top), f"#{number}", LINE, font)
     return drawn
