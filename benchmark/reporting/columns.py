@@ -31,10 +31,7 @@ Values = dict[str, Any]
 
 _SCORES: Final = ("accuracy", "accuracy_sd", "accuracy_low", "accuracy_high", "macro_f1",
                   "macro_f1_sd")  # fmt: skip
-_COMPARED: Final = (
-    *(f"{start}_{task}" for start in ("twin", "compared") for task in TASKS),
-    "first",
-)
+_COMPARED: Final = [*(f"{it}_{task}" for it in ("twin", "compared") for task in TASKS), "first"]
 _NAMES: Final = f"""
 table status rank:count experiment architecture weights trained conditioning features
 hidden_units:count input_px:count learning_rate:number batch_size:count max_epochs:count

@@ -148,8 +148,7 @@ def _begun(runs: Sequence[Run]) -> tuple[list[Experiment], list[str]]:
         left, said = library.counted(len(strange), "run"), and_more(sorted(set(strange)))
         notes.append(f"Left out: {left} of experiments not registered here ({said}).")
     if n_folds := sum(run.name in folds for run in runs):
-        n_runs = library.counted(n_folds, "run")
-        notes.append(f"Not shown: {n_runs} of single folds; --folds does.")
+        notes.append(f"Not shown: {library.counted(n_folds, 'run')} of single folds; --folds does.")
     return list(shown.values()), notes
 
 
