@@ -50,10 +50,7 @@ CONTEXTS: Final = {"train": "training", "val": "validation", "test": "test"}
 
 
 class MlflowMirror:
-    """Bring MLflow to what the runs' folders say.
-
-    `on_trouble` is called with a sentence when the store cannot be used; the run itself continues.
-    """
+    """Bring MLflow to what the runs' folders say; `on_trouble` is told why it cannot be done."""
 
     def __init__(self, runs_dir: Path, on_trouble: Callable[[str], None]) -> None:
         self.runs_dir = runs_dir
@@ -73,7 +70,7 @@ class MlflowMirror:
     def trouble_said(self, what_then: str) -> Iterator[None]:
         """Say what the store or a run's files raise, the first time, and go on."""
         try:
-            with store_errors(self.uri):
+            with store_errors(self.runs_dir):
                 yield
             self._failed = False
         except RunError as error:
@@ -86,7 +83,7 @@ class MlflowMirror:
 
         Raises TrackingError when the store fails, RunError when the run's files hold too little.
         """
-        with store_errors(self.uri):
+        with store_errors(self.runs_dir):
             try:
                 run_id = self._run_id(record)
                 self._log_epochs(run_id, record)
@@ -99,10 +96,6 @@ class MlflowMirror:
                 allowed, source = "what facebench writes", str(record.folder)
                 raise RunError(found, allowed=allowed, source=source) from error
         return run_id
-
-    @property
-    def uri(self) -> str:
-        return store.store_uri(self.runs_dir)
 
     @cached_property
     def client(self) -> Any:

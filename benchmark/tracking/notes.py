@@ -62,7 +62,7 @@ def data_note(dataset: Mapping[str, Any]) -> str:
 
 
 def run_note(record: RunRecord, page: Callable[[str], str], model: str) -> str:
-    """Describe a run: its question, its network, and its outcome once there is one.
+    """Describe a run: its question, its network, how it ended.
 
     page: from a figure's file name to the page that shows it. model: what
     `mlflow.pyfunc.load_model` takes; empty where the weights were not kept.
@@ -98,7 +98,10 @@ def run_note(record: RunRecord, page: Callable[[str], str], model: str) -> str:
         kept = "\n".join(trace[-30:])[-3_000:]
         paragraphs += [f"**Failed**: {why} {again} tries again.", f"```\n{kept}\n```"]
     if done:
-        paragraphs += _outcome(record)
+        epoch, name = record.done["selected_epoch"], record.identity[:12]
+        flagged = warning({name: flag_state(record)}, name)
+        weights = f"Weights of epoch {epoch} of {record.done['epochs']}, selected on validation."
+        paragraphs += [weights, f"**{flagged}**" if flagged else ""]
     if done and model:
         paragraphs.append(
             "```python\n"
@@ -107,23 +110,6 @@ def run_note(record: RunRecord, page: Callable[[str], str], model: str) -> str:
         )
     paragraphs += limits_of(dataset)[bool(dataset["drawn"]) :]
     return "\n\n".join(filter(None, paragraphs))
-
-
-def _outcome(record: RunRecord) -> list[str]:
-    """Give a table of accuracies, the selected epoch, and a red flag."""
-    metrics, done, name = record.metrics, record.done, record.identity[:12]
-
-    def rated(name: str) -> str:
-        found = [metrics.get(f"{name}{end}") for end in ("", "/low", "/high")]
-        return "not evaluated" if found[0] is None else rate(*found)
-
-    lines = ["|  | validation | test | test macro-F1 |", "|---|---|---|---|"]
-    for task in record.about["experiment"]["head"]["tasks"]:
-        names = (f"selected/val/{task}/accuracy", f"test/{task}/accuracy", f"test/{task}/macro_f1")
-        lines.append(f"| {TASK_TITLES[task]} | {' | '.join(map(rated, names))} |")
-    said = f"Weights of epoch {done['selected_epoch']} of {done['epochs']}, selected on validation."
-    flagged = warning({name: flag_state(record)}, name)
-    return ["\n".join(lines), said, f"**{flagged}**" if flagged else ""]
 
 
 def run_name(record: RunRecord) -> str:

@@ -53,22 +53,23 @@ def best_trial(trials: Iterable[TrialView]) -> TrialView | None:
     return min(tied, key=lambda trial: trial.number, default=None)
 
 
+@dataclass
 class StudyMirror:
-    """Bring MLflow to what a search has tried so far; trouble is said once and stops nothing.
+    """Bring MLflow to what a search has tried so far; trouble is said once and stops nothing."""
 
-    mirror: None, or another callable, where nothing is tracked. dataset: as in `experiment.json`.
-    space: dotted path → its range in words. name: of the experiment that the search starts from.
-    """
-
-    def __init__(
-        self, mirror: object, *, identity: str, name: str, dataset: Mapping[str, Any],
-        space: Mapping[str, str],
-    ) -> None:  # fmt: skip
-        self._mirror = mirror if isinstance(mirror, MlflowMirror) else None
-        self._identity, self._name, self._dataset, self._space = identity, name, dataset, space
-        self._run_id = ""
-        self._shown: set[int] = set()
-        """Numbers of the trials whose end MLflow shows."""
+    mirror: object
+    """An MlflowMirror; None, or another callable, where nothing is tracked."""
+    identity: str
+    name: str
+    """Of the experiment that the search starts from."""
+    dataset: Mapping[str, Any]
+    """As in `experiment.json`."""
+    space: Mapping[str, str]
+    """Dotted path → its range in words."""
+    run_id: str = field(default="", init=False)
+    """MLflow's, of the parent."""
+    shown: set[int] = field(default_factory=set, init=False)
+    """Numbers of the trials whose end MLflow shows."""
 
     def update(
         self, trials: Sequence[TrialView], *, fresh: Iterable[tuple[int, str]] = (),
@@ -79,11 +80,12 @@ class StudyMirror:
         fresh: numbers of trials and identities of runs that trained their recipes with other seeds.
         files: artifacts of the study. state: how the search ended; a later trial reopens it.
         """
-        if (mirror := self._mirror) is None or not (trials or state):
+        mirror = self.mirror
+        if not isinstance(mirror, MlflowMirror) or not (trials or state):
             return
         with mirror.trouble_said(SEARCH_CONTINUES):
             client = mirror.client
-            parent = self._run_id = self._run_id or self._found_or_made(mirror)
+            parent = self.run_id = self.run_id or self._found_or_made(mirror)
             self._show(mirror, [one for one in trials if one.state not in ("running", "waiting")])
             for number, identity in fresh:
                 record = RunRecord(work_folder(mirror.runs_dir) / identity)
@@ -95,8 +97,8 @@ class StudyMirror:
                 client.set_terminated(parent, STATUS_OF_STATE[state])
 
     def _show(self, mirror: MlflowMirror, ended: Sequence[TrialView]) -> None:
-        client, parent = mirror.client, self._run_id
-        new = [trial for trial in ended if trial.number not in self._shown]
+        client, parent = mirror.client, self.run_id
+        new = [trial for trial in ended if trial.number not in self.shown]
         if not new:
             return
         client.update_run(parent, status="RUNNING")
@@ -109,7 +111,7 @@ class StudyMirror:
                 tags = {"trial": number, "trial_state": trial.state}
                 tags |= {"trial_reason": trial.reason[:500]} if trial.reason else {}
                 self._nest(mirror, record, f"Trial {number}", **tags)
-            self._shown.add(trial.number)
+            self.shown.add(trial.number)
         client.set_tag(parent, NOTE_TAG, self._note(ended))
         if best := best_trial(ended):
             client.log_metric(parent, "best/value", best.value, step=new[-1].number)
@@ -119,21 +121,21 @@ class StudyMirror:
         from mlflow.entities import Param
 
         client = mirror.client
-        experiment_id = experiment_of(client, mirror.runs_dir, self._dataset, of_searches=True)
-        for run in client.search_runs([experiment_id], f"tags.`{STUDY_TAG}` = '{self._identity}'"):
+        experiment_id = experiment_of(client, mirror.runs_dir, self.dataset, of_searches=True)
+        for run in client.search_runs([experiment_id], f"tags.`{STUDY_TAG}` = '{self.identity}'"):
             parent = str(run.info.run_id)
             beneath = client.search_runs([experiment_id], f"tags.`{PARENT_TAG}` = '{parent}'")
             # Those of fresh seeds are no trials of their own.
             shown = (child.data.tags.get("trial") for child in beneath)
-            self._shown = {int(number) for number in shown if number is not None}
+            self.shown = {int(number) for number in shown if number is not None}
             return parent
         tags = {
-            STUDY_TAG: self._identity, "experiment": self._name, NOTE_TAG: self._note(()),
-            "faces": "drawn" if self._dataset["drawn"] else "photographs", "state": "running",
+            STUDY_TAG: self.identity, "experiment": self.name, NOTE_TAG: self._note(()),
+            "faces": "drawn" if self.dataset["drawn"] else "photographs", "state": "running",
             "mlflow.source.name": "facebench tune", "mlflow.source.type": "LOCAL",
         }  # fmt: skip
-        run = client.create_run(experiment_id, run_name=f"Search · {self._name}", tags=tags)
-        params = [Param(f"space.{path}", words) for path, words in self._space.items()]
+        run = client.create_run(experiment_id, run_name=f"Search · {self.name}", tags=tags)
+        params = [Param(f"space.{path}", words) for path, words in self.space.items()]
         client.log_batch(run.info.run_id, params=[*params, Param("objective", "val/combined")])
         return str(run.info.run_id)
 
@@ -141,9 +143,9 @@ class StudyMirror:
         """Put a run under its study; one that two studies tried stays with the first."""
         client, child = mirror.client, mirror.mirror(record)
         run = client.get_run(child)
-        if run.data.tags.get(PARENT_TAG, self._run_id) != self._run_id:
+        if run.data.tags.get(PARENT_TAG, self.run_id) != self.run_id:
             return
-        tags |= {PARENT_TAG: self._run_id, "mlflow.runName": f"{title} · {self._name}"}
+        tags |= {PARENT_TAG: self.run_id, "mlflow.runName": f"{title} · {self.name}"}
         for name, value in tags.items():
             client.set_tag(child, name, value)
         if run.info.status == "RUNNING":  # Its process died, and it is not tried again.
@@ -151,10 +153,10 @@ class StudyMirror:
 
     def _note(self, trials: Sequence[TrialView]) -> str:
         lines = [
-            f"**Which recipe suits {plain(self._name)} best on {plain(self._dataset['name'])}?**\n",
-            f"A search from {code(self._name)} for the highest `val/combined`. Its trials are "
+            f"**Which recipe suits {plain(self.name)} best on {plain(self.dataset['name'])}?**\n",
+            f"A search from {code(self.name)} for the highest `val/combined`. Its trials are "
             "nested beneath it: open the + before its name. None is evaluated on the test set.\n",
-            *(f"- {code(path)}: {plain(words)}" for path, words in self._space.items()),
+            *(f"- {code(path)}: {plain(words)}" for path, words in self.space.items()),
         ]
         if best := best_trial(trials):
             shown = ", ".join(f"{code(path)} {plain(value)}" for path, value in best.point.items())

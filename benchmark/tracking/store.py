@@ -129,7 +129,7 @@ def without_password(text: str) -> str:
 
 
 @contextlib.contextmanager
-def store_errors(uri: str) -> Iterator[None]:
+def store_errors(runs_dir: Path) -> Iterator[None]:
     """Turn whatever a broken store raises into TrackingError, and keep its warnings quiet.
 
     Names and passwords of addresses are left out: MLflow's own errors quote them.
@@ -141,7 +141,7 @@ def store_errors(uri: str) -> Iterator[None]:
         with warnings.catch_warnings(action="ignore"):
             yield
     except (mlflow.exceptions.MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
-        uri, text = (without_password(said) for said in (uri, str(error).strip()))
+        uri, text = map(without_password, (store_uri(runs_dir), str(error).strip()))
         line = text.splitlines()[0] if text else repr(error)
         is_damaged = any(w in text for w in ("not a database", "malformed", "out-of-date"))
         fix = "Move that file away" if is_damaged else "Fix or move the store"
@@ -250,7 +250,7 @@ def run_places(runs_dir: Path) -> dict[str, tuple[str, str]]:
     database = database_of(runs_dir)
     if database is not None and not database.is_file():
         return {}
-    with store_errors(store_uri(runs_dir)):
+    with store_errors(runs_dir):
         client = open_store(runs_dir)
         experiments = [item.experiment_id for item in client.search_experiments()]
         order = ["attributes.start_time ASC"]
@@ -264,7 +264,7 @@ def landing_path(runs_dir: Path) -> str:
 
     MLflow 3 opens on a page about traces.
     """
-    with store_errors(store_uri(runs_dir)):
+    with store_errors(runs_dir):
         known = open_store(runs_dir).search_experiments()
     found = [item for item in known if item.name != "Default"]
     if not found:

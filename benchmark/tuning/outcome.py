@@ -24,7 +24,6 @@ from benchmark.data.splits import split_digest
 from benchmark.errors import BenchmarkError, require
 from benchmark.experiment.space import GridSpace, experiment_at, settings_at
 from benchmark.files import write_json, write_text
-from benchmark.identity import steering_content
 from benchmark.tracking.searches import TrialView, best_trial
 from benchmark.tuning.search import FreshScores
 from benchmark.tuning.study import OBJECTIVE, Study, TrialQueue
@@ -74,22 +73,18 @@ class Outcome:
         return [f"{n} × {reason}" for reason, n in counts.most_common(3)]
 
 
-def _recipe_at(study: Study, trial: TrialView) -> dict[str, Any]:
-    return steering_content(experiment_at(study.experiment, trial.point).as_dict())
-
-
 def finalists(study: Study, trials: Sequence[TrialView]) -> tuple[TrialView, ...]:
-    """Give the best trial and the runner-up: the best of those with another recipe."""
+    """Give the best trial and the runner-up, the best of those with another recipe, if any."""
     if (best := best_trial(trials)) is None:
         return ()
-    recipe = _recipe_at(study, best)
-    second = best_trial(trial for trial in trials if _recipe_at(study, trial) != recipe)
-    return (best,) if second is None else (best, second)
+    start, own = study.experiment, experiment_at(study.experiment, best.point)
+    second = best_trial(trial for trial in trials if experiment_at(start, trial.point) != own)
+    return () if second is None else (best, second)
 
 
 def is_the_definition(study: Study, trial: TrialView) -> bool:
     """Tell whether a trial's recipe is the one that the search began with."""
-    return _recipe_at(study, trial) == steering_content(study.experiment.as_dict())
+    return experiment_at(study.experiment, trial.point) == experiment_at(study.experiment, {})
 
 
 def write_outcome(study: Study, queue: TrialQueue, fresh: Sequence[FreshScores] = ()) -> Outcome:

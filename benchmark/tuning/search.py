@@ -200,13 +200,13 @@ class FreshScores:
 def fresh_scores(
     objective: Objective, finalists: Sequence[TrialView], say: Callable[[str], None]
 ) -> tuple[FreshScores, ...]:
-    """Train the recipes of several finalists with fresh seeds; give what each scores.
+    """Train the recipes of finalists with fresh seeds; give what each scores.
 
     The best of many trials is flattered by its choice, and the seed it was chosen by is part of
     that. One that cannot be trained again is left out, and said.
     """
     found = []
-    for trial in finalists if len(finalists) > 1 else ():
+    for trial in finalists:
         scores, runs = dict[int, float](), list[str]()
         try:
             for seed in FRESH_SEEDS:

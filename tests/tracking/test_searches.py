@@ -97,4 +97,4 @@ def test_trouble_with_the_store_is_said_once_and_caught_up_with(runs_dir: Path) 
     mirror.update([*trials, trial(2, 0.75)])
     assert len(said) == 1
     assert "The search continues" in said[0]
-    assert logged(runs_dir, mirror._run_id, "best/value") == [(0, 0.5), (2, 0.75)]
+    assert logged(runs_dir, mirror.run_id, "best/value") == [(0, 0.5), (2, 0.75)]
