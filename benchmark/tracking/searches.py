@@ -25,15 +25,14 @@ SAME_SCORE: Final = 1e-9
 class TrialView:
     """A trial of a search as it stands: `complete`, `pruned`, `failed`, `running` or `waiting`.
 
-    value: its best weighted validation accuracy in [0, 1], once it is complete; scores: the same by
-    epoch, counted from 0; run: the identity of its run; retry_of: the trial whose point it repeats.
+    value: its best weighted validation accuracy in [0, 1], once it is complete; run: the identity
+    of its run; retry_of: the trial whose point it repeats.
     """
 
     number: int
     state: str
     point: Mapping[str, Any]
     value: float | None = None
-    scores: Mapping[int, float] = field(default_factory=dict)
     run: str = ""
     reason: str = ""
     seconds: float | None = None

@@ -5,8 +5,8 @@ a network.
 """
 
 import contextlib
-import hashlib
 import html
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, is_dataclass, replace
@@ -17,10 +17,11 @@ import numpy as np
 import optuna
 import pandas as pd
 from optuna import visualization
+from optuna.trial import TrialState
 
 from benchmark import registry
 from benchmark.data.dataset import FaceSet
-from benchmark.data.splits import split_digest
+from benchmark.data.splits import hash_keys, split_digest
 from benchmark.errors import BenchmarkError, require
 from benchmark.experiment.space import GridSpace, experiment_at, settings_at
 from benchmark.files import write_json, write_text
@@ -95,7 +96,7 @@ def write_outcome(study: Study, queue: TrialQueue, fresh: Sequence[FreshScores] 
     trials = queue.trials()
     means = [replace(item.trial, value=item.mean) for item in fresh]
     chosen = best_trial(means) or best_trial(trials)
-    best, files = chosen and trials[chosen.number], write_pages(study, queue.snapshot(), trials)
+    best, files = chosen and trials[chosen.number], write_pages(study, queue.snapshot())
     outcome = Outcome(trials, best, fresh, files)
     if best is None or study.grid is not None:
         return outcome
@@ -131,22 +132,13 @@ def _recipe_of(
     }  # fmt: skip
 
 
-def write_pages(study: Study, searched: optuna.Study, trials: Sequence[TrialView]) -> list[Path]:
+def write_pages(study: Study, searched: optuna.Study) -> list[Path]:
     """Write the table and, once a trial is complete, the page."""
-    rows = [
-        {
-            "trial": trial.number, "state": trial.state, "value": trial.value,
-            "best_score": max(trial.scores.values(), default=None), "epochs": len(trial.scores),
-            "seconds": trial.seconds,
-            **{path: trial.point.get(path) for path in study.space.paths},
-            "run": trial.run, "retry_of": trial.retry_of, "reason": trial.reason,
-        }
-        for trial in trials
-    ]  # fmt: skip
-    table, files = pd.DataFrame(rows), [study.own_folder / "trials.csv"]
-    table = table.astype({"retry_of": "Int64"}) if rows else table
+    columns = ("number", "state", "value", "duration", "params", "user_attrs")
+    table, files = searched.trials_dataframe(columns), [study.own_folder / "trials.csv"]
+    table = table.rename(columns=lambda name: re.sub("^(params|user_attrs)_", "", name))
     write_text(files[0], table.to_csv(index=False))
-    if all(trial.state != "complete" for trial in trials):
+    if not searched.get_trials(states=[TrialState.COMPLETE]):
         return files
     named: dict[str, Any] = {"target_name": "weighted validation accuracy"}
     plots = {
@@ -181,8 +173,8 @@ def grid_faces(faces: FaceSet) -> FaceSet:
     not evaluated on it.
     """
     part = faces.table["part"].to_numpy(dtype=object)
-    files = [hashlib.sha256(f"grid-1\n{file}".encode()).hexdigest() for file in faces.table["file"]]
-    order, kept = np.argsort(np.array(files), kind="stable"), part == "test"
+    keys = hash_keys(faces.table["file"], "grid-1")
+    order, kept = np.argsort(np.array(keys), kind="stable"), part == "test"
     for name, fraction in GRID_FRACTIONS.items():
         kept[order[part[order] == name][: round(fraction * len(part))]] = True
     table = faces.table.assign(part=np.where(kept, part, ""))

@@ -355,7 +355,7 @@ def _view(trial: FrozenTrial) -> TrialView:
         trial.number, STATE_NAMES[trial.state],
         point=dict(trial.params or trial.system_attrs.get("fixed_params", {})),
         value=trial.value if trial.state == TrialState.COMPLETE else None,
-        scores=dict(trial.intermediate_values), run=attributes.get("run", ""),
-        reason=attributes.get("reason", ""), retry_of=attributes.get("retry_of"),
+        run=attributes.get("run", ""), reason=attributes.get("reason", ""),
+        retry_of=attributes.get("retry_of"),
         seconds=None if duration is None else round(duration.total_seconds(), 3),
     )  # fmt: skip

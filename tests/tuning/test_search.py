@@ -69,7 +69,8 @@ def test_trials_that_are_pruned_count_and_no_more_are_made(study: Study) -> None
     queue = TrialQueue(replace(study, experiment=EXPERIMENT.adjusted({"recipe.max_epochs": 4})))
     searched(queue, 9, worse_and_worse)
     assert Counter(states(queue)) == {"complete": 5, "pruned": 4}
-    assert all(len(trial.scores) < 4 for trial in queue.trials() if trial.state == "pruned")
+    pruned = queue.snapshot().get_trials(states=[optuna.trial.TrialState.PRUNED])
+    assert all(len(trial.intermediate_values) < 4 for trial in pruned)
     assert searched(queue, 9, worse_and_worse) == []
 
 
