@@ -26,7 +26,7 @@ class TrialView:
     """A trial of a search as it stands: `complete`, `pruned`, `failed`, `running` or `waiting`.
 
     value: its best weighted validation accuracy in [0, 1], once it is complete; run: the identity
-    of its run; retry_of: the trial whose point it repeats.
+    of its run.
     """
 
     number: int
@@ -36,7 +36,6 @@ class TrialView:
     run: str = ""
     reason: str = ""
     seconds: float | None = None
-    retry_of: int | None = None
 
     @property
     def counts(self) -> bool:

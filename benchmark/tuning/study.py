@@ -350,12 +350,11 @@ def _distribution(of: Floats | Choices) -> optuna.distributions.BaseDistribution
 
 
 def _view(trial: FrozenTrial) -> TrialView:
-    attributes, duration = trial.user_attrs, trial.duration
+    duration = trial.duration
     return TrialView(
         trial.number, STATE_NAMES[trial.state],
         point=dict(trial.params or trial.system_attrs.get("fixed_params", {})),
         value=trial.value if trial.state == TrialState.COMPLETE else None,
-        run=attributes.get("run", ""), reason=attributes.get("reason", ""),
-        retry_of=attributes.get("retry_of"),
-        seconds=None if duration is None else round(duration.total_seconds(), 3),
+        run=trial.user_attrs.get("run", ""), reason=trial.user_attrs.get("reason", ""),
+        seconds=None if duration is None else duration.total_seconds(),
     )  # fmt: skip

@@ -174,7 +174,8 @@ def test_killed_again_and_again_no_trial_is_lost_or_double(study: Study) -> None
     done = [trial for trial in trials if trial.counts]
     assert len(done) == len({tuple(trial.point.values()) for trial in done}) == 6
     assert {trial.state for trial in trials} <= {"complete", "pruned", "failed"}
-    retried = [trial.retry_of for trial in trials if trial.retry_of is not None]
+    noted = [trial.user_attrs for trial in TrialQueue(study).snapshot().trials]
+    retried = [attributes["retry_of"] for attributes in noted if "retry_of" in attributes]
     assert len(retried) == len(set(retried))
     assert set(retried) <= {trial.number for trial in trials if trial.state == "failed"}
 
@@ -266,4 +267,4 @@ def test_a_search_resumes_after_its_database(study: Study, monkeypatch: pytest.M
     searched(again, 3)
     assert [trial.state for trial in again.trials()].count("complete") == 3
     assert again.trials()[1].point == again.trials()[0].point
-    assert again.trials()[1].retry_of == 0
+    assert again.snapshot().trials[1].user_attrs["retry_of"] == 0
