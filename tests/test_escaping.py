@@ -18,8 +18,7 @@ from benchmark.data.dataset import FaceSet
 from benchmark.reporting import board_tables
 from benchmark.reporting.card import model_card
 from benchmark.reporting.explore import Explored, write_exploration
-from benchmark.tuning.outcome import write_pages as write_search
-from benchmark.tuning.search import search
+from benchmark.tuning.search import search, write_pages
 from benchmark.tuning.study import TrialQueue
 from tests.conftest import ROOT
 from tests.made_runs import an_experiment, made_up_predictions
@@ -102,7 +101,7 @@ def search_page(folder: Path, name: str, faces: FaceSet) -> str:
     study = a_study(folder, called(faces, name), sampler="random")
     queue = TrialQueue(study)
     list(search(queue, scored(), 3))
-    return write_search(study, queue.optuna_study, queue.trials())[1].read_text(encoding="utf-8")
+    return write_pages(study, queue.snapshot())[1].read_text(encoding="utf-8")
 
 
 def called(faces: FaceSet, name: str) -> FaceSet:

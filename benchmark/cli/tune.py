@@ -30,8 +30,7 @@ if TYPE_CHECKING:
     from benchmark.data.dataset import FaceSet
     from benchmark.runs.plan import Settings
     from benchmark.tracking.searches import TrialView
-    from benchmark.tuning.outcome import Outcome
-    from benchmark.tuning.search import TrialEvent
+    from benchmark.tuning.search import FreshScores, Outcome, TrialEvent
     from benchmark.tuning.study import Study
 
 COLOURS = {"complete": "green", "pruned": "yellow", "failed": "red"}
@@ -79,7 +78,7 @@ def tune(
     refit_seeds = options.parse_seeds(seeds) if refit else ()
     how = where.settings()
     from benchmark.data.dataset import choose_dataset
-    from benchmark.tuning.outcome import grid_study
+    from benchmark.tuning.search import grid_study
     from benchmark.tuning.study import FRESH_SEEDS, TRIAL_SEED, Study
 
     known = (TRIAL_SEED, *FRESH_SEEDS)
@@ -239,8 +238,7 @@ class TuneSession:
         """Search until there are enough trials, let fresh seeds decide, write what was found."""
         from benchmark.runs.folder import CHECKPOINT_FILE
         from benchmark.tracking.searches import StudyMirror
-        from benchmark.tuning.outcome import finalists, write_outcome
-        from benchmark.tuning.search import FreshScores, fresh_scores, search, training_objective
+        from benchmark.tuning.search import fresh_scores, search, training_objective, write_outcome
         from benchmark.tuning.study import TrialQueue
 
         queue, fleet = TrialQueue(study, self.storage, output.say_warning), self.fleet
@@ -273,7 +271,7 @@ class TuneSession:
                         mirror.update(trials)
                         display.show(event, trials)
                 if study.grid is None:
-                    fresh = fresh_scores(objective, finalists(study, queue.trials()), display.say)
+                    fresh = fresh_scores(study, objective, queue.trials(), display.say)
             except KeyboardInterrupt:
                 mirror.update(queue.trials(), state="interrupted")
                 raise
@@ -304,7 +302,7 @@ class TuneSession:
 
 def print_best(study: "Study", best: "TrialView", outcome: "Outcome") -> None:
     """Print the best recipe beside the one that the search began with."""
-    from benchmark.tuning.outcome import is_the_definition
+    from benchmark.tuning.search import is_the_definition
 
     rows = [
         (_short(path), _text(spaces.value_at(study.experiment, path)), _text(tried))
@@ -321,7 +319,7 @@ def print_best(study: "Study", best: "TrialView", outcome: "Outcome") -> None:
 
 def print_grid(study: "Study", grid: GridSpace, outcome: "Outcome") -> None:
     """Write a grid's table, and print it: at each point our score, then the study's."""
-    from benchmark.tuning.outcome import write_grid
+    from benchmark.tuning.search import write_grid
 
     table = write_grid(study, grid, outcome.trials)
     percent = (100 * table[["ours", "study"]]).map("{:.1f}".format).replace("nan", "–")

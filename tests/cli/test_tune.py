@@ -15,7 +15,7 @@ from benchmark.files import lock_owner
 from benchmark.record import RunRecord, all_records
 from benchmark.tracking.searches import TrialView
 from benchmark.tracking.store import open_store
-from benchmark.tuning.outcome import Outcome
+from benchmark.tuning.search import Outcome
 from benchmark.tuning.study import Study
 from tests.cli.conftest import GENDER, TINY, answered_json, facebench
 from tests.cli.test_run import Places, facebench_process

@@ -13,9 +13,16 @@ from benchmark import registry
 from benchmark.data.dataset import FaceSet
 from benchmark.experiment.space import RATE, point_of
 from benchmark.tracking.searches import TrialView, best_trial
-from benchmark.tuning import outcome as outcomes
-from benchmark.tuning.outcome import finalists, grid_faces, write_outcome
-from benchmark.tuning.search import Score, fresh_scores, search
+from benchmark.tuning.search import (
+    Score,
+    finalists,
+    fresh_scores,
+    grid_faces,
+    grid_study,
+    search,
+    write_grid,
+    write_outcome,
+)
 from benchmark.tuning.study import FRESH_SEEDS, TRIAL_SEED, TrialQueue
 from tests.tuning.planted import EXPERIMENT, SPACE, a_study, scored
 
@@ -75,7 +82,7 @@ def test_fresh_seeds_decide_between_the_two_best(tmp_path: Path, drawn_faces: Fa
     assert [trial.number for trial in finalists(study, alike)] == [1, 0], "of another recipe"
     queue = TrialQueue(study)
     list(search(queue, lucky, 5))
-    fresh = fresh_scores(lucky, finalists(study, queue.trials()), said.append)
+    fresh = fresh_scores(study, lucky, queue.trials(), said.append)
     assert seeds == [TRIAL_SEED] * 5 + [*FRESH_SEEDS] * 2
     assert len(said) == 6
     outcome, luckiest = write_outcome(study, queue, fresh), best_trial(queue.trials())
@@ -100,13 +107,13 @@ def test_rows_of_a_grid_add_up_and_ours_stand_beside_the_studys(
     tmp_path: Path, drawn_faces: FaceSet
 ) -> None:
     for n_wanted, name in ((4, "32"), (8, "64")):
-        study = outcomes.grid_study(GRID, {}, [name], drawn_faces, tmp_path)
+        study = grid_study(GRID, {}, [name], drawn_faces, tmp_path)
         queue = TrialQueue(study)
         list(search(queue, scored(lambda point, _: 0.4 + point[RATE]), n_wanted))
     trials = queue.trials()
     assert [trial.state for trial in trials] == ["complete"] * 8
     assert len({tuple(trial.point.values()) for trial in trials}) == 8
-    outcomes.write_grid(study, GRID, trials)
+    write_grid(study, GRID, trials)
     table = pd.read_csv(study.own_folder / "grid.csv")
     assert list(table) == ["recipe.batch_size", RATE, "ours", "study"]
     row = table[(table["recipe.batch_size"] == 32) & (table[RATE] == 1e-4)].iloc[0]
