@@ -78,8 +78,8 @@ def tune(
     refit_seeds = options.parse_seeds(seeds) if refit else ()
     how = where.settings()
     from benchmark.data.dataset import choose_dataset
-    from benchmark.tuning.search import grid_study
-    from benchmark.tuning.study import FRESH_SEEDS, TRIAL_SEED, Study
+    from benchmark.tuning.search import FRESH_SEEDS, grid_study
+    from benchmark.tuning.study import TRIAL_SEED, Study
 
     known = (TRIAL_SEED, *FRESH_SEEDS)
     allowed = f"any but those that the recipe is chosen by: {', '.join(map(str, known))}"

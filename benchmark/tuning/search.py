@@ -45,16 +45,10 @@ from benchmark.runs.run import (
 )
 from benchmark.tracking.searches import TrialView, best_trial
 from benchmark.training.trainer import EpochResult
-from benchmark.tuning.study import (
-    FRESH_SEEDS,
-    OBJECTIVE,
-    TRIAL_SEED,
-    EndState,
-    Study,
-    TrialHandle,
-    TrialQueue,
-)
+from benchmark.tuning.study import OBJECTIVE, TRIAL_SEED, EndState, Study, TrialHandle, TrialQueue
 
+FRESH_SEEDS: Final = (1001, 1002, 1003)
+"""Of the trainings that decide between the best trial and the runner-up."""
 FEWEST_FAILURES: Final = 5
 """A search without a single good trial ends after so many failed, or after as many as wanted."""
 GRID_FRACTIONS: Final = {"train": 0.10, "val": 0.05}

@@ -39,8 +39,6 @@ OBJECTIVE: Final = "val/combined"
 TRIAL_SEED: Final = 1000
 """Of every trial's training: they differ in their recipes and in nothing else. No suite is run with
 it, so that a tuned recipe is never shown with the seed that it was chosen by."""
-FRESH_SEEDS: Final = (1001, 1002, 1003)
-"""Of the trainings that decide between the best trial and the runner-up."""
 N_RANDOM: Final = 6
 """Trials before a model of the earlier ones proposes."""
 N_CANDIDATES: Final = 128

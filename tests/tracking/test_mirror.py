@@ -17,8 +17,7 @@ from benchmark.evaluation.predictions import probability_columns, read_predictio
 from benchmark.evaluation.red_flags import acknowledge
 from benchmark.files import write_json
 from benchmark.tasks import TASKS
-from benchmark.tracking import store as stores
-from benchmark.tracking.store import open_store, run_places
+from benchmark.tracking.store import local_folder, open_store, run_places, store_uri
 from tests.runs.small import Place, edit_json
 from tests.tracking.conftest import MakeStore, logged, mirrored, mlflow_runs, the_record
 
@@ -70,7 +69,7 @@ def test_artifacts_are_few_and_not_stored_twice_and_tables_hold_every_bound_and_
     shown: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (runs_dir, run), record = shown, the_record(shown[0])
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", stores.store_uri(runs_dir))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store_uri(runs_dir))
     scores, subgroups = (
         open_store(runs_dir).load_table(run.info.experiment_id, f"tables/{name}.json")
         for name in ("scores", "subgroups")
@@ -78,7 +77,7 @@ def test_artifacts_are_few_and_not_stored_twice_and_tables_hold_every_bound_and_
     low = scores.set_index("score").loc["test/race/accuracy", "low"]
     assert low == pytest.approx(record.metrics["test/race/accuracy/low"])
     assert len(subgroups) == len(record.subgroups())
-    folder = Path(str(stores.local_folder(run.info.artifact_uri)))
+    folder = Path(str(local_folder(run.info.artifact_uri)))
     by_name = {path.name: path for path in folder.rglob("*") if path.is_file()}
     assert len(by_name) <= 20
     assert sum(path.stat().st_size for path in by_name.values()) < 2_000_000
@@ -164,7 +163,7 @@ def test_a_logged_network_gives_the_stored_predictions_again(
     (runs_dir, run), record = shown, the_record(shown[0])
     model_id = run.outputs.model_outputs[0].model_id
     assert f'load_model("models:/{model_id}")' in run.data.tags["mlflow.note.content"]
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", stores.store_uri(runs_dir))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store_uri(runs_dir))
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
     monkeypatch.setenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     table = read_predictions(record.predictions_path)
@@ -180,7 +179,7 @@ def test_a_logged_network_gives_the_stored_predictions_again(
     kept = open_store(runs_dir).get_logged_model(model_id)
     assert kept.tags["mlflow.note.content"].startswith(f"{NAME}, seed 0")
     assert {metric.dataset_name for metric in kept.metrics} == {"drawn-v1 · test"}
-    weights = Path(str(stores.local_folder(kept.artifact_location))) / "model.safetensors"
+    weights = Path(str(local_folder(kept.artifact_location))) / "model.safetensors"
     assert os.path.samefile(weights, record.folder / "model.safetensors")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from benchmark.data.dataset import FaceSet
 from benchmark.experiment.definition import Backbone, Experiment, Head, Recipe
 from benchmark.experiment.space import DECAY, DEPTH, RATE, RATIO, Floats, Integers, SearchSpace
-from benchmark.tuning.search import Objective, Score
+from benchmark.tuning.search import Objective
 from benchmark.tuning.study import Study
 
 BEST = 0.8
@@ -37,9 +37,7 @@ def scored(
 ) -> Objective:  # fmt: skip
     """Give an objective whose every epoch scores a point in trial `number` by a formula."""
 
-    def objective(
-        point: Mapping[str, Any], number: int, seed: int = 0
-    ) -> Generator[str | Score | None]:
+    def objective(point: Mapping[str, Any], number: int, seed: int = 0) -> Generator[Any]:
         yield f"{number:064d}"
         for epoch in range(n_epochs):
             time.sleep(seconds)

@@ -174,8 +174,8 @@ def test_killed_again_and_again_no_trial_is_lost_or_double(study: Study) -> None
     done = [trial for trial in trials if trial.counts]
     assert len(done) == len({tuple(trial.point.values()) for trial in done}) == 6
     assert {trial.state for trial in trials} <= {"complete", "pruned", "failed"}
-    noted = [trial.user_attrs for trial in TrialQueue(study).snapshot().trials]
-    retried = [attributes["retry_of"] for attributes in noted if "retry_of" in attributes]
+    table = TrialQueue(study).snapshot().trials_dataframe()
+    retried = table["user_attrs_retry_of"].dropna().tolist()
     assert len(retried) == len(set(retried))
     assert set(retried) <= {trial.number for trial in trials if trial.state == "failed"}
 
