@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from benchmark.cluster.fleet import Fleet
     from benchmark.data.dataset import FaceSet
     from benchmark.runs.plan import Settings
-    from benchmark.tracking.searches import TrialView
+    from benchmark.tracking.mirror import TrialView
     from benchmark.tuning.search import FreshScores, Outcome, TrialEvent
     from benchmark.tuning.study import Study
 
@@ -174,7 +174,7 @@ class TuneDisplay(Display):
 
     def count(self, trials: Sequence["TrialView"]) -> str:
         """Take in how the trials stand, and say it."""
-        from benchmark.tracking.searches import best_trial
+        from benchmark.tracking.mirror import best_trial
 
         n_done, best = sum(trial.counts for trial in trials), best_trial(trials)
         self._bars.update(self._bar, completed=n_done)
@@ -237,7 +237,7 @@ class TuneSession:
     def _searched(self, study: "Study") -> "Outcome":
         """Search until there are enough trials, let fresh seeds decide, write what was found."""
         from benchmark.runs.folder import CHECKPOINT_FILE
-        from benchmark.tracking.searches import StudyMirror
+        from benchmark.tracking.mirror import StudyMirror
         from benchmark.tuning.search import fresh_scores, search, training_objective, write_outcome
         from benchmark.tuning.study import TrialQueue
 

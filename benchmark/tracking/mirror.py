@@ -1,9 +1,10 @@
-"""One run's folder as one run of MLflow, with its data sets as inputs and its network as a model.
+"""A run's folder as a run of MLflow, with its data sets and network; a search as their parent.
 
 Mirroring is idempotent. A run is found by its identity, an epoch is logged unless its step is
 there, and the outcome is logged once the run is done; so whatever is lost, `facebench runs import`
 catches up. MLflow gets what runs are compared by: some 25 metrics and 30 parameters; bounds of
 intervals, every subgroup and ratio are in its tables. Files of a local store are hard links.
+What a killed search could not log of its trials, the next one logs when it begins.
 """
 
 import contextlib
@@ -12,19 +13,18 @@ import hashlib
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 from urllib.parse import quote
 
-import pandas as pd
-
 from benchmark.errors import RunError
-from benchmark.experiment.parts import flattened
 from benchmark.files import canonical_json, sha256_of
-from benchmark.record import RunRecord
+from benchmark.record import MODEL_FILE, RunRecord, work_folder
 from benchmark.tracking import notes, store
+from benchmark.tracking.notes import code, plain
 from benchmark.tracking.store import NOTE_TAG, link_or_copy, store_errors
 
 STATUS_OF_STATE: Final = {"done": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
@@ -40,13 +40,14 @@ ARTIFACTS: Final = {
     "card": ("card.md",),
 }
 """By folder in MLflow; predictions and all else are in the run's folder alone."""
-COSTS: Final = ("parameters", "gmacs", "images_per_second", "peak_memory_mib", "seconds")
-OF_A_TASK: Final = ("accuracy", "macro_f1", "worst_gender_race", "gap_gender_race")
 OUTCOME_STEP: Final = 0
 """Of every number of the end of a run, so that runs of different lengths stand side by side."""
-WEIGHTS_FILE: Final = "model.safetensors"
-PARTS: Final = ("backbone", "head", "recipe", "protocol", "subset")
 CONTEXTS: Final = {"train": "training", "val": "validation", "test": "test"}
+STUDY_TAG: Final = "facebench.study"
+PARENT_TAG: Final = "mlflow.parentRunId"
+SEARCH_CONTINUES: Final = "The search continues; what is missing then, the same command logs."
+SAME_SCORE: Final = 1e-9
+"""One face of a million is 1e-6: below this, two scores differ by rounding alone."""
 
 
 class MlflowMirror:
@@ -133,7 +134,7 @@ class MlflowMirror:
             self.client.set_tag(other_id, "state", "superseded")
         if not (run.inputs and run.inputs.dataset_inputs):
             # The data sets last: with them the description is whole, whatever kills the process.
-            params = [Param(name, value) for name, value in _params(about).items()]
+            params = [Param(name, value) for name, value in notes.params_of(about).items()]
             self.client.log_batch(run_id, params=params)
             self.client.log_inputs(run_id, _dataset_inputs(about))
         self._run_ids[key] = run_id
@@ -148,7 +149,7 @@ class MlflowMirror:
         if run_id not in self._steps:
             logged = self.client.get_metric_history(run_id, "train/loss")
             self._steps[run_id] = {metric.step for metric in logged}
-        tasks = _tasks(record)
+        tasks = notes.tasks_of(record)
         names = ["train/loss", *(f"{p}/{t}/accuracy" for p in ("train", "val") for t in tasks)]
         names += ["val/combined"] if len(tasks) > 1 else []
         for row in record.history().to_dict("records"):
@@ -176,7 +177,7 @@ class MlflowMirror:
         of_test = (model_id, *_input(record.about, "test"))
         metrics = [
             Metric(name, value, now, OUTCOME_STEP, *(of_test if name.startswith("test/") else ()))
-            for name, value in _metrics(record).items()
+            for name, value in notes.metrics_of(record).items()
             if before.metrics.get(name) != value
         ]
         client.log_batch(run_id, metrics=metrics)
@@ -185,7 +186,7 @@ class MlflowMirror:
                 store.send_file(client, run, path, place)
         # As mlflow.log_table writes them, which would append to a table that is there.
         listed, subgroups = [], record.subgroups()
-        for name, table in (("subgroups", subgroups), ("scores", _scores(record.metrics))):
+        for name, table in (("subgroups", subgroups), ("scores", notes.scores_of(record.metrics))):
             text = table.to_json(orient="split", index=False, double_precision=15)
             listed.append({"path": f"tables/{name}.json", "type": "table"})
             client.log_text(run_id, text, f"tables/{name}.json")
@@ -201,7 +202,7 @@ class MlflowMirror:
         logged = [item.model_id for item in (run.outputs.model_outputs if run.outputs else ())]
         if logged and not replace:
             return str(logged[-1])
-        if not (record.folder / WEIGHTS_FILE).is_file():
+        if not (record.folder / MODEL_FILE).is_file():
             return None
         for model_id in logged:
             client.delete_logged_model(model_id)
@@ -212,13 +213,13 @@ class MlflowMirror:
         model = client.create_logged_model(
             run.info.experiment_id, name=f"{record.experiment_name}-seed-{record.seed}",
             source_run_id=run.info.run_id, tags=kept | {NOTE_TAG: note},
-            params=_params(record.about), model_type="face classifier",
+            params=notes.params_of(record.about), model_type="face classifier",
         )  # fmt: skip
         folder = store.local_folder(model.artifact_location)
         with tempfile.TemporaryDirectory() as scratch:
             _write_model(Path(scratch), record, run.info.run_id, str(model.model_id))
-            weights = (folder or Path(scratch)) / WEIGHTS_FILE
-            link_or_copy(record.folder / WEIGHTS_FILE, weights)
+            weights = (folder or Path(scratch)) / MODEL_FILE
+            link_or_copy(record.folder / MODEL_FILE, weights)
             client.log_model_artifacts(model.model_id, scratch)
         client.finalize_logged_model(model.model_id, "READY")
         step = int(record.done["selected_epoch"])
@@ -243,40 +244,145 @@ class MlflowMirror:
             client.set_terminated(run_id, status, ended)
 
 
-def _params(about: Mapping[str, Any]) -> dict[str, str]:
-    """Flatten a definition to what it uses: no None, no augmentation of strength 0."""
-    definition = about["experiment"]
-    parts = {part: definition.get(part) for part in PARTS}
-    values = {"experiment": definition["name"], "seed": about["seed"]} | dict(flattened(parts))
-    return {
-        name: str(value)
-        for name, value in values.items()
-        if value is not None and not (name.startswith("recipe.augmentation.") and not value)
-    }
+@dataclass(frozen=True)
+class TrialView:
+    """A trial of a search as it stands: `complete`, `pruned`, `failed`, `running` or `waiting`.
+
+    value: its best weighted validation accuracy in [0, 1], once it is complete; run: the identity
+    of its run.
+    """
+
+    number: int
+    state: str
+    point: Mapping[str, Any]
+    value: float | None = None
+    run: str = ""
+    reason: str = ""
+    seconds: float | None = None
+
+    @property
+    def counts(self) -> bool:
+        """Whether it is one of the N that were asked for."""
+        return self.state in ("complete", "pruned")
 
 
-def _metrics(record: RunRecord) -> dict[str, float]:
-    """Give the numbers of a finished run by which runs are compared, by MLflow's name."""
-    tasks, metrics = _tasks(record), record.metrics
-    selected = ["selected/val/combined", "test/combined"]
-    names = [f"test/{task}/{name}" for task in tasks for name in OF_A_TASK]
-    names += [f"cost/{name}" for name in COSTS]
-    names += selected if len(tasks) > 1 else [f"selected/val/{tasks[0]}/accuracy"]
-    return {name: float(metrics[name]) for name in names if name in metrics}
+def best_trial(trials: Iterable[TrialView]) -> TrialView | None:
+    """Give the trial of the highest value; the earliest of those that differ by rounding alone."""
+    scored = [(trial.value, trial) for trial in trials if trial.value is not None]
+    highest = max((value for value, _ in scored), default=0.0)
+    tied = [trial for value, trial in scored if value >= highest - SAME_SCORE]
+    return min(tied, key=lambda trial: trial.number, default=None)
 
 
-def _scores(metrics: Mapping[str, float]) -> pd.DataFrame:
-    """Give every number of a run with the bounds of its interval, where it has one."""
-    rows = [
-        (name, value, metrics.get(f"{name}/low"), metrics.get(f"{name}/high"))
-        for name, value in metrics.items()
-        if not name.endswith(("/low", "/high"))
-    ]
-    return pd.DataFrame(rows, columns=["score", "value", "low", "high"])
+@dataclass
+class StudyMirror:
+    """Bring MLflow to what a search has tried so far; trouble is said once and stops nothing."""
 
+    mirror: object
+    """An MlflowMirror; None, or another callable, where nothing is tracked."""
+    identity: str
+    name: str
+    """Of the experiment that the search starts from."""
+    dataset: Mapping[str, Any]
+    """As in `experiment.json`."""
+    space: Mapping[str, str]
+    """Dotted path → its range in words."""
+    run_id: str = field(default="", init=False)
+    """MLflow's, of the parent."""
+    shown: set[int] = field(default_factory=set, init=False)
+    """Numbers of the trials whose end MLflow shows."""
 
-def _tasks(record: RunRecord) -> list[str]:
-    return list(record.about["experiment"]["head"]["tasks"])
+    def update(
+        self, trials: Sequence[TrialView], *, fresh: Iterable[tuple[int, str]] = (),
+        files: Iterable[Path] = (), state: Literal["", "done", "interrupted", "failed"] = "",
+    ) -> None:  # fmt: skip
+        """Show all trials that have ended since, each once.
+
+        fresh: numbers of trials and identities of runs that trained their recipes with other seeds.
+        files: artifacts of the study. state: how the search ended; a later trial reopens it.
+        """
+        mirror = self.mirror
+        if not isinstance(mirror, MlflowMirror) or not (trials or state):
+            return
+        with mirror.trouble_said(SEARCH_CONTINUES):
+            client = mirror.client
+            parent = self.run_id = self.run_id or self._found_or_made(mirror)
+            self._show(mirror, [one for one in trials if one.state not in ("running", "waiting")])
+            for number, identity in fresh:
+                record = RunRecord(work_folder(mirror.runs_dir) / identity)
+                self._nest(mirror, record, f"Trial {number:03d}, seed {record.seed}")
+            for path in files:
+                store.send_file(client, client.get_run(parent), path, "study")
+            if state:
+                client.set_tag(parent, "state", state)
+                client.set_terminated(parent, STATUS_OF_STATE[state])
+
+    def _show(self, mirror: MlflowMirror, ended: Sequence[TrialView]) -> None:
+        client, parent = mirror.client, self.run_id
+        new = [trial for trial in ended if trial.number not in self.shown]
+        if not new:
+            return
+        client.update_run(parent, status="RUNNING")
+        client.set_tag(parent, "state", "running")
+        for trial in new:
+            record = RunRecord(work_folder(mirror.runs_dir) / trial.run)
+            # A trial that was queued again has no run of its own: the later one has it.
+            if trial.run and record.state != "absent" and "queued again" not in trial.reason:
+                number = f"{trial.number:03d}"
+                tags = {"trial": number, "trial_state": trial.state}
+                tags |= {"trial_reason": trial.reason[:500]} if trial.reason else {}
+                self._nest(mirror, record, f"Trial {number}", **tags)
+            self.shown.add(trial.number)
+        client.set_tag(parent, NOTE_TAG, self._note(ended))
+        if best := best_trial(ended):
+            client.log_metric(parent, "best/value", best.value, step=new[-1].number)
+
+    def _found_or_made(self, mirror: MlflowMirror) -> str:
+        """Find the parent run, and what MLflow shows beneath it; or make it."""
+        from mlflow.entities import Param
+
+        client = mirror.client
+        experiment_id = store.experiment_of(client, mirror.runs_dir, self.dataset, of_searches=True)
+        for run in client.search_runs([experiment_id], f"tags.`{STUDY_TAG}` = '{self.identity}'"):
+            parent = str(run.info.run_id)
+            beneath = client.search_runs([experiment_id], f"tags.`{PARENT_TAG}` = '{parent}'")
+            # Those of fresh seeds are no trials of their own.
+            shown = (child.data.tags.get("trial") for child in beneath)
+            self.shown = {int(number) for number in shown if number is not None}
+            return parent
+        tags = {
+            STUDY_TAG: self.identity, "experiment": self.name, NOTE_TAG: self._note(()),
+            "faces": "drawn" if self.dataset["drawn"] else "photographs", "state": "running",
+            "mlflow.source.name": "facebench tune", "mlflow.source.type": "LOCAL",
+        }  # fmt: skip
+        run = client.create_run(experiment_id, run_name=f"Search · {self.name}", tags=tags)
+        params = [Param(f"space.{path}", words) for path, words in self.space.items()]
+        client.log_batch(run.info.run_id, params=[*params, Param("objective", "val/combined")])
+        return str(run.info.run_id)
+
+    def _nest(self, mirror: MlflowMirror, record: RunRecord, title: str, **tags: str) -> None:
+        """Put a run under its study; one that two studies tried stays with the first."""
+        client, child = mirror.client, mirror.mirror(record)
+        run = client.get_run(child)
+        if run.data.tags.get(PARENT_TAG, self.run_id) != self.run_id:
+            return
+        tags |= {PARENT_TAG: self.run_id, "mlflow.runName": f"{title} · {self.name}"}
+        for name, value in tags.items():
+            client.set_tag(child, name, value)
+        if run.info.status == "RUNNING":  # Its process died, and it is not tried again.
+            client.set_terminated(child, "FAILED")
+
+    def _note(self, trials: Sequence[TrialView]) -> str:
+        lines = [
+            f"**Which recipe suits {plain(self.name)} best on {plain(self.dataset['name'])}?**\n",
+            f"A search from {code(self.name)} for the highest `val/combined`. Its trials are "
+            "nested beneath it: open the + before its name. None is evaluated on the test set.\n",
+            *(f"- {code(path)}: {plain(words)}" for path, words in self.space.items()),
+        ]
+        if best := best_trial(trials):
+            shown = ", ".join(f"{code(path)} {plain(value)}" for path, value in best.point.items())
+            lines += ["", f"Best so far: trial {best.number:03d}, {best.value:.4f}: {shown}."]
+        return "\n".join(lines)
 
 
 def _input(about: Mapping[str, Any], part: str) -> tuple[str, str]:
@@ -320,13 +426,13 @@ def _write_model(folder: Path, record: RunRecord, run_id: str, model_id: str) ->
     versions = record.about["versions"]
     pictures = Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3))])
     columns: list[Any] = []
-    for task in _tasks(record):
+    for task in notes.tasks_of(record):
         columns.append(ColSpec("long", f"{task}_pred"))
         columns += [ColSpec("double", name) for name in probability_columns(task)]  # type: ignore[arg-type]
     signature = ModelSignature(pictures, Schema(columns))
     model = Model(run_id=run_id, model_id=model_id, signature=signature)
     model.add_flavor(
-        "python_function", loader_module="benchmark.inference.load", data=WEIGHTS_FILE,
+        "python_function", loader_module="benchmark.inference.load", data=MODEL_FILE,
         python_version=versions.get("python", ""),
     )  # fmt: skip
     model.save(str(folder / "MLmodel"))

@@ -1,10 +1,13 @@
-"""A run in words and tags, as MLflow shows it; and Markdown that no name can break."""
+"""A run in words, tags, parameters and numbers, for MLflow; Markdown that no name can break."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+import pandas as pd
+
 from benchmark.evaluation.predictions import LIMITS_DRAWN, limits_of
 from benchmark.evaluation.red_flags import flag_state, warning
+from benchmark.experiment.parts import flattened
 from benchmark.record import RunRecord
 from benchmark.tasks import TASK_TITLES, TASKS
 
@@ -23,6 +26,9 @@ OF_SEARCHES: Final = (
     "Searches for recipes. Each is a run whose trials are nested beneath it; none was evaluated "
     "on the test set."
 )
+COSTS: Final = ("parameters", "gmacs", "images_per_second", "peak_memory_mib", "seconds")
+OF_A_TASK: Final = ("accuracy", "macro_f1", "worst_gender_race", "gap_gender_race")
+PARTS: Final = ("backbone", "head", "recipe", "protocol", "subset")
 FIGURES: Final = {"confusion.png": "Confusion matrices", "subgroups.png": "Subgroups",
                   "curves.png": "Learning curves"}  # fmt: skip
 
@@ -128,7 +134,7 @@ def run_tags(record: RunRecord) -> dict[str, str]:
         **({TRAINING_TAG: about["training"]} if "training" in about else {}),
         "experiment": definition["name"], "architecture": backbone["architecture"],
         "weights": backbone["weights"], "weights_sha256": about["weights"]["sha256"] or "none",
-        "tasks": "+".join(definition["head"]["tasks"]),
+        "tasks": "+".join(tasks_of(record)),
         "trainable": str(backbone["trainable_stages"]),
         "conditioning": definition["head"]["conditioning"],
         "protocol": ("LEAKY " if about["leaky"] else "") + str(about["protocol_name"]),
@@ -140,3 +146,39 @@ def run_tags(record: RunRecord) -> dict[str, str]:
         "mlflow.source.name": "facebench run", "mlflow.source.type": "LOCAL",
         "mlflow.source.git.commit": about["commit"],
     }  # fmt: skip
+
+
+def params_of(about: Mapping[str, Any]) -> dict[str, str]:
+    """Flatten a definition to what it uses: no None, no augmentation of strength 0."""
+    definition = about["experiment"]
+    parts = {part: definition.get(part) for part in PARTS}
+    values = {"experiment": definition["name"], "seed": about["seed"]} | dict(flattened(parts))
+    return {
+        name: str(value)
+        for name, value in values.items()
+        if value is not None and not (name.startswith("recipe.augmentation.") and not value)
+    }
+
+
+def metrics_of(record: RunRecord) -> dict[str, float]:
+    """Give the numbers of a finished run by which runs are compared, by MLflow's name."""
+    tasks, metrics = tasks_of(record), record.metrics
+    selected = ["selected/val/combined", "test/combined"]
+    names = [f"test/{task}/{name}" for task in tasks for name in OF_A_TASK]
+    names += [f"cost/{name}" for name in COSTS]
+    names += selected if len(tasks) > 1 else [f"selected/val/{tasks[0]}/accuracy"]
+    return {name: float(metrics[name]) for name in names if name in metrics}
+
+
+def scores_of(metrics: Mapping[str, float]) -> pd.DataFrame:
+    """Give every number of a run with the bounds of its interval, where it has one."""
+    rows = [
+        (name, value, metrics.get(f"{name}/low"), metrics.get(f"{name}/high"))
+        for name, value in metrics.items()
+        if not name.endswith(("/low", "/high"))
+    ]
+    return pd.DataFrame(rows, columns=["score", "value", "low", "high"])
+
+
+def tasks_of(record: RunRecord) -> list[str]:
+    return list(record.about["experiment"]["head"]["tasks"])

@@ -43,7 +43,7 @@ from benchmark.runs.run import (
     in_this_process,
     interleaved,
 )
-from benchmark.tracking.searches import TrialView, best_trial
+from benchmark.tracking.mirror import TrialView, best_trial
 from benchmark.training.trainer import EpochResult
 from benchmark.tuning.study import OBJECTIVE, TRIAL_SEED, EndState, Study, TrialHandle, TrialQueue
 

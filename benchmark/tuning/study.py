@@ -32,7 +32,7 @@ from benchmark.files import canonical_json, file_lock
 from benchmark.identity import steering_content
 from benchmark.record import versions
 from benchmark.runs.plan import about_faces
-from benchmark.tracking.searches import TrialView
+from benchmark.tracking.mirror import TrialView
 from benchmark.training.trainer import TRAINER_VERSION
 
 OBJECTIVE: Final = "val/combined"

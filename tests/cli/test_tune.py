@@ -13,7 +13,7 @@ from benchmark.data.dataset import FaceSet
 from benchmark.experiment.space import RATE, point_of
 from benchmark.files import lock_owner
 from benchmark.record import RunRecord, all_records
-from benchmark.tracking.searches import TrialView
+from benchmark.tracking.mirror import TrialView
 from benchmark.tracking.store import open_store
 from benchmark.tuning.search import Outcome
 from benchmark.tuning.study import Study

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from benchmark.tracking.mirror import MlflowMirror
-from benchmark.tracking.searches import StudyMirror, TrialView
+from benchmark.tracking.mirror import MlflowMirror, StudyMirror, TrialView
 from benchmark.tracking.store import open_store
 from tests.tracking.conftest import logged, mlflow_runs, the_record
 

@@ -12,7 +12,7 @@ import pytest
 from benchmark import registry
 from benchmark.data.dataset import FaceSet
 from benchmark.experiment.space import RATE, point_of
-from benchmark.tracking.searches import TrialView, best_trial
+from benchmark.tracking.mirror import TrialView, best_trial
 from benchmark.tuning.search import (
     FRESH_SEEDS,
     finalists,

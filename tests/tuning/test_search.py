@@ -23,7 +23,7 @@ from benchmark.data.dataset import FaceSet
 from benchmark.errors import RunError, StorageLost
 from benchmark.experiment.space import RATE, Floats, SearchSpace
 from benchmark.files import canonical_json
-from benchmark.tracking.searches import best_trial
+from benchmark.tracking.mirror import best_trial
 from benchmark.tuning import study as studies
 from benchmark.tuning.search import TrialEvent, search
 from benchmark.tuning.study import Study, TrialHandle, TrialQueue
