@@ -198,7 +198,7 @@ class MlflowMirror:
         # Tensors and a definition, no pickled code: MLflow's load_model calls inference.load.
         from mlflow.entities import LoggedModelOutput
 
-        client, tags = self.client, notes.run_tags(record)
+        client = self.client
         logged = [item.model_id for item in (run.outputs.model_outputs if run.outputs else ())]
         if logged and not replace:
             return str(logged[-1])
@@ -208,11 +208,9 @@ class MlflowMirror:
             client.delete_logged_model(model_id)
         faces = run.inputs.dataset_inputs[0].dataset.name
         note = f"{record.experiment_name}, seed {record.seed}, trained on {faces}"
-        # The record's own: the run's tags in MLflow may have been changed or removed.
-        kept = {key: tags[key] for key in ("architecture", "weights", "tasks", "faces")}
         model = client.create_logged_model(
             run.info.experiment_id, name=f"{record.experiment_name}-seed-{record.seed}",
-            source_run_id=run.info.run_id, tags=kept | {NOTE_TAG: note},
+            source_run_id=run.info.run_id, tags={NOTE_TAG: note},
             params=notes.params_of(record.about), model_type="face classifier",
         )  # fmt: skip
         folder = store.local_folder(model.artifact_location)

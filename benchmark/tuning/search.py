@@ -303,7 +303,7 @@ def write_outcome(study: Study, queue: TrialQueue, fresh: Sequence[FreshScores] 
         outcome.remark = "no trial beat the definition itself: its own recipe is the best tried"
         return outcome
     try:
-        outcome.recipe = _recipe_of(study, queue, outcome, best)
+        outcome.recipe = _recipe(study, queue, outcome, best)
     except BenchmarkError as error:
         outcome.remark = f"the best recipe cannot be registered: {error}"
     else:
@@ -312,9 +312,7 @@ def write_outcome(study: Study, queue: TrialQueue, fresh: Sequence[FreshScores] 
     return outcome
 
 
-def _recipe_of(
-    study: Study, queue: TrialQueue, outcome: Outcome, best: TrialView
-) -> dict[str, Any]:
+def _recipe(study: Study, queue: TrialQueue, outcome: Outcome, best: TrialView) -> dict[str, Any]:
     start = study.experiment
     base = registry.experiment(start.name) if start.ad_hoc else start
     settings = settings_at(start, best.point)

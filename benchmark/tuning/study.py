@@ -52,9 +52,8 @@ AWAY_SECONDS: Final = 120.0
 """How long a database server that has answered before is waited for; a restart takes seconds."""
 ASK_AGAIN_SECONDS: Final = 0.5
 STATES: Final = {
-    "complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL,
-    "running": TrialState.RUNNING, "waiting": TrialState.WAITING,
-}  # fmt: skip
+    "failed" if state == TrialState.FAIL else state.name.lower(): state for state in TrialState
+}
 STATE_NAMES: Final = {state: name for name, state in STATES.items()}
 EndState = Literal["complete", "pruned", "failed"]
 Found = TypeVar("Found")
