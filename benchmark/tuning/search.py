@@ -334,6 +334,7 @@ def write_pages(study: Study, searched: optuna.Study) -> list[Path]:
     columns = ("number", "state", "value", "duration", "params", "user_attrs")
     table, files = searched.trials_dataframe(columns), [study.own_folder / "trials.csv"]
     table = table.rename(columns=lambda name: re.sub("^(params|user_attrs)_", "", name))
+    table = table.drop(columns="host", errors="ignore")  # It tells no machine's name.
     write_text(files[0], table.to_csv(index=False))
     if not searched.get_trials(states=[TrialState.COMPLETE]):
         return files

@@ -47,7 +47,7 @@ def test_a_study_leaves_a_table_a_page_and_its_recipe(tmp_path: Path, drawn_face
     assert best is not None
     table = pd.read_csv(study.own_folder / "trials.csv")
     before = ["number", "state", "value", "duration"]
-    assert list(table.columns) == [*before, *sorted(SPACE.paths), "host", "run"]
+    assert list(table.columns) == [*before, *sorted(SPACE.paths), "run"]
     assert len(table) == 9
     assert table["value"].max() == pytest.approx(best.value)
     page = (study.own_folder / "study.html").read_text(encoding="utf-8")
