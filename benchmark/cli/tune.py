@@ -248,7 +248,7 @@ class TuneSession:
         )  # fmt: skip
         trials = queue.trials()
         # Of a grid, every point that was ever asked for: rows add up.
-        n_points = len({tuple(trial.point.values()) for trial in trials})
+        n_points = len({frozenset(trial.point.items()) for trial in trials})
         n_wanted = self.n_trials if study.grid is None else n_points
         n_at_once = fleet.n_slots if fleet else lambda: 1
         fresh: tuple[FreshScores, ...] = ()
