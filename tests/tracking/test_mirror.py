@@ -151,7 +151,7 @@ def test_a_run_of_an_older_layout_is_left_out_and_the_others_are_imported(runs_d
     older = runs_dir / "work" / ("0" * 64)
     shutil.copytree(record.folder, older)
     edit_json(older / "experiment.json", lambda content: content.pop("versions"))
-    import_(answer := CommandResult(), None, runs_dir)
+    import_(answer := CommandResult(), runs_dir)
     assert [item["identity"] for item in answer.data["runs"]] == [record.identity]
     (said,) = answer.warnings
     assert "left out: the files of run 000000000000 hold too little for MLflow" in said
