@@ -121,12 +121,9 @@ def _read(record: RunRecord) -> pd.DataFrame:
     return predictions
 
 
-PartRows = dict[PartName, Rows]
-
-
 def rows_by_part(
     faces: FaceSet, protocol: Protocol, tasks: Sequence[TaskName], subset: Subset | None, seed: int
-) -> tuple[PartRows, PartRows]:
+) -> tuple[dict[PartName, Rows], dict[PartName, Rows]]:
     """Give the rows of faces by part: of the whole split, and those that a run trains, is selected
     and tested on, which a subset makes fewer; DataError where a part has no face of a task."""
     table, leaky = faces.table, protocol.leaky

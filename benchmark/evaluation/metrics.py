@@ -200,8 +200,7 @@ def _validation_metrics(validation: pd.DataFrame) -> Metrics:
     metrics, accuracies = Metrics(), dict[TaskName, float]()
     for task, _, truth, predicted in by_task(validation):
         matrix = counts.confusion(truth, predicted, n_classes(task))
-        accuracies[task] = float(counts.accuracy(matrix))
-        metrics[f"{SELECTED}/{task}/accuracy"] = accuracies[task]
+        accuracies[task] = metrics[f"{SELECTED}/{task}/accuracy"] = float(counts.accuracy(matrix))
         metrics[f"{SELECTED}/{task}/macro_f1"] = float(counts.macro_f1_of_counts(matrix))
     return metrics | {f"{SELECTED}/combined": combined(accuracies)}
 
