@@ -72,21 +72,21 @@ def crop(
     """
     from benchmark.data import crop as cropping
 
-    how = cropping.CropOptions(margin, image_px, fit, faces, threshold)
     choice = cropping.DetectorChoice(detector, detector_model, weights_dir or data_dir / "weights")
+    how = cropping.CropOptions(margin, image_px, fit, faces, threshold, choice)
     name = re.sub(r"[.](tar[.]gz|tgz|tar|zip)$", "", source.resolve().name)
     folder = out_dir or Path(f"{name}-crops")
     with output.watching() as watch:
-        table, others, n_new = cropping.crop_folder(source, folder, how, choice, watch)
+        table, others, n_new = cropping.crop_folder(source, folder, how, watch)
     of_picture = table.drop_duplicates("file")
     counts = {kind: int((of_picture["outcome"] == kind).sum()) for kind in cropping.OUTCOMES}
     without = table.loc[table["outcome"] != "cropped", ["file", "outcome", "reason"]]
     answer.data = {"folder": str(folder), "detector": cropping.load_detector(choice).name}
     answer.data |= {"new": n_new, "passed_over": others, "outcomes": counts}
-    answer.data |= {"without_crop": without.to_dict("records")}
+    answer.data["without_crop"] = without.to_dict("records")
     if others:
-        what = "files are no pictures by their names, and were passed over"
-        answer.warnings.append(f"{len(others):,} {what}: {and_more(others, SHOWN_FILES)}.")
+        names = and_more(others, SHOWN_FILES)
+        answer.warnings.append(f"{len(others):,} files were passed over: {names}.")
     if len(without):
         names = and_more((without["file"] + ": " + without["reason"]).tolist(), SHOWN_FILES)
         found = f"{len(without)} of {len(of_picture)} pictures have no crop; {names}"
@@ -112,7 +112,7 @@ def fetch(
       facebench data fetch utkface
       facebench data fetch utkface --accept-licence
     """
-    from benchmark.data import fetch as published
+    from benchmark.data import archive as published
 
     for line in published.TERMS:
         err.print(escape(line), soft_wrap=True)
@@ -121,11 +121,11 @@ def fetch(
     if not accept_licence:
         fix = f"Read it above; `facebench data fetch {name} --accept-licence` accepts it"
         raise DataError(f"the licence of {name} was not accepted", fix=fix)
-    path, is_new, n_faces, sha256 = published.fetch(data_dir, progress=not answer.prints_json)
-    answer.data = {"file": str(path), "is_new": is_new, "faces": n_faces, "sha256": sha256}
+    path, is_new, n_pictures = published.fetch(data_dir, progress=not answer.prints_json)
+    answer.data = {"file": str(path), "is_new": is_new, "pictures": n_pictures}
     answer.data |= {"terms": list(published.TERMS)}
     file, came = escape(str(path)), "fetched" if is_new else "there already"
-    out.print(f"[bold]{file}[/] {came}: names of {n_faces:,} faces", soft_wrap=True)
+    out.print(f"[bold]{file}[/] {came}: {n_pictures:,} pictures", soft_wrap=True)
     out.print(f"Next: facebench data prepare {file}", soft_wrap=True)
 
 
@@ -162,13 +162,12 @@ def prepare(
       facebench data prepare photos --labels labels.csv --map race:Latina=Others
     """
     from benchmark.data.archive import decoded
-    from benchmark.data.labelled import label_gaps
     from benchmark.data.labels import parse_map
     from benchmark.data.prepare import prepare as prepare_faces
 
     with output.watching() as watch:
         sheet = decoded(datasheet.read_bytes()).strip() if datasheet else ""
-        faces, is_new, seconds = prepare_faces(
+        faces, is_new = prepare_faces(
             source, data_dir, image_px=image_px, name=name, table=table, layout=layout,
             labels=labels or [], given=parse_map(words or []), datasheet=sheet, on_progress=watch,
         )  # fmt: skip
@@ -176,53 +175,42 @@ def prepare(
         "dataset": faces.name,
         "folder": str(faces.folder),
         "is_new": is_new,
-        "seconds": round(seconds, 2),
         "quarantine": faces.rejected().to_dict("records"),
     }
-    answer.warnings += _conversions(faces) + label_gaps(faces)
-    answer.errors += _unusable(faces)
-    done = f"prepared in {seconds:.1f} s" if is_new else "is there already"
+    _report_findings(answer, faces)
+    done = "prepared" if is_new else "is there already"
     out.print(f"[bold]{faces.name}[/] {done}: {escape(str(faces.folder))}", soft_wrap=True)
     _print_counts(faces)
 
 
-def _conversions(faces: "FaceSet") -> list[str]:
-    """Say what was changed in pictures, and which folders were not looked into."""
+def _report_findings(answer: options.Answer, faces: "FaceSet") -> None:
+    """Say what was changed in pictures or left out, and what of a source could not be used."""
     from benchmark.data.archive import LINKED
+    from benchmark.data.labelled import findings, label_gaps
 
-    counts, rejected = faces.manifest["counts"], faces.rejected()
-    modes = ", ".join(f"{n} {mode}" for mode, n in counts["converted_modes"].items())
+    manifest, rejected, table = faces.manifest, faces.rejected(), faces.folder / "quarantine.csv"
+    counts, labels = manifest["counts"], manifest.get("labels")
+    modes = counts["converted_modes"]
+    converted = ", ".join(f"{n} {mode}" for mode, n in modes.items())
     linked = rejected.loc[rejected["reason"] == LINKED, "file"].tolist()
-    said = [f"Pictures that were not RGB were converted to it: {modes}."] if modes else []
-    return said + [
-        f"{n:,} {what}."
-        for n, what in (
-            (counts["not_square"], "pictures are not square; their middle was taken"),
-            (counts["enlarged"], "pictures are smaller than asked for; enlarged"),
-            (len(linked), f"folders are links, and were not followed: {', '.join(linked[:3])}"),
-        )
-        if n
-    ]
-
-
-def _unusable(faces: "FaceSet") -> list[DataError]:
-    """Say which pictures, words and rows of a source could not be used."""
-    from benchmark.data.labelled import findings
-
-    rejected, table = faces.rejected(), faces.folder / "quarantine.csv"
-    errors, labels = list[DataError](), faces.manifest.get("labels")
+    changes = {
+        f"pictures that were not RGB were converted to it: {converted}": sum(modes.values()),
+        "pictures are not square; their middle was taken": counts["not_square"],
+        "pictures are smaller than asked for; enlarged": counts["enlarged"],
+        f"folders are links, and were not followed: {and_more(linked, 3)}": len(linked),
+    }
+    answer.warnings += [f"{n:,} {what}." for what, n in changes.items() if n] + label_gaps(faces)
     pictures = rejected[rejected["kind"] == "picture"]
     for file, reason in pictures[["file", "reason"]].head(1).itertuples(index=False):
         found = f"{len(pictures):,} pictures could not be used and were left out; {file}: {reason}"
         fix = "The data set is complete without them; fix the source and prepare it under another "
-        errors.append(DataError(found, source=str(table), fix=f"{fix}--name to have them too"))
+        answer.errors.append(DataError(found, source=str(table), fix=f"{fix}--name to have them"))
     if labels is not None:
         fix = "What these rows do not tell is left out; --map TASK:WORD=CLASS says what a word "
         fix += f"means, and {table} lists what was left out"
         files = ", ".join(file["name"] for file in labels["files"])
         found_in_rows = findings(labels, int((rejected["kind"] == "row").sum()))
-        errors += [DataError(found, source=files, fix=fix) for found in found_in_rows]
-    return errors
+        answer.errors += [DataError(found, source=files, fix=fix) for found in found_in_rows]
 
 
 def _print_counts(faces: "FaceSet") -> None:
@@ -306,8 +294,7 @@ def audit(
     answer.data = found | {"label_noise": known.to_dict("records")}
     answer.errors += [DataError(finding) for finding in found["findings"]]
     answer.warnings += label_gaps(faces)
-    kind = "synthetic faces" if faces.drawn else "faces"
-    out.print(f"[bold]{faces.name}[/], {kind} of {faces.image_px} px")
+    out.print(f"[bold]{faces.name}[/], {'synthetic ' * faces.drawn}faces of {faces.image_px} px")
     _print_counts(faces)
     for table in _audit_tables(found):
         print_table(table)
@@ -316,7 +303,7 @@ def audit(
 
 
 def _audit_tables(found: dict[str, Any]) -> Iterator[Table]:
-    """Lay out the faces of each part by label, what parts share, and what is left out."""
+    """Lay out the faces of each part by label, and what parts share."""
     import pandas as pd
 
     counts = pd.DataFrame(found["counts"]).set_index(["part", *TASKS])["n"]
@@ -333,9 +320,6 @@ def _audit_tables(found: dict[str, Any]) -> Iterator[Table]:
     shared = [(split, *map(str, n.values())) for split, n in found["overlaps"].items()]
     heads = ("split", "equal bytes", "cluster", "file name")
     yield Table.of(heads, shared, "Shared between parts")
-    if left_out := [(row["kind"], row["reason"], f"{row['n']:,}") for row in found["left_out"]]:
-        reason = Column("reason", left=True, fold=True)
-        yield Table.of(["kind", reason, "files"], left_out, "Left out, and why")
 
 
 def _class_name(task: TaskName, label: int) -> str:
@@ -410,9 +394,9 @@ def _split_findings(audit: dict[str, Any]) -> Iterator[DataError]:
         if overlap["leaking"]:
             seen = overlap["leaking_fraction"]
             # Faces seen are taken to be as hard as the others, and to be all predicted rightly.
-            highest = f": an honest 70 % can read as up to {_percent(0.7 + 0.3 * seen)}"
+            highest = f": an honest 70 % can read as up to {70 + 30 * seen:.1f} %"
             yield DataError(
-                f"{_percent(seen)} of {part} ({overlap['leaking']:,} of {n_files}) is in {other}"
+                f"{100 * seen:.1f} % of {part} ({overlap['leaking']:,} of {n_files}) is in {other}"
                 + (highest if other == training else "")
             )
         if overlap["undecided"]:
@@ -426,11 +410,10 @@ def _split_findings(audit: dict[str, Any]) -> Iterator[DataError]:
 def _split_warnings(audit: dict[str, Any]) -> Iterator[str]:
     """Say what was not compared, or not as it was given, and why."""
     for part in audit["parts"]:
-        name, again, absent = part["name"], part["repeated_names"], part["without_a_picture"]
+        name, absent = part["name"], part["without_a_picture"]
         unlike = [f"{entry['file']}: {entry['reason']}" for entry in part["not_comparable"]]
         for n, what in (
-            (len(again), f"names of {name} are repeated, and count once ({and_more(again, 3)})"),
-            (part["rows_without_a_name"], f"rows of {name} have no name, and are left out"),
+            (part["rows_left_out"], f"rows of {name} have no name, or one that is listed already"),
             (part["not_pictures"], f"files of {name} are no pictures by their names"),
             (absent, f"of {part['files']:,} names of {name} have no picture, and are compared by "
              f"name only ({and_more(part['not_found'] or ['--images FOLDER finds them'], 3)})"),
@@ -451,7 +434,7 @@ def _split_tables(audit: dict[str, Any]) -> Iterator[Table]:
         counts = [f"{overlap[key]:,}" for key in alike]
         if by_name_only & {*pair}:
             counts[2:4] = NOTHING, NOTHING
-        rows.append((*pair, *counts, _percent(overlap["leaking_fraction"])))
+        rows.append((*pair, *counts, f"{100 * overlap['leaking_fraction']:.1f} %"))
         for found in overlap["examples"]:
             how = f"{found['finding']} by {found['found_by']}" + ", mirrored" * found["mirrored"]
             files = f"{pair[0]}: {found['file']}\n{pair[1]}: {found['other_file']}"
@@ -461,8 +444,3 @@ def _split_tables(audit: dict[str, Any]) -> Iterator[Table]:
     if examples:
         columns = [Column(head, left=True, fold=True) for head in ("found", "files")]
         yield Table.of(columns, examples, "Examples (--csv FILE writes every pair)")
-
-
-def _percent(fraction: float) -> str:
-    """Write a fraction in percent; one that is not nothing never reads as nothing."""
-    return "<0.1 %" if 0 < fraction < 0.0005 else f"{100 * fraction:.1f} %"

@@ -88,7 +88,7 @@ def predict(
     """
     from benchmark.data.archive import list_pictures
     from benchmark.data.crop import CropOptions, DetectorChoice
-    from benchmark.inference.predict import Cropping, Predictor
+    from benchmark.inference.predict import Predictor
     from benchmark.training.device import choose_device
 
     if as_csv and answer.prints_json:
@@ -98,7 +98,7 @@ def predict(
         names = and_more(list(map(str, images)), 3)
         raise DataError(f"{names} does not exist", allowed="pictures, or folders of them")
     choice = DetectorChoice(detector, detector_model, weights_dir or data_dir / "weights")
-    cropping = Cropping(CropOptions(faces=faces), choice) if crop else None
+    cropping = CropOptions(faces=faces, detector=choice) if crop else None
     network = which.network()
     predictor = Predictor(network, choose_device(device, "fp32"), cropping, calibrated)
     with watching() as watch:
@@ -175,7 +175,7 @@ def _draw(
         content = read_file(path_of[str(file)])
         if isinstance(content, str):
             continue  # gone since it was read; its answer stands
-        picture = read_upright(content)
+        picture, *_ = read_upright(content)
         remarks: list[Any] = []
         for row in faces.to_dict("records"):
             box = tuple(int(row[side]) for side in BOX_COLUMNS) if "left" in row else None

@@ -2,16 +2,18 @@
 
 Nothing is unpacked to disk. An archive that is damaged, cut short or unsafe is refused as a whole:
 what else would be wrong with it is unknown. Pictures that a person, a list or a table names are
-found here too.
+found here too, and a published archive is downloaded once its licence was accepted.
 """
 
 import contextlib
 import gzip
 import hashlib
+import importlib
 import io
 import os
 import posixpath
 import re
+import shutil
 import stat
 import struct
 import tarfile
@@ -26,7 +28,7 @@ from pathlib import Path
 from typing import IO, Any, Final, NamedTuple
 
 from benchmark.data.labels import LICENCE, PICTURE_SUFFIXES, WEBSITE, is_picture_name
-from benchmark.data.progress import OnProgress, keep_quiet
+from benchmark.data.progress import OnProgress, keep_quiet, owned
 from benchmark.errors import DataError
 from benchmark.files import sha256_of
 
@@ -70,39 +72,39 @@ class Source:
     """A folder or an archive of faces; made by `open_source`."""
 
     path: Path
-    kind: str
-    """folder, tar, tar.gz or zip."""
+    entries: Callable[[], Iterator[Entry]]
 
     def members(self) -> list[Member]:
         """List every file, and the folders that are links; raise DataError for a damaged or unsafe
         archive, which is read to its end."""
-        return [member for member, _ in self._entries()]
+        return [member for member, _ in self.entries()]
 
     def pictures(self) -> tuple[list[str], list[tuple[str, str]]]:
-        """Give the paths of the pictures, and names and problems of the other members; raise
-        DataError where there are no pictures."""
+        """Give the paths of the pictures, and of the other members the names and why they are none;
+        raise DataError where there are no pictures."""
         problems = {member.path: member.problem for member in self.members()}
-        pictures = [path for path in problems if is_picture_name(path)]
-        chosen = set(pictures)
-        others = [(printable(path), problems[path]) for path in problems if path not in chosen]
+        pictures, others = list[str](), list[tuple[str, str]]()
+        for path, problem in problems.items():
+            if is_picture_name(path):
+                pictures.append(path)
+            else:
+                others.append((printable(path), problem or "not a picture by its name"))
         if not pictures:
-            raise DataError(
-                f"{self.path} holds no pictures ({len(others)} other files)",
-                allowed="JPEG, PNG, BMP, GIF, TIFF or WEBP files",
-            )
+            found = f"{self.path} holds no pictures ({len(others)} other files)"
+            raise DataError(found, allowed="JPEG, PNG, BMP, GIF, TIFF or WEBP files")
         return pictures, others
 
     def contents(self, paths: set[str]) -> Iterator[tuple[str, Content]]:
         """Yield path and content of the members asked for, in the source's own order."""
-        for member, read in self._entries():
+        for member, read in self.entries():
             if member.path in paths:
                 yield member.path, _too_large(member.n_bytes) or read()
 
     def sha256(self, on_progress: OnProgress = keep_quiet) -> str:
         """Digest an archive's bytes, or a folder's names, sizes and contents."""
-        if self.kind != "folder":
+        if not self.path.is_dir():
             return sha256_of(self.path)
-        entries = [entry for entry in _folder_entries(self.path) if not entry[0].problem]
+        entries = [entry for entry in self.entries() if not entry[0].problem]
         digest = hashlib.sha256()
         for done, (member, read) in enumerate(sorted(entries, key=lambda e: e[0].path), start=1):
             content = read()
@@ -112,11 +114,6 @@ class Source:
             if done % 256 == 0 or done == len(entries):
                 on_progress(f"reading {self.path.name}", done, len(entries))
         return digest.hexdigest()
-
-    def _entries(self) -> Iterator[Entry]:
-        if self.kind == "folder":
-            return _folder_entries(self.path)
-        return _zip_entries(self.path) if self.kind == "zip" else _tar_entries(self)
 
 
 def open_source(path: Path) -> Source:
@@ -130,24 +127,24 @@ def open_source(path: Path) -> Source:
             "`facebench data prepare data/UTKFace.tar.gz`; `--dataset drawn` uses synthetic faces",
         )
     if path.is_dir():
-        return Source(path, "folder")
+        return Source(path, partial(_folder_entries, path))
     if not path.is_file():  # opening a pipe would wait for ever
         raise DataError(f"{path} is neither a file nor a folder", allowed=ALLOWED)
     with _checked(path), path.open("rb") as stream:
         head = stream.read(TAR_BLOCK_BYTES)
-    kinds = {b"\x1f\x8b": "tar.gz", b"PK\x03\x04": "zip", b"PK\x05\x06": "zip"}
-    if kind := next((kind for mark, kind in kinds.items() if head.startswith(mark)), None):
-        return Source(path, kind)
+    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+        return Source(path, partial(_zip_entries, path))
+    if head.startswith(b"\x1f\x8b"):
+        return Source(path, partial(_tar_entries, path, gzip.open))
     with contextlib.suppress(tarfile.HeaderError):
         tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape")
-        return Source(path, "tar")
+        return Source(path, partial(_tar_entries, path, open))
     raise DataError(f"{path} is not an archive", allowed=ALLOWED)
 
 
 def _too_large(n_bytes: int) -> str:
-    if n_bytes <= MAX_FILE_BYTES:
-        return ""
-    return f"the file has {n_bytes:,} bytes (allowed: {MAX_FILE_BYTES:,})"
+    problem = f"the file has {n_bytes:,} bytes (allowed: {MAX_FILE_BYTES:,})"
+    return problem if n_bytes > MAX_FILE_BYTES else ""
 
 
 def _folder_entries(folder: Path) -> Iterator[Entry]:
@@ -188,12 +185,9 @@ def _checked(path: Path) -> Iterator[None]:
         raise DataError(f"{path} cannot be read: {error.strerror}", allowed=ALLOWED) from error
 
 
-def _tar_entries(source: Source) -> Iterator[Entry]:
-    path = source.path
+def _tar_entries(path: Path, opener: Callable[[Path, str], Any]) -> Iterator[Entry]:
     with _checked(path), contextlib.ExitStack() as stack:
-        raw: Any = stack.enter_context(path.open("rb"))
-        if source.kind == "tar.gz":
-            raw = stack.enter_context(gzip.GzipFile(fileobj=raw))
+        raw = stack.enter_context(opener(path, "rb"))
         watched: Any = _Watched(raw, path)
         tar: Any = stack.enter_context(tarfile.open(fileobj=watched, mode="r|"))
         while (info := tar.next()) is not None:
@@ -238,11 +232,9 @@ def _safe_path(path: Path, member_path: str, *, is_plain: bool) -> str:
 
 def _refuse_bomb(path: Path, n_bytes: int) -> None:
     if n_bytes > FREE_BYTES + MAX_EXPANSION * path.stat().st_size:
-        raise DataError(
-            f"{path.name} unpacks to more than {MAX_EXPANSION} times its size",
-            allowed="an archive of pictures, which hardly shrink",
-            source=str(path),
-        )
+        found = f"{path.name} unpacks to more than {MAX_EXPANSION} times its size"
+        allowed = "an archive of pictures, which hardly shrink"
+        raise DataError(found, allowed=allowed, source=str(path))
 
 
 class _Watched(io.RawIOBase):
@@ -357,3 +349,73 @@ class PictureIndex:
                 n_parts = len(parts) - start + found[0].endswith(parts[-1]) / 2
                 return n_parts, found, "/".join(parts[-n_named:])
         return 0, [], file
+
+
+TIMEOUT_SECONDS: Final = 10
+PART_FOLDER: Final = ".fetching"
+"""Under the data folder: what has arrived so far."""
+
+REPOSITORY: Final = "py97/UTKFace-Cropped"
+"""On the hub: a copy that others keep there, so that what came is checked."""
+FILE_NAME: Final = "UTKFace.tar.gz"
+TERMS: Final = (
+    f"UTKFace is published at {WEBSITE} for {LICENCE}.",
+    "The copyright of the pictures stays with their owners; they show real people, who were "
+    "not asked. Do not publish, sell or pass on pictures, and remove a person's on request.",
+    "Labels are perceived age, gender and race, estimated by a model and checked by one "
+    "annotator. Nothing trained on them may decide anything about a person.",
+)
+
+
+def fetch(data_dir: Path, *, progress: bool = False) -> tuple[Path, bool, int]:
+    """Download UTKFace to `data_dir`, unless it is there; whole and checked, or not at all.
+
+    progress: show it on stderr. Gives the archive, whether it is new, and how many pictures it
+    holds. Raises DataError where nothing is available, or it is no archive of pictures.
+    """
+    target, folder = data_dir / FILE_NAME, data_dir / PART_FOLDER
+    with owned(target), contextlib.ExitStack() as stack:
+        archive, is_new = target, not target.exists()
+        if is_new:
+            shutil.rmtree(folder, ignore_errors=True)  # of one that was killed
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            archive = _downloaded(data_dir, folder, progress=progress)
+        # Every name is read, which finds damage too: an archive without pictures is not kept.
+        pictures, _ = open_source(archive).pictures()
+        return archive.replace(target), is_new, len(pictures)
+
+
+def _downloaded(data_dir: Path, folder: Path, *, progress: bool) -> Path:
+    """Download by huggingface_hub, an optional package: from the hub of HF_ENDPOINT, or the public
+    one. No account or token is used, and nothing is sent but the request."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # before its first import
+    os.environ.setdefault("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")
+    try:
+        hub: Any = importlib.import_module("huggingface_hub")
+        utils: Any = importlib.import_module("huggingface_hub.utils")
+        errors: Any = importlib.import_module("huggingface_hub.errors")
+    except ImportError as error:
+        raise DataError(
+            f"huggingface_hub cannot be imported: {error}",
+            fix="`pip install 'facebench[fetch]'` installs it",
+        ) from error
+    file: dict[str, Any] = {"repo_id": REPOSITORY, "filename": FILE_NAME, "repo_type": "dataset"}
+    file["endpoint"] = os.environ.get("HF_ENDPOINT")
+    utils.enable_progress_bars() if progress else utils.disable_progress_bars()
+    try:
+        url = hub.hf_hub_url(**file)
+        etag = hub.get_hf_file_metadata(url, token=False, timeout=TIMEOUT_SECONDS).etag
+        arrived = hub.hf_hub_download(
+            **file, token=False, local_dir=folder, etag_timeout=TIMEOUT_SECONDS
+        )
+        # Of a large file the hub gives the sha256.
+        if re.fullmatch("[0-9a-f]{64}", str(etag)) and sha256_of(Path(arrived)) != etag:
+            raise OSError("the bytes that came are not those of the hub's checksum")
+    except (OSError, errors.HFValidationError, errors.HTTPError) as error:
+        reason = str(error).strip() or type(error).__name__
+        raise DataError(
+            f"{FILE_NAME} could not be downloaded: {reason.splitlines()[0]}",
+            source=f"{REPOSITORY} on the Hugging Face hub",
+            fix=f"Try again, or download it by hand from {WEBSITE} to {data_dir / FILE_NAME}",
+        ) from error
+    return Path(arrived)

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmark.data.archive import open_source, printable
-from benchmark.data.pictures import read_upright, reason_of
+from benchmark.data.pictures import read_upright
 from benchmark.data.progress import Key, OnProgress, in_parallel, keep_quiet, owned
 from benchmark.errors import DataError
 from benchmark.files import write_text
@@ -49,10 +49,7 @@ JOURNAL_FILE: Final = "crops.jsonl"
 PNG_END: Final = b"IEND\xae\x42\x60\x82"
 OUTCOMES: Final = ("cropped", "no face", "unreadable")
 BOX_COLUMNS: Final = ("left", "top", "right", "bottom")
-COLUMNS: Final = (
-    *("file", "outcome", "crop", *BOX_COLUMNS, "score", "faces_seen", "reason"),
-    *("width", "height"),
-)
+COLUMNS: Final = ("file", "outcome", "crop", *BOX_COLUMNS, "score", "faces_seen", "reason")
 """Of crops.csv. A picture has a row for each of its crops, and one row where there is none."""
 
 Box = tuple[int, int, int, int]
@@ -60,8 +57,7 @@ Box = tuple[int, int, int, int]
 
 
 class FoundFace(NamedTuple):
-    """A face that a detector saw: its box in pixels, which may reach beyond the picture, and its
-    score, 0 to 1."""
+    """A face that a detector saw: its box in pixels, maybe beyond the picture; score, 0 to 1."""
 
     left: float
     top: float
@@ -183,7 +179,7 @@ class CropOptions:
     The defaults are the study's (its cropping notebook), which left the choice among several faces
     to chance. margin: share of the box's width added left and right, and of its height above and
     below. fit: `stretch` changes the shape to a square; `square` takes more of the picture, and
-    black where there is no more. threshold: faces with lower scores are not seen.
+    black where there is no more. threshold: lower scores are not seen. detector: who finds faces.
     """
 
     margin: float = 0.2
@@ -191,6 +187,7 @@ class CropOptions:
     fit: Literal["stretch", "square"] = "stretch"
     faces: Literal["largest", "central", "all"] = "largest"
     threshold: float = 0.7
+    detector: DetectorChoice = DetectorChoice()
 
     def __post_init__(self) -> None:
         for what, value, is_allowed, allowed in (
@@ -202,26 +199,17 @@ class CropOptions:
                 raise DataError(f"{what} is {value!r}", allowed=allowed)
 
 
-class CutFace(NamedTuple):
-    """One face, cut out: RGB, (size_px, size_px). box: as the detector saw it, without margin."""
-
-    box: Box
-    score: float
-    image: Image.Image
+CutFace = tuple[Image.Image, dict[str, float]]
+"""A face cut out, RGB, (size_px, size_px); its score and, by BOX_COLUMNS, its box as the detector
+saw it, without margin."""
 
 
 class CroppedPicture(NamedTuple):
-    """What became of one picture, whatever it was.
-
-    outcome: one of OUTCOMES. reason: why there is no crop. width, height: in pixels, turned
-    upright; 0 where it cannot be read.
-    """
+    """What became of one picture: one of OUTCOMES, and why there is no crop."""
 
     outcome: str
     reason: str = ""
     faces_seen: int = 0
-    width: int = 0
-    height: int = 0
     crops: Sequence[CutFace] = ()
 
 
@@ -246,7 +234,7 @@ def crop_picture(image: Image.Image, detector: Detector, options: CropOptions) -
         seen.sort(key=from_centre)
     crops = [_cut(image, face, options) for face in seen[: None if options.faces == "all" else 1]]
     outcome = ("cropped", "") if crops else ("no face", "no face found")
-    return CroppedPicture(*outcome, len(seen), width, height, crops)
+    return CroppedPicture(*outcome, len(seen), crops)
 
 
 def _cut(image: Image.Image, face: FoundFace, options: CropOptions) -> CutFace:
@@ -260,7 +248,7 @@ def _cut(image: Image.Image, face: FoundFace, options: CropOptions) -> CutFace:
     piece = image.crop((left, top, right, bottom)).resize(size, how)
     left, top = int(face.left), int(face.top)
     box = (left, top, left + int(face.width), top + int(face.height))
-    return CutFace(box, round(face.score, 4), piece)
+    return piece, dict(zip(BOX_COLUMNS, box, strict=True)) | {"score": round(face.score, 4)}
 
 
 def cut_box(face: FoundFace, size: tuple[int, int], margin: float) -> Box:
@@ -277,36 +265,29 @@ def cut_box(face: FoundFace, size: tuple[int, int], margin: float) -> Box:
 
 
 def cropped(
-    contents: Iterable[tuple[Key, bytes | str]],
-    n_pictures: int,
-    options: CropOptions,
-    detector: DetectorChoice,
+    contents: Iterable[tuple[Key, bytes | str]], n_pictures: int, options: CropOptions
 ) -> Generator[tuple[Key, CroppedPicture]]:
     """Crop pictures in order, on all cores; contents: of their files, or why there are none.
 
     Raises DataError before the first where the detector cannot be loaded.
     """
-    load_detector(detector)
-    crop = functools.partial(_cropped, options, detector)
+    load_detector(options.detector)
+    crop = functools.partial(_cropped, options)
     yield from in_parallel(crop, contents, n_pictures, a_core=PICTURES_A_CORE)
 
 
-def _cropped(options: CropOptions, choice: DetectorChoice, content: bytes | str) -> CroppedPicture:
+def _cropped(options: CropOptions, content: bytes | str) -> CroppedPicture:
     if isinstance(content, str):
         return CroppedPicture("unreadable", content)
     try:
-        image = read_upright(content)
+        image, *_ = read_upright(content)
     except DataError as error:
-        return CroppedPicture("unreadable", reason_of(error))
-    return crop_picture(image, load_detector(choice), options)
+        return CroppedPicture("unreadable", str(error).removesuffix("."))
+    return crop_picture(image, load_detector(options.detector), options)
 
 
 def crop_folder(
-    source: Path,
-    target: Path,
-    options: CropOptions,
-    detector: DetectorChoice,
-    on_progress: OnProgress = keep_quiet,
+    source: Path, target: Path, options: CropOptions, on_progress: OnProgress = keep_quiet
 ) -> tuple[pd.DataFrame, list[str], int]:
     """Crop every picture of a folder or archive into `target` that is not there unchanged.
 
@@ -316,43 +297,41 @@ def crop_folder(
     """
     opened = open_source(source)
     pictures, passed_over = opened.pictures()
-    others = [name + (f" ({problem})" if problem else "") for name, problem in passed_over]
+    others = [f"{name} ({why})" for name, why in passed_over]
     if source.is_dir() and target.resolve().is_relative_to(source.resolve()):
         # where the next time they would be taken for pictures
         raise DataError(f"the crops would lie in {target}, among the pictures of {source}")
     files = {path: printable(path) for path in pictures}
     name_of = _crop_names([*files.values()])
-    number_of = {file: number for number, file in enumerate(name_of, start=1)}
-    how = {"source": source.resolve().name, "detector": load_detector(detector).name}
-    how |= asdict(options)
+    how = asdict(options) | {"source": source.resolve().name}
+    how["detector"] = load_detector(options.detector).name
     with contextlib.ExitStack() as stack:
         stack.enter_context(owned(target, on_progress))
         before, n_new = _journal(target, how), 0
         done = {entry["rows"][0]["file"]: entry for entry in before}
 
-        def contents() -> Iterator[tuple[tuple[str, str], bytes | str]]:
+        def contents() -> Iterator[tuple[tuple[int, str, str], bytes | str]]:
             """Read the source; leave out pictures whose crops are there, of the same bytes."""
-            for path, content in opened.contents(set(files)):
+            for number, (path, content) in enumerate(opened.contents(set(files)), start=1):
                 body = content if isinstance(content, bytes) else content.encode()
-                file, sha256 = files[path], hashlib.sha256(body).hexdigest()
-                if not _is_done(target, done.get(file), sha256, name_of[file]):
-                    yield (file, sha256), content
+                file, named = files[path], f"{name_of[files[path]]}\n".encode()
+                sha256 = hashlib.sha256(named + body).hexdigest()
+                if not _is_done(target, done.get(file), sha256):
+                    yield (number, file, sha256), content
 
         journal = stack.enter_context((target / JOURNAL_FILE).open("a", encoding="utf-8"))
         (target / TABLE_FILE).unlink(missing_ok=True)  # it is there when all are done
-        results = cropped(contents(), len(files), options, detector)
+        results = cropped(contents(), len(files), options)
         stack.enter_context(contextlib.closing(results))
-        for (file, sha256), result in results:
+        for (number, file, sha256), result in results:
             n_new += 1
             rows = _written(target, name_of[file], file, result)
             done[file] = {"rows": rows, "sha256": sha256}
             journal.write(json.dumps(done[file]) + "\n")
             journal.flush()
-            on_progress("cropping", number_of[file], len(files))
+            on_progress("cropping", number, len(files))
         on_progress("cropping", len(files), len(files))
-        if gone := [file for file in name_of if file not in done]:
-            raise DataError(f"{source} changed while it was read: {gone[0]} is gone")
-        entries = [done[file] for file in name_of]
+        entries = [done[file] for file in name_of if file in done]
         # Of pictures that are gone or have changed.
         for crop in _crops_of(before) - _crops_of(entries):
             (target / crop).unlink(missing_ok=True)
@@ -392,13 +371,11 @@ def _write_journal(target: Path, how: dict[str, Any], entries: Iterable[dict[str
     write_text(target / JOURNAL_FILE, lines)
 
 
-def _is_done(target: Path, entry: dict[str, Any] | None, sha256: str, name: str) -> bool:
-    """Tell whether a picture's crops are there under its name, each to its end, of these bytes."""
+def _is_done(target: Path, entry: dict[str, Any] | None, sha256: str) -> bool:
+    """Tell whether a picture's crops are there, each to its end, of this name and these bytes."""
     if entry is None or entry["sha256"] != sha256:
         return False
     paths = [target / crop for crop in _crops_of([entry])]
-    if paths and target / f"{name}.png" not in paths:
-        return False
     return all(path.is_file() and path.read_bytes().endswith(PNG_END) for path in paths)
 
 
@@ -410,16 +387,15 @@ def _written(target: Path, name: str, file: str, result: CroppedPicture) -> list
     """Write a picture's crops, each whole or not at all; give its rows of the table."""
     row, rows = {"file": file, "crop": "", **result._asdict()}, []
     del row["crops"]
-    for number, face in enumerate(result.crops, start=1):
+    for number, (image, found) in enumerate(result.crops, start=1):
         crop = f"{name}.png" if number == 1 else f"{name}.face-{number}.png"
         path = target / crop
         path.parent.mkdir(parents=True, exist_ok=True)
         # Not files.replacing: on a slow disk its fsync takes longer than finding the face.
         temporary = path.with_name(f".{path.name}.part")
-        face.image.save(temporary, "PNG")
+        image.save(temporary, "PNG")
         temporary.replace(path)
-        box = dict(zip(BOX_COLUMNS, face.box, strict=True))
-        rows.append(row | box | {"crop": crop, "score": face.score})
+        rows.append(row | {"crop": crop} | found)
     return rows or [row]
 
 

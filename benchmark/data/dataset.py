@@ -7,19 +7,16 @@ words.csv       where a table gave the labels: its words, as they stood there
 manifest.json   source, digests, versions, counts, data sheet; written last
 """
 
-import contextlib
-import fcntl
 import hashlib
 import json
-import os
 import re
-import secrets
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -65,33 +62,53 @@ DRAWN_NAME: Final = "drawn"
 """For synthetic faces alone, 3,000 of seed 1."""
 STORED_NAME: Final = f"drawn-v{DRAWING_VERSION}"
 SAMPLE_VERSION: Final = "clusters-1"
-STAGING_SUFFIX: Final = ".partial"
 
 
-def write_once(
+class Scan(NamedTuple):
+    """The faces of a source, found without looking at a picture.
+
+    table: columns file and LABELS, by file. paths: the member of each face, row by row. labels: of
+    tables, for the manifest's `labels`. words: file and the tables' columns, of usable rows.
+    placement: a table of these faces, to take clusters and split from.
+    """
+
+    table: pd.DataFrame
+    paths: Sequence[str] = ()
+    rejected: Rejected = []
+    labels: dict[str, Any] | None = None
+    words: pd.DataFrame | None = None
+    placement: pd.DataFrame | None = None
+
+
+class Prepared(NamedTuple):
+    """A data set, and whether it was made now; else it was there, of the same source."""
+
+    faces: "FaceSet"
+    is_new: bool
+
+
+def made_once(
     final: Path, write: Callable[[Path], object], on_progress: OnProgress = keep_quiet
-) -> bool:
-    """Let `write` fill a hidden folder, and rename it to `final`; False where `final` is there.
+) -> Prepared:
+    """Open the data set `final`; where it is not there, let `write` fill a hidden folder first, and
+    rename that to it.
 
     One process at a time makes a folder: another waits, and finds it done. On an error the folder
     is removed; what a killed process left is removed by the next that makes the same.
     """
-    if final.exists():
-        return False
-    with owned(final, on_progress), contextlib.ExitStack() as stack:
-        if final.exists():
-            return False
-        for abandoned in final.parent.glob(f".{final.name}.*{STAGING_SUFFIX}"):
-            shutil.rmtree(abandoned, ignore_errors=True)
-        staging = final.parent / f".{final.name}.{secrets.token_hex(4)}{STAGING_SUFFIX}"
-        staging.mkdir()
-        stack.callback(shutil.rmtree, staging, ignore_errors=True)
-        descriptor = os.open(staging, os.O_RDONLY)
-        stack.callback(os.close, descriptor)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)  # `facebench clean` leaves it alone
-        write(staging)
-        staging.rename(final)
-    return True
+    is_new = False
+    if not final.exists():
+        with owned(final, on_progress):
+            if is_new := not final.exists():
+                staging = final.parent / f".{final.name}.partial"
+                shutil.rmtree(staging, ignore_errors=True)
+                staging.mkdir()
+                try:
+                    write(staging)
+                    staging.rename(final)
+                finally:
+                    shutil.rmtree(staging, ignore_errors=True)
+    return Prepared(open_faces(final), is_new)
 
 
 def check_dataset_name(name: str, *, drawn: bool) -> None:
@@ -106,63 +123,54 @@ def check_dataset_name(name: str, *, drawn: bool) -> None:
 
 def finish_dataset(
     folder: Path,
-    labels: pd.DataFrame,
+    scan: Scan,
     pictures: Sequence[Picture],
     about: dict[str, Any],
-    *,
-    rejected: Rejected | None = None,
-    placement: pd.DataFrame | None = None,
     on_progress: OnProgress = keep_quiet,
 ) -> None:
     """Find duplicates, split, and write every file but faces.npy, which is there already.
 
-    labels: columns file and LABELS, by file name, as `pictures` and the pixels are. about: all of
-    the manifest that is known before. placement: a table of these faces, to take clusters and split
-    from. Raises DataError if the split leaks, which only one that was taken from elsewhere can.
+    pictures: of the faces of `scan`, row by row, as the pixels are. about: all of the manifest that
+    is known before. Raises DataError if the split leaks, which only one from elsewhere can.
     """
-    table = labels.join(pd.DataFrame(pictures, columns=list(Picture._fields)))
-    if placement is not None:
-        theirs = placement.set_index("file").loc[table["file"]].reset_index(drop=True)
+    table = scan.table.join(pd.DataFrame(pictures, columns=list(Picture._fields)))
+    if scan.placement is not None:
+        theirs = scan.placement.set_index("file").loc[table["file"]].reset_index(drop=True)
         table = table.join(theirs[list(PLACEMENT_COLUMNS)])
         near = {"method": "clusters taken from another table", "threshold_bits": None}
     else:
-        sketches, thumbnails = (
-            np.frombuffer(b"".join(table[kind]), np.uint8).reshape(-1, *shape)
-            for kind, shape in (("sketch", SKETCH_SHAPE), ("thumbnail", THUMBNAIL_SHAPE))
-        )
-        pairs, near = near_duplicates(table, sketches, thumbnails, on_progress)
+        pairs, near = near_duplicates(table, on_progress)
         table = splits.with_split(table.join(placement_columns(table, pairs)))
     manifest = {
         **about,
         "near_duplicates": near,
-        "pixel_digest": pixels_of.pixel_digest(folder / PIXELS_FILE),
         "schema": SCHEMA,
         "age_group_rule": AGE_GROUP_RULE,
         "resize_filter": pixels_of.RESIZE_FILTER,
         "versions": {"facebench": __version__}
         | {name: metadata.version(name) for name in ("numpy", "pillow")},
     }
-    write_files(folder, table[list(TABLE_COLUMNS)], rejected or [], manifest)
+    _write_files(folder, scan._replace(table=table[list(TABLE_COLUMNS)]), manifest)
 
 
-def write_files(
-    folder: Path, table: pd.DataFrame, rejected: Rejected, manifest: dict[str, Any]
-) -> None:
-    """Write a placed table, what was rejected and, completed by digest and counts, the manifest."""
+def _write_files(folder: Path, scan: Scan, manifest: dict[str, Any]) -> None:
+    """Write a placed table, what was rejected, what a table of labels says of the faces in its own
+    words and, completed by digests and counts, the manifest."""
+    table = scan.table
     splits.check_no_overlap(table, splits.part_rows(table))
     write_text(folder / TABLE_FILE, as_csv(with_empty_cells(table)))
-    left_out = pd.DataFrame(sorted(rejected), columns=["file", "kind", "reason"])
+    left_out = pd.DataFrame(sorted(scan.rejected), columns=["file", "kind", "reason"])
     write_text(folder / REJECTED_FILE, as_csv(left_out))
+    if scan.words is not None:
+        words = scan.words.set_index("file").loc[table["file"]].reset_index()
+        write_text(folder / WORDS_FILE, as_csv(words))
     counts = _counts(table, left_out["kind"], manifest["image_px"])
     manifest = {**manifest, "split_digest": splits.split_digest(table), "counts": counts}
+    manifest["pixel_digest"] = pixels_of.pixel_digest(folder / PIXELS_FILE)
+    if labels := manifest.get("labels"):
+        without = {label: int((table[label] == MISSING).sum()) for label in LABELS}
+        manifest["labels"] = labels | {"digest": labels_digest(table), "without": without}
     write_json(folder / MANIFEST_FILE, manifest)
-
-
-def write_words(folder: Path, words: pd.DataFrame, table: pd.DataFrame) -> None:
-    """Keep what a table of labels says of the faces of `table`, in its own words."""
-    write_text(
-        folder / WORDS_FILE, as_csv(words.set_index("file").loc[table["file"]].reset_index())
-    )
 
 
 def as_csv(table: pd.DataFrame) -> str:
@@ -171,9 +179,8 @@ def as_csv(table: pd.DataFrame) -> str:
 
 
 def _counts(table: pd.DataFrame, kinds: "pd.Series[str]", image_px: int) -> dict[str, Any]:
-    n_of = {kind: int((kinds == kind).sum()) for kind in (NAME_KIND, PICTURE_KIND, OTHER_KIND)}
+    n_of = Counter(kinds)
     cluster_sizes = table["cluster"].value_counts()
-    several = cluster_sizes[cluster_sizes > 1]
     converted = table.loc[table["mode"] != "RGB", "mode"].value_counts()
     return {
         "image_files": len(table) + n_of[NAME_KIND] + n_of[PICTURE_KIND],
@@ -189,8 +196,6 @@ def _counts(table: pd.DataFrame, kinds: "pd.Series[str]", image_px: int) -> dict
         "copies": int(table["is_copy"].sum()),
         "label_conflicts": int(table["label_conflict"].sum()),
         "clusters": len(cluster_sizes),
-        "clusters_of_several": len(several),
-        "faces_in_clusters_of_several": int(several.sum()),
         "largest_cluster": int(cluster_sizes.max()),
         "identical": count_duplicates(table),
     }
@@ -220,12 +225,6 @@ def labels_digest(table: pd.DataFrame) -> str:
     return hashlib.sha256(as_csv(table[["file", *LABELS]]).encode()).hexdigest()
 
 
-def counted(labels: Mapping[str, Any], table: pd.DataFrame) -> dict[str, Any]:
-    """Add to a manifest's `labels` their digest and, by label, how many faces lack it."""
-    without = {label: int((table[label] == MISSING).sum()) for label in LABELS}
-    return {**labels, "digest": labels_digest(table), "without": without}
-
-
 def read_table(path: Path) -> pd.DataFrame:
     """Read a table.csv; raise DataError if a column is missing or holds what it cannot."""
     try:
@@ -252,53 +251,36 @@ def read_table(path: Path) -> pd.DataFrame:
 
 @dataclass(frozen=True, eq=False)
 class FaceSet:
-    """A prepared data set; made by `open_faces`."""
+    """A prepared data set; made by `open_faces`. What its manifest says has attributes, too."""
 
     folder: Path
     manifest: dict[str, Any]
     table: pd.DataFrame
     """One row per usable face, by file name; row i belongs to row i of the pixels."""
+    name: str = field(init=False)
+    """The folder's name, as --dataset takes it."""
+    drawn: bool = field(init=False)
+    """Whether the faces are synthetic and not photographed; said wherever they are shown."""
+    image_px: int = field(init=False)
+    """Side of the packed faces in pixels."""
+    pixel_digest: str = field(init=False)
+    """sha256 of the packed array's bytes."""
+    split_version: str = field(init=False)
+    """Version of the rule that gave the faces their parts."""
+    split_digest: str = field(init=False)
+    """sha256 of the sorted lines `file,part` of the faces with a place."""
+    datasheet: str = field(init=False)
+    """Source, licence, how labelled, known limits, in words; no part of the identity."""
 
-    @property
-    def name(self) -> str:
-        """The folder's name, as --dataset takes it."""
-        return str(self.manifest["name"])
-
-    @property
-    def drawn(self) -> bool:
-        """Whether the faces are synthetic and not photographed; said wherever they are shown."""
-        return bool(self.manifest["drawn"])
-
-    @property
-    def image_px(self) -> int:
-        """Side of the packed faces in pixels."""
-        return int(self.manifest["image_px"])
-
-    @property
-    def pixel_digest(self) -> str:
-        """sha256 of the packed array's bytes."""
-        return str(self.manifest["pixel_digest"])
-
-    @property
-    def split_version(self) -> str:
-        """Version of the rule that gave the faces their parts."""
-        return str(self.manifest["split_version"])
-
-    @property
-    def split_digest(self) -> str:
-        """sha256 of the sorted lines `file,part` of the faces with a place."""
-        return str(self.manifest["split_digest"])
+    def __post_init__(self) -> None:
+        for of in fields(self):
+            if not of.init:
+                object.__setattr__(self, of.name, self.manifest.get(of.name, ""))
 
     @property
     def labels_digest(self) -> str | None:
         """Digest of labels that came from a table; None where the faces' names give them."""
-        labels = self.manifest.get("labels")
-        return str(labels["digest"]) if labels else None
-
-    @property
-    def datasheet(self) -> str:
-        """Source, licence, how labelled, known limits, in words; no part of the identity."""
-        return str(self.manifest.get("datasheet", ""))
+        return (self.manifest.get("labels") or {}).get("digest")
 
     def pixels(self) -> Pixels:
         """Map the packed faces into memory: (n, px, px, 3) uint8 RGB, copy-on-write."""
@@ -396,10 +378,9 @@ def store_faces(
         for image, digest in zip(map(Image.fromarray, images), sha256, strict=True):
             greys = (grey_of(image, shape) for shape in (SKETCH_SHAPE, THUMBNAIL_SHAPE))
             pictures.append(Picture(digest, "RGB", px, px, *greys))
-        finish_dataset(folder, ordered, pictures, about)
+        finish_dataset(folder, Scan(ordered), pictures, about)
 
-    write_once(data_dir / name, write)
-    return open_faces(data_dir / name)
+    return made_once(data_dir / name, write).faces
 
 
 def choose_dataset(data_dir: Path, asked: str | None = None) -> FaceSet:
@@ -408,8 +389,7 @@ def choose_dataset(data_dir: Path, asked: str | None = None) -> FaceSet:
     if asked == DRAWN_NAME:
         if (data_dir / STORED_NAME).is_dir():
             return open_faces(data_dir / STORED_NAME)
-        faces = draw_faces(3_000, seed=1)
-        return store_faces(faces.images, faces.labels, name=STORED_NAME, data_dir=data_dir)
+        return store_faces(*draw_faces(3_000, seed=1), name=STORED_NAME, data_dir=data_dir)
     prepared = {faces.name: faces for faces in prepared_datasets(data_dir)}
     photographed = [faces.name for faces in prepared.values() if not faces.drawn]
     if asked is None and len(photographed) == 1:
@@ -441,7 +421,6 @@ def draw_sample(faces: FaceSet, n_faces: int, name: str) -> FaceSet:
         )
     about = {"version": SAMPLE_VERSION, "of": faces.name, "n_asked": n_faces}
     about |= {"pixel_digest": faces.pixel_digest}
-    final = faces.folder.parent / name
 
     def write(folder: Path) -> None:
         firsts = faces.table.sort_values("file").drop_duplicates("cluster")
@@ -452,21 +431,11 @@ def draw_sample(faces: FaceSet, n_faces: int, name: str) -> FaceSet:
         table, pixels = faces.table.iloc[rows].reset_index(drop=True), faces.pixels()
         contents = enumerate(pixels[row].tobytes() for row in rows)
         pixels_of.write_pixels(folder / PIXELS_FILE, faces.image_px, contents)
-        if (words := faces.words()) is not None:
-            write_words(folder, words, table)
         near = {"method": f"clusters of {faces.name}, kept whole", "threshold_bits": None}
-        manifest = faces.manifest | {
-            "name": name,
-            "sample": about,
-            "near_duplicates": near,
-            "pixel_digest": pixels_of.pixel_digest(folder / PIXELS_FILE),
-        }
-        if labels := faces.manifest.get("labels"):
-            manifest["labels"] = counted(labels, table)
-        write_files(folder, table, [], manifest)
+        manifest = faces.manifest | {"name": name, "sample": about, "near_duplicates": near}
+        _write_files(folder, Scan(table, words=faces.words()), manifest)
 
-    write_once(final, write)
-    sample = open_faces(final)
+    sample, _ = made_once(faces.folder.parent / name, write)
     if sample.manifest.get("sample") != about:
         raise DataError(
             f"data set {name!r} is there already and is another one",

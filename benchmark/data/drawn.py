@@ -17,6 +17,7 @@ model nothing: patterns cover equal areas, and so do beads and rays. No number m
 faces says anything about faces.
 """
 
+import colorsys
 import math
 from typing import Final, NamedTuple
 
@@ -83,11 +84,7 @@ def draw_faces(n_faces: int, seed: int, image_px: int = 100) -> DrawnFaces:
 
 def _draw_class(rng: np.random.Generator, fractions: tuple[float, ...]) -> int:
     draw = rng.random() * sum(fractions)
-    for label, fraction in enumerate(fractions):
-        draw -= fraction
-        if draw < 0:
-            return label
-    return len(fractions) - 1
+    return int(np.searchsorted(np.cumsum(fractions)[:-1], draw, side="right"))
 
 
 def _years_of(age_group: int) -> tuple[int, int]:
@@ -133,10 +130,7 @@ def _frame(image_px: int, x: float, y: float, size: float, tilt: float) -> _Fram
 
 def _colour(hue: float, saturation: float, lightness: float) -> Colour:
     """Convert HSL (each 0 to 1, the hue wrapping round) to RGB in 0..255."""
-    amplitude = saturation * min(lightness, 1 - lightness)
-    turns = [(offset + hue * 12) % 12 for offset in (0, 8, 4)]
-    rgb = [lightness - amplitude * max(-1, min(k - 3, 9 - k, 1)) for k in turns]
-    return np.array(rgb, dtype=np.float32) * 255
+    return np.array(colorsys.hls_to_rgb(hue % 1, lightness, saturation), dtype=np.float32) * 255
 
 
 def _draw_picture(rng: np.random.Generator, labels: FaceLabels, image_px: int) -> NDArray[np.uint8]:
@@ -195,8 +189,7 @@ def _wrapped(a: Plane) -> Plane:
 
 
 def _pattern(race: int, p: Plane, q: Plane) -> Plane:
-    """Give the distance to a race's pattern, all in periods: stripes, dots, checks, zigzag,
-    crosses."""
+    """Give the distance to a race's pattern in periods: stripes, dots, checks, zigzag, crosses."""
     if race in (0, 3):
         bend = np.abs(_wrapped(q * np.float32(0.7))) * np.float32(1.4)
         return np.abs(_wrapped(p + bend if race == 3 else p)) - np.float32(INKED / 2)

@@ -15,7 +15,7 @@ the other; the largest correlation coefficient decides.
 """
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
@@ -26,7 +26,7 @@ from scipy import ndimage, sparse
 from scipy.sparse import csgraph
 
 from benchmark.data.labels import LABELS
-from benchmark.data.pictures import THUMBNAIL_SHAPE
+from benchmark.data.pictures import SKETCH_SHAPE, THUMBNAIL_SHAPE
 from benchmark.data.progress import OnProgress, keep_quiet, n_cores
 from benchmark.tasks import MISSING, TASKS
 
@@ -53,9 +53,11 @@ PADDED: Final = (128, 128)
 BLOCK_PICTURES: Final = 512
 
 Floats = NDArray[np.float32]
+Greys = NDArray[np.uint8]
+"""Grey levels of pictures: sketches or thumbnails."""
 
 
-def difference_hashes(sketches: NDArray[np.uint8]) -> NDArray[np.uint64]:
+def difference_hashes(sketches: Greys) -> NDArray[np.uint64]:
     """Hash sketches (n, 16, 17) of grey levels to (4, n): four words of 64 bits a sketch, of which
     one is compared at a time: a quarter faster than (n, 4)."""
     brighter = sketches[:, :, 1:] > sketches[:, :, :-1]
@@ -64,9 +66,7 @@ def difference_hashes(sketches: NDArray[np.uint8]) -> NDArray[np.uint64]:
 
 
 def near_pairs(
-    sketches: NDArray[np.uint8],
-    threshold_bits: int = THRESHOLD_BITS,
-    on_progress: OnProgress = keep_quiet,
+    sketches: Greys, threshold_bits: int = THRESHOLD_BITS, on_progress: OnProgress = keep_quiet
 ) -> pd.DataFrame:
     """Compare every sketch (n, 16, 17) with every later one, upright and mirrored.
 
@@ -106,9 +106,7 @@ def _near_in_block(
     return np.concatenate(found)
 
 
-def aligned_pairs(
-    thumbnails: NDArray[np.uint8], on_progress: OnProgress = keep_quiet
-) -> pd.DataFrame:
+def aligned_pairs(thumbnails: Greys, on_progress: OnProgress = keep_quiet) -> pd.DataFrame:
     """Compare every thumbnail (n, 64, 64) with every later one, upright and mirrored.
 
     Gives each pair once, in order of the faces: first, second (rows), correlation (the largest
@@ -129,12 +127,8 @@ def aligned_pairs(
     return pairs.reset_index(drop=True)
 
 
-def _candidates(
-    thumbnails: NDArray[np.uint8], on_progress: OnProgress
-) -> list[tuple[int, int, bool]]:
+def _candidates(thumbnails: Greys, on_progress: OnProgress) -> list[tuple[int, int, bool]]:
     """Give (first, second, mirrored) of the pairs whose details are similar as they stand."""
-    if not len(thumbnails):
-        return []
     blocks = [slice(at, at + BLOCK_PICTURES) for at in range(0, len(thumbnails), BLOCK_PICTURES)]
     details = np.empty((len(thumbnails), 32, 32), np.float32)
     for block in blocks:
@@ -171,9 +165,7 @@ def _unit(details: Floats) -> Floats:
     return np.asarray(flat / np.maximum(lengths, 1e-6), np.float32)
 
 
-def _best_correlation(
-    thumbnails: NDArray[np.uint8], first: int, second: int, mirrored: bool
-) -> float:
+def _best_correlation(thumbnails: Greys, first: int, second: int, mirrored: bool) -> float:
     """Give the largest correlation of the second's centre, over all alignments, with the first."""
     where = _details(thumbnails[first][None].astype(np.float32), (4.0, 6.0))[0]
     what = thumbnails[second].astype(np.float32)
@@ -235,24 +227,23 @@ def count_duplicates(table: pd.DataFrame) -> dict[str, int]:
 
 
 def near_duplicates(
-    table: pd.DataFrame,
-    sketches: NDArray[np.uint8],
-    thumbnails: NDArray[np.uint8],
-    on_progress: OnProgress = keep_quiet,
+    table: pd.DataFrame, on_progress: OnProgress = keep_quiet
 ) -> tuple[NDArray[np.int64], dict[str, Any]]:
     """Find one photograph in files of different bytes: pairs of rows of `table`, and their counts.
 
-    sketches: (n, 16, 17). thumbnails: (n, 64, 64). Of files equal byte by byte only the first is
-    compared. The pairs that at least one detector found come once, ascending: (pairs, 2); the
+    Needs sha256, and the bytes of sketch and thumbnail. Of files equal byte by byte only the first
+    is compared. The pairs that at least one detector found come once, ascending: (pairs, 2); the
     counts are for the manifest.
     """
-    distinct = np.flatnonzero(~table["sha256"].duplicated().to_numpy())
-    by_hash = near_pairs(sketches[distinct], on_progress=on_progress)
-    aligned = aligned_pairs(thumbnails[distinct], on_progress)
+    distinct = table.drop_duplicates("sha256")
+    sketches, thumbnails = (
+        np.frombuffer(b"".join(distinct[kind]), np.uint8).reshape(-1, *shape)
+        for kind, shape in (("sketch", SKETCH_SHAPE), ("thumbnail", THUMBNAIL_SHAPE))
+    )
+    by_hash = near_pairs(sketches, on_progress=on_progress)
+    aligned = aligned_pairs(thumbnails, on_progress)
     either = pd.concat([by_hash, aligned])[["first", "second"]].drop_duplicates()
-    rows = distinct[either.sort_values(["first", "second"]).to_numpy()]
-    n_files = table.groupby("sha256")["file"].transform("size").to_numpy()
-    in_groups = table["sha256"].value_counts()
+    rows = distinct.index.to_numpy()[either.sort_values(["first", "second"]).to_numpy()]
     return rows, {
         "method": METHOD,
         "threshold_bits": THRESHOLD_BITS,
@@ -266,10 +257,6 @@ def near_duplicates(
             "pairs_not_found_by_hash": len(rows) - len(by_hash),
         },
         "pairs_by_either": len(rows),
-        "pairs_of_files_equal_or_near": int(
-            (n_files[rows[:, 0]] * n_files[rows[:, 1]]).sum()
-            + (in_groups * (in_groups - 1) // 2).sum()
-        ),
     }
 
 
@@ -286,34 +273,31 @@ def near_in_words(described: Mapping[str, Any]) -> str:
     )
 
 
-def placement_columns(
-    table: pd.DataFrame, near: Iterable[tuple[int, int]] | NDArray[np.int64]
-) -> pd.DataFrame:
+def placement_columns(table: pd.DataFrame, near: NDArray[np.int64]) -> pd.DataFrame:
     """Give cluster, is_copy, label_conflict, no_place_reason for each row of `table`.
 
-    A cluster is joined by equal bytes and by `near` pairs of rows; they are numbered from 0 in
-    order of their first faces. A copy is any but the first by file name of a group of equal bytes
-    that agrees on the tasks; a label conflict is every member of a group that does not. Neither has
-    a place in a split.
+    A cluster is joined by equal bytes and by `near` pairs of rows, (pairs, 2); they are numbered
+    from 0 in order of their first faces. A copy is any but the first by file name of a group of
+    equal bytes that agrees on the tasks; a label conflict is every member of a group that does not.
+    Neither has a place in a split.
     """
-    reasons, pairs = [""] * len(table), [tuple(pair) for pair in near]
-    for _, group in identical_files(table).groupby("sha256"):
-        rows, files = group.index.tolist(), group["file"].tolist()
-        pairs += [(rows[0], row) for row in rows[1:]]
-        is_conflict = group[list(TASKS)].any(axis=None)
-        for row, file in zip(rows, files, strict=True):
-            if is_conflict:
-                others = ", ".join(other for other in files if other != file)
-                reasons[row] = f"label conflict with {others}"
-            elif row != rows[0]:
-                reasons[row] = f"copy of {files[0]}"
-    ends = np.array(pairs, np.int64).reshape(-1, 2).T
+    same, reasons = identical_files(table), [""] * len(table)
+    files_of = same.groupby("sha256")["file"].agg(list)
+    is_conflict = same[list(TASKS)].any(axis=1)
+    for row, file, sha256 in same[["file", "sha256"]].itertuples():
+        first, *_ = files = files_of[sha256]
+        if is_conflict[row]:
+            reasons[row] = f"label conflict with {', '.join(it for it in files if it != file)}"
+        elif file != first:
+            reasons[row] = f"copy of {first}"
+    content = pd.factorize(table["sha256"])[0]
+    ends = content[near].T
     shape = (len(table), len(table))
     graph = sparse.coo_array((np.ones(ends.shape[1]), tuple(ends)), shape=shape)
     components = csgraph.connected_components(graph, directed=False)[1]
     return pd.DataFrame(
         {
-            "cluster": pd.factorize(components)[0],
+            "cluster": pd.factorize(components[content])[0],
             "is_copy": [int(reason.startswith("copy of ")) for reason in reasons],
             "label_conflict": [int(reason.startswith("label conflict ")) for reason in reasons],
             "no_place_reason": reasons,

@@ -11,15 +11,15 @@ import io
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal
 
 import pandas as pd
 
 from benchmark.data import labels as rules
-from benchmark.data.archive import PictureIndex, Source, decoded, printable
-from benchmark.data.dataset import NAME_KIND, OTHER_KIND, ROW_KIND, FaceSet, Rejected
+from benchmark.data.archive import Content, PictureIndex, Source, decoded, printable
+from benchmark.data.dataset import NAME_KIND, OTHER_KIND, ROW_KIND, FaceSet, Rejected, Scan
 from benchmark.data.labels import LABELS, FaceLabels
-from benchmark.errors import DataError
+from benchmark.errors import DataError, and_more
 from benchmark.tasks import CLASS_NAMES, MISSING, TASK_TITLES, TASKS
 
 LABEL_RULES: Final = "words-2"
@@ -32,8 +32,6 @@ HEADINGS: Final[dict[str, tuple[str, ...]]] = {
     "race": ("race", "ethnicity"),
 }
 """Column, and how tables head it: lower case, with a space for `_` and `-`."""
-OUR_TABLE: Final = frozenset(("sha256", "age group", "label conflict"))
-"""Columns by which a table.csv of a prepared data set is known; its numbers are ours."""
 ALLOWED: Final = "a CSV file with columns file and one or more of age, age_group, gender, race"
 Layout = Literal["utkface", "fairface", "table"]
 """Labels in the names of the files, in FairFace's tables beside them, in a table that is named."""
@@ -51,28 +49,12 @@ FAIRFACE_SHEET: Final = (
     "Known limits: seven words of race and nine age ranges, not all of which have a class here."
 )
 """The data sheet of the layout; a source prepared otherwise brings its own."""
-NO_LABEL: Final = "no label that has a class here"
 SHOWN_WORDS: Final = 4
 SHOWN_LETTERS: Final = 40
 
 LabelTable = tuple[dict[str, str], pd.DataFrame, set[str]]
 """Name and sha256; columns file and those of age, age_group, gender, race that it has, every cell a
 str; columns whose name says that numbers are UTKFace's classes, or ages years."""
-
-
-class Scan(NamedTuple):
-    """The faces of a source, found without looking at a picture.
-
-    table: columns file and LABELS, by file. paths: the member of each face, row by row. labels: of
-    tables, for the manifest's `labels` (`counted` completes it). words: file and the tables'
-    columns, of rows that can be used.
-    """
-
-    table: pd.DataFrame
-    paths: list[str]
-    rejected: Rejected
-    labels: dict[str, Any] | None = None
-    words: pd.DataFrame | None = None
 
 
 def scan_source(
@@ -93,7 +75,7 @@ def scan_source(
         raise DataError("the layout table has no table of labels", allowed="--labels")
     if missing := [path for path in labels if not path.is_file()]:
         raise DataError(f"there is no table of labels {missing[0]}", allowed=ALLOWED)
-    files: list[tuple[str, bytes | str]] = [(path.name, path.read_bytes()) for path in labels]
+    files: list[tuple[str, Content]] = [(path.name, path.read_bytes()) for path in labels]
     if not labels:
         paths = {member.path for member in source.members()}
         inside = {path for path in paths if path.rpartition("/")[2] in FAIRFACE_FILES}
@@ -107,7 +89,7 @@ def scan_source(
     return _scan_with_tables(source, *_read(tables, layout, given))
 
 
-def parse_label_table(name: str, content: bytes | str) -> LabelTable:
+def parse_label_table(name: str, content: Content) -> LabelTable:
     """Read a table of labels from its bytes; raise DataError where they are none."""
     try:
         if isinstance(content, str):
@@ -143,11 +125,7 @@ def _cells_of(text: str) -> tuple[pd.DataFrame, set[str]]:
         if len(row) <= max(places.values()):
             raise ValueError(f"row {number} has {len(row)} cells: {row}")
     cells = {column: [row[place].strip() for row in rows] for column, place in places.items()}
-    ours = {
-        column
-        for column, place in places.items()
-        if not OUR_TABLE - set(names) or "utkface" in names[place] or names[place] == "age years"
-    }
+    ours = {it for it, at in places.items() if "utkface" in names[at] or names[at] == "age years"}
     return pd.DataFrame(cells, dtype=object), ours
 
 
@@ -162,19 +140,20 @@ def _read(
         rows = rows.replace(dict.fromkeys(("age", "age_group"), MANGLED_AGES), regex=True)
     n_dates = int((rows != written).to_numpy().sum())
     rows["file"] = rows["file"].str.replace("\\", "/", regex=False).str.removeprefix("./")
-    n_repeated = len(rows) - rows["file"].nunique()
     rows = rows.drop_duplicates()
     contradicted = set(rows.loc[rows.duplicated("file"), "file"])
     words = rows[~rows["file"].isin(contradicted) & rows["file"].map(str.isprintable)]
     said: dict[str, FaceLabels | str] = dict.fromkeys(rows["file"], "its name cannot be printed")
     said |= dict.fromkeys(contradicted, "its rows contradict each other")
     readings = {label: {"": rules.Reading(MISSING)} for label in LABELS}
-    codes = []
+    mapping, codes = dict[str, list[dict[str, Any]]](), list[str]()
     for column in columns:
         is_ours = all(column in ours for _, cells, ours in tables if column in cells)
-        of_column = words[column].unique()
-        readings[column], not_read = rules.read_column(column, of_column, given, is_ours=is_ours)
+        n_rows = Counter(words[column])
+        readings[column], not_read = rules.read_column(column, n_rows, given, is_ours=is_ours)
         codes += [not_read] if not_read else []
+        if entries := _entries(column, n_rows, readings[column]):
+            mapping[column] = entries
     for row in words.to_dict("records"):
         read = {label: of[row.get(label, "")] for label, of in readings.items()}
         by_age, by_group, gender, race = (it.label for it in read.values())
@@ -182,39 +161,38 @@ def _read(
         if MISSING not in (by_age, by_group) and by_age != by_group:
             age = age_group = MISSING
         labels = FaceLabels(age, age_group, gender, race)
-        said[row["file"]] = NO_LABEL if {*labels[1:]} == {MISSING} else labels
+        has_any = {*labels[1:]} != {MISSING}
+        said[row["file"]] = labels if has_any else "no label that has a class here"
     # All that decides labels.
     deciding = [LABEL_RULES, layout, *(about["sha256"] for about, *_ in tables)]
     deciding += [f"{task}:{word}={label}" for (task, word), label in sorted(given.items())]
-    mapping = {column: _entries(column, words[column], readings[column]) for column in columns}
     about = {
         "rules": LABEL_RULES,
         "layout": layout,
         "source_sha256": hashlib.sha256("\n".join(deciding).encode()).hexdigest(),
         "files": [about for about, *_ in tables],
-        "mapping": {column: entries for column, entries in mapping.items() if entries},
+        "mapping": mapping,
         "codes": codes,
         "dates_read_back": n_dates,
-        "repeated_rows": n_repeated,
         "contradicted_faces": len(contradicted),
     }
     return about, words, said
 
 
 def _entries(
-    column: str, words: "pd.Series[str]", readings: Mapping[str, rules.Reading]
+    column: str, n_rows: Counter[str], readings: Mapping[str, rules.Reading]
 ) -> list[dict[str, Any]]:
     """Say how every word is read and in how many rows it stands, the commonest first."""
-    names = CLASS_NAMES["age_group" if column == "age" else column]  # type: ignore[index]
+    classes = [*CLASS_NAMES["age_group" if column == "age" else column], None]  # type: ignore[index]
     return [
         {
             "word": word,
-            "class": None if read.label == MISSING else names[read.label],
-            "rows": n_rows,
+            "class": classes[read.label],  # MISSING is -1, the last
+            "rows": n,
             "why": read.why,
             "unknown": read.is_unknown,
         }
-        for word, n_rows in Counter(words).most_common()
+        for word, n in n_rows.most_common()
         if (read := readings[word]).age == MISSING  # an age in years means itself
     ]
 
@@ -223,17 +201,17 @@ def scan_names(source: Source) -> Scan:
     """Read the labels of every picture's name; raise DataError if there are none or two alike."""
     faces: dict[str, tuple[str, FaceLabels]] = {}
     paths: dict[str, str] = {}
-    pictures, rejected = _pictures_of(source)
+    pictures, others = source.pictures()
+    rejected: Rejected = [(name, OTHER_KIND, why) for name, why in others]
     for path in pictures:
         name = path.rsplit("/", 1)[-1]
-        if name in paths:
+        if (other := paths.setdefault(name, path)) != path:
             raise DataError(
-                f"two pictures have the name {name!r}: {paths[name]} and {path}",
+                f"two pictures have the name {name!r}: {other} and {path}",
                 allowed="each base name once, for faces are known by it",
                 source=str(source.path),
                 fix="Name the one folder in it that holds each face once",
             )
-        paths[name] = path
         try:
             faces[name] = path, rules.parse_name(name)
         except DataError as error:
@@ -250,17 +228,14 @@ def scan_names(source: Source) -> Scan:
 
 
 def _scan_with_tables(
-    source: Source,
-    about: dict[str, Any],
-    words: pd.DataFrame,
-    said: Mapping[str, FaceLabels | str],
+    source: Source, about: dict[str, Any], words: pd.DataFrame, said: Mapping[str, FaceLabels | str]
 ) -> Scan:
     """Find the picture of each row: the one whose path agrees with the row's in most last parts,
     which are the face's name. Where several rows agree with a picture, the one that agrees most has
     it. Raises DataError where not a single one fits."""
     tables = [file["name"] for file in about["files"]]
-    pictures, others = _pictures_of(source)
-    rejected = [row for row in others if row[0] not in tables]
+    pictures, others = source.pictures()
+    rejected = [(name, OTHER_KIND, why) for name, why in others if name not in tables]
     # Two folders above the source tell train/1.jpg from val/1.jpg where one of them is the source.
     above = source.path.resolve().parts[-2:] if source.path.is_dir() else ()
     index, rows_of = PictureIndex(pictures, above), defaultdict[str, list[Any]](list)
@@ -275,19 +250,17 @@ def _scan_with_tables(
     name_of: dict[str, str] = {}
     for path in pictures:
         rows = sorted(rows_of[path], reverse=True)  # by n_parts
-        is_alike = len(rows) > 1 and rows[0][0] == rows[1][0]
-        chosen, others = ([], rows) if is_alike else (rows[:1], rows[1:])
-        for _, file, _ in others:
+        n_best = sum(row[0] == rows[0][0] for row in rows)
+        for _, file, _ in rows[n_best == 1 :]:
             rejected.append((printable(file), ROW_KIND, "another row names the same picture"))
-        if not chosen:
-            why = "several rows may name it" if is_alike else "no row in the table of labels"
+        if n_best != 1:
+            why = "several rows may name it" if rows else "no row in the table of labels"
             rejected.append((printable(path), NAME_KIND, why))
-        for _, file, name in chosen:
-            if isinstance(labels := said[file], str):
-                rejected.append((printable(file), NAME_KIND, labels))
-            else:
-                name_of[file] = name
-                faces[name] = path, labels
+        elif isinstance(labels := said[rows[0][1]], str):
+            rejected.append((printable(rows[0][1]), NAME_KIND, labels))
+        else:
+            _, file, name = rows[0]
+            name_of[file], faces[name] = name, (path, labels)
     if not faces:
         reasons = [f"{file}: {why}" for file, kind, why in rejected if kind != OTHER_KIND]
         raise DataError(
@@ -296,17 +269,9 @@ def _scan_with_tables(
             allowed="a column `file` with the pictures' paths within the source, or their names",
             fix="; ".join(about["codes"]) or "--map says what an unknown word means",
         )
-    shortened = [[file, name] for file, name in name_of.items() if file != name]
-    about["rows_matched_by_last_parts"] = len(shortened)
-    about["example_of_last_parts"] = shortened[0] if shortened else []
-    words = words.assign(file=words["file"].map(lambda file: name_of.get(file, file)))
+    about["rows_matched_by_last_parts"] = sum(file != name for file, name in name_of.items())
+    words = words.assign(file=words["file"].map(name_of))
     return _scan_of(faces, rejected)._replace(labels=about, words=words)
-
-
-def _pictures_of(source: Source) -> tuple[list[str], Rejected]:
-    pictures, others = source.pictures()
-    no_name = "not a picture by its name"
-    return pictures, [(name, OTHER_KIND, problem or no_name) for name, problem in others]
 
 
 def _scan_of(faces: Mapping[str, tuple[str, FaceLabels]], rejected: Rejected) -> Scan:
@@ -339,10 +304,7 @@ def label_gaps(faces: FaceSet) -> list[str]:
     if n_dates := labels.get("dates_read_back"):
         said.append(f"{n_dates:,} dates that a spreadsheet made of ages are read as 3-9 or 10-19.")
     if n_rows := labels.get("rows_matched_by_last_parts"):
-        file, name = labels["example_of_last_parts"]
-        said.append(
-            f"{n_rows:,} rows were matched by the last parts of their paths: {file!r} is {name}."
-        )
+        said.append(f"{n_rows:,} rows were matched by the last parts of their paths.")
     return said
 
 
@@ -350,20 +312,17 @@ def findings(labels: Mapping[str, Any], n_rows_without_picture: int) -> list[str
     """Say what is wrong with the table: unknown words, contradictions, lost pictures."""
     found = list(labels.get("codes", ()))
     unknown = sorted(
-        (-entry["rows"], f"{column} {entry['word'][:SHOWN_LETTERS]!r}", entry["why"])
+        (-n, f"{column} {entry['word'][:SHOWN_LETTERS]!r} ({n:,}: {entry['why']})")
         for column, entries in labels["mapping"].items()
         for entry in entries
-        if entry["unknown"] and entry["why"] != rules.CODE
+        if entry["unknown"] and entry["why"] != rules.CODE and (n := entry["rows"])
     )
     if unknown:
-        n_rows = -sum(minus_n for minus_n, *_ in unknown)
-        words = [f"{word} ({-minus_n:,}: {why})" for minus_n, word, why in unknown[:SHOWN_WORDS]]
-        known = f"{len(unknown):,} words of the labels are not known, in {n_rows:,} rows"
-        found.append(f"{known}: {', '.join(words)}{', …' if len(unknown) > SHOWN_WORDS else ''}")
-    for n, what in (
-        (labels["contradicted_faces"], "faces have rows that contradict each other"),
-        (n_rows_without_picture, "rows name no picture, or several"),
-    ):
-        if n:
-            found.append(f"{n:,} {what}")
-    return found
+        known = f"{len(unknown):,} words of the labels are not known"
+        n_rows, words = -sum(n for n, _ in unknown), [word for _, word in unknown]
+        found.append(f"{known}, in {n_rows:,} rows: {and_more(words, SHOWN_WORDS)}")
+    others = {
+        "faces have rows that contradict each other": labels["contradicted_faces"],
+        "rows name no picture, or several": n_rows_without_picture,
+    }
+    return found + [f"{n:,} {what}" for what, n in others.items() if n]

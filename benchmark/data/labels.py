@@ -24,6 +24,7 @@ groups has no class here. Nothing is guessed; `--map` decides otherwise.
 import re
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import PurePosixPath
 from typing import Final, NamedTuple, cast
 
@@ -64,11 +65,6 @@ SCHEMES: Final[dict[str, dict[str, dict[str, str]]]] = {
     "IMDB-WIKI": {"gender": _codes("female male")},
     "ISO 5218": {"gender": {"1": "male", "2": "female", "0": "", "9": ""}},
     "CelebA (its column Male)": {"gender": {"1": "male", "-1": "female"}},
-    "RAF-DB": {
-        "age_group": _codes("0-3 4-19 20-39 40-69 70+"),
-        "gender": MALE_FIRST | {"2": ""},
-        "race": _codes("White Black Asian"),
-    },
     "FairFace": {
         "age_group": _codes("0-2 3-9 10-19 20-29 30-39 40-49 50-59 60-69 70+"),
         "gender": MALE_FIRST,
@@ -122,17 +118,16 @@ def parse_name(file_name: str) -> FaceLabels:
         raise DataError("the name has characters that cannot be printed", source=repr(file_name))
     *parts, rest = file_name.split("_", 3)
     names = ("age", "gender", "race", "date")
-    # With fewer parts the last one is what follows the labels.
-    texts = dict(zip(names, [*parts, rest] if len(parts) == 3 else parts, strict=False))
-    if missing := [what for what in names if not texts.get(what)]:
+    texts = [*parts, rest] if len(parts) == 3 else parts  # of fewer, the last follows the labels
+    if missing := [what for what, text in zip_longest(names, texts) if not text]:
         raise DataError(f"the name has no {missing[0]}", allowed=NAME_RULE, source=file_name)
-    for what, allowed in (("age", AGE_YEARS), ("gender", range(2)), ("race", range(5))):
+    for what, text, allowed in zip(names, texts, (AGE_YEARS, range(2), range(5)), strict=False):
         # Nine digits at most: int() refuses numbers of thousands of digits with another error.
-        if not re.fullmatch("[0-9]{1,9}", texts[what]) or int(texts[what]) not in allowed:
+        if not re.fullmatch("[0-9]{1,9}", text) or int(text) not in allowed:
             limits = f"{allowed[0]} to {allowed[-1]}"
-            found = f"{what} is {texts[what]!r} and not {limits}"
+            found = f"{what} is {text!r} and not {limits}"
             raise DataError(found, allowed=limits, source=file_name)
-    age, gender, race = (int(texts[what]) for what in names[:3])
+    age, gender, race = map(int, parts)
     return FaceLabels(age, age_group_of(age), gender, race)
 
 
@@ -178,9 +173,8 @@ def read_label(column: str, cell: str, given: Given) -> Reading:
         is_ours = code in SCHEMES["UTKFace"][task]
         return Reading(int(code)) if is_ours else Reading(MISSING, CODE, is_unknown=True)
     if column in WORDS:
-        if word in WORDS[column]:
-            return Reading(WORDS[column][word])
-        return Reading(MISSING, "not a word that is known", is_unknown=True)
+        unknown = Reading(MISSING, "not a word that is known", is_unknown=True)
+        return Reading(WORDS[column][word]) if word in WORDS[column] else unknown
     if re.fullmatch(r"[0-9]{1,3}(\.[0-9]*)?", word):
         age = int(float(word))  # full years, as ages are counted
         if age > AGE_YEARS[-1]:

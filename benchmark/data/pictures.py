@@ -73,11 +73,11 @@ def decode(image_px: int, content: bytes | str) -> tuple[bytes, Picture | str]:
     if isinstance(content, str):
         return b"", content
     try:
-        coarse, mode, size = _decoded(content, SKETCH_PX)
+        coarse, mode, size = read_upright(content, SKETCH_PX)
         is_whole = coarse.width == min(size)
-        fine = coarse if is_whole or image_px <= SKETCH_PX else _decoded(content, image_px)[0]
+        fine = coarse if is_whole or image_px <= SKETCH_PX else read_upright(content, image_px)[0]
     except DataError as error:
-        return b"", reason_of(error)
+        return b"", str(error).removesuffix(".")
     if fine.width != image_px:
         fine = fine.resize((image_px, image_px), Image.Resampling.BILINEAR)
     sha256 = hashlib.sha256(content).hexdigest()
@@ -85,19 +85,14 @@ def decode(image_px: int, content: bytes | str) -> tuple[bytes, Picture | str]:
     return fine.tobytes(), Picture(sha256, mode, *size, *greys)
 
 
-def read_upright(content: bytes) -> Image.Image:
-    """Decode a file's bytes in full to RGB, turned as the camera was held, neither cut nor resized;
-    raise DataError with the reason if it cannot be used."""
-    return _decoded(content)[0]
-
-
-def _decoded(
+def read_upright(
     content: bytes, square_px: int | None = None
 ) -> tuple[Image.Image, str, tuple[int, int]]:
-    """Decode to upright RGB; give also the mode and the size in pixels that the file had.
+    """Decode to RGB, turned as the camera was held; give also the mode and size that the file had.
 
-    square_px: take the middle square, of at least this side where there are as many pixels. What
-    Pillow raises becomes one sentence; small oddities, which it warns of, are none.
+    square_px: take the middle square, of at least this side where there are as many pixels; else
+    nothing is cut or resized. What Pillow raises becomes one sentence, a DataError; small oddities,
+    which it warns of, are none.
     """
     if not content:
         raise DataError("the file is empty", allowed=WHOLE_PICTURE)
@@ -170,16 +165,9 @@ def _as_rgb(picture: Image.Image) -> Image.Image:
         levels = np.asarray(picture).astype(np.uint16) >> 8
         return Image.fromarray(levels.astype(np.uint8)).convert("RGB")
     if picture.mode not in ("RGB", "1", "L", "P", "CMYK", "YCbCr", "RGBX", "HSV"):
-        raise DataError(
-            f"the picture's mode is {picture.mode}, whose levels have no fixed range",
-            allowed="RGB, grey, palette, CMYK, with or without alpha",
-        )
+        found = f"the picture's mode is {picture.mode}, whose levels have no fixed range"
+        raise DataError(found, allowed="RGB, grey, palette, CMYK, with or without alpha")
     return picture.convert("RGB")
-
-
-def reason_of(error: DataError) -> str:
-    """Say in a line why a picture cannot be used."""
-    return f"{error.found} (allowed: {error.allowed})" if error.allowed else error.found
 
 
 def write_pixels(path: Path, image_px: int, faces: Iterable[tuple[int, bytes]]) -> None:

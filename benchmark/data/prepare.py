@@ -7,21 +7,17 @@ pictures, which are decoded on all cores. A prepared data set is audited here, t
 
 import os
 import re
-import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, NamedTuple
-
-import pandas as pd
+from typing import Any, Final
 
 from benchmark.data import dataset, splits
 from benchmark.data.archive import Source, open_source
-from benchmark.data.dataset import FaceSet
+from benchmark.data.dataset import FaceSet, Prepared, Scan
 from benchmark.data.duplicates import count_duplicates
-from benchmark.data.labelled import FAIRFACE_SHEET, Layout, Scan, scan_source
+from benchmark.data.labelled import FAIRFACE_SHEET, Layout, scan_source
 from benchmark.data.labels import LABELS, Given, parse_name
 from benchmark.data.pictures import Picture, decode, pixel_digest, write_pixels
 from benchmark.data.progress import OnProgress, in_parallel, keep_quiet
@@ -30,16 +26,6 @@ from benchmark.files import sha256_of, write_json
 from benchmark.tasks import TASKS
 
 IMAGE_PX: Final = range(16, 1025)
-PICTURES_A_CORE: Final = 64
-"""Pictures read ahead for each core; this bounds the memory, whatever the source holds."""
-
-
-class PrepareResult(NamedTuple):
-    """A data set, and whether it was made now; else it was there, from the same source."""
-
-    faces: FaceSet
-    is_new: bool
-    seconds: float
 
 
 def prepare(
@@ -54,7 +40,7 @@ def prepare(
     given: Given | None = None,
     datasheet: str = "",
     on_progress: OnProgress = keep_quiet,
-) -> PrepareResult:
+) -> Prepared:
     """Pack the faces of `source` under `data_dir`, or find that it was done before.
 
     table: the table.csv of a data set with the same faces, to take clusters and split from.
@@ -64,43 +50,40 @@ def prepare(
     that is missing, damaged, unsafe or without faces, on a table of other faces, and OSError on a
     full disk; then no data set is left behind.
     """
-    started = time.perf_counter()
     if image_px not in IMAGE_PX:
         allowed = f"{IMAGE_PX[0]} to {IMAGE_PX[-1]}"
         raise DataError(f"faces of {image_px} pixels a side were asked for", allowed=allowed)
     opened = open_source(source)
-    source_name = os.path.basename(os.path.abspath(source))
-    stem = re.sub(r"\.(tar\.gz|tgz|tar|zip)$", "", source_name.lower())
+    origin = os.path.basename(os.path.abspath(source))
+    stem = re.sub(r"\.(tar\.gz|tgz|tar|zip)$", "", origin.lower())
     stem = re.sub(r"[^a-z0-9._-]+", "-", stem).strip("-._") or "faces"
     name = name or f"{stem}-{image_px}"
     dataset.check_dataset_name(name, drawn=False)
     scan = scan_source(opened, layout, labels, given or {})
-    about: dict[str, Any] = {"name": name, "drawn": False, "image_px": image_px}
-    about |= {"source": source_name, "split_version": splits.SPLIT_VERSION}
-    about |= {"table_source_sha256": None}
-    placement: pd.DataFrame | None = None
+    about: dict[str, Any] = {"name": name, "drawn": False, "image_px": image_px, "source": origin}
+    about |= {"split_version": splits.SPLIT_VERSION, "table_source_sha256": None}
     if table is not None:
         placement, manifest = dataset.read_table(table), table.with_name(dataset.MANIFEST_FILE)
         dataset.check_same_faces(scan.table, placement)
+        scan = scan._replace(placement=placement)
         about["table_source_sha256"] = sha256_of(table)
         if manifest.is_file():
             about["split_version"] = dataset.read_manifest(manifest)["split_version"]
     about["source_sha256"] = opened.sha256(on_progress)
-    by_table = scan.labels or {}
-    if datasheet or by_table.get("layout") == "fairface":
+    if scan.labels is not None:
+        about["labels"] = scan.labels
+    if datasheet or layout == "fairface":
         about["datasheet"] = datasheet or FAIRFACE_SHEET
-    write, final = partial(_write, opened, scan, about, placement, on_progress), data_dir / name
-    is_new = dataset.write_once(final, write, on_progress)
-    faces = dataset.open_faces(final)
-    if placement is None:
+    write, final = partial(_write, opened, scan, about, on_progress), data_dir / name
+    faces, is_new = dataset.made_once(final, write, on_progress)
+    if table is None:
         splits.check_split_version(faces)
-    before = faces.manifest | {"labels": (faces.manifest.get("labels") or {}).get("source_sha256")}
-    asked = about | {"labels": by_table.get("source_sha256")}
     for what in ("labels", "source_sha256", "image_px", "table_source_sha256"):
-        if before[what] != asked[what]:
+        both = (said.get(what) for said in (faces.manifest, about))
+        before, asked = (it.get("source_sha256") if isinstance(it, dict) else it for it in both)
+        if before != asked:
             raise DataError(
-                f"data set {name!r} was prepared with {what} {before[what]}, and {asked[what]} was "
-                "asked for",
+                f"data set {name!r} was prepared with {what} {before}, and {asked} was asked for",
                 allowed="the same source, size, --table, layout, --labels and --map as before",
                 source=str(final),
                 fix="Choose another --name, or remove that folder to prepare it anew",
@@ -108,22 +91,17 @@ def prepare(
     if datasheet and faces.datasheet != datasheet:
         write_json(final / dataset.MANIFEST_FILE, faces.manifest | {"datasheet": datasheet})
         faces = dataset.open_faces(final)
-    return PrepareResult(faces, is_new, time.perf_counter() - started)
+    return Prepared(faces, is_new)
 
 
 def _write(
-    source: Source,
-    scan: Scan,
-    about: dict[str, Any],
-    placement: pd.DataFrame | None,
-    on_progress: OnProgress,
-    folder: Path,
+    source: Source, scan: Scan, about: dict[str, Any], on_progress: OnProgress, folder: Path
 ) -> None:
     """Decode the faces of a source and write the data set's files."""
     image_px, row_of = about["image_px"], {path: row for row, path in enumerate(scan.paths)}
     results: dict[int, Picture | str] = {}
     contents = ((row_of[path], content) for path, content in source.contents(set(row_of)))
-    parallel = in_parallel(partial(decode, image_px), contents, len(row_of), a_core=PICTURES_A_CORE)
+    parallel = in_parallel(partial(decode, image_px), contents, len(row_of))
 
     def usable() -> Iterator[tuple[int, bytes]]:
         """Give row and pixels; note of each row what it was, or why it is unusable."""
@@ -136,32 +114,18 @@ def _write(
 
     with closing(parallel):
         write_pixels(folder / dataset.PIXELS_FILE, image_px, usable())
-    if n_lost := len(row_of) - len(results):
-        raise DataError(
-            f"{source.path} changed while it was read: {n_lost} pictures are gone",
-            fix="Prepare it again once nothing writes to it",
-        )
-    pictures = {row: item for row, item in sorted(results.items()) if isinstance(item, Picture)}
-    others = ((row, why) for row, why in results.items() if isinstance(why, str))
-    unusable = [(scan.table["file"][row], dataset.PICTURE_KIND, why) for row, why in others]
+    found = [results.get(row, "it went away meanwhile") for row in range(len(scan.paths))]
+    pictures = [it for it in found if isinstance(it, Picture)]
+    named = zip(scan.table["file"], found, strict=True)
+    unusable = [(file, dataset.PICTURE_KIND, why) for file, why in named if isinstance(why, str)]
     if not pictures:
         file, _, why = unusable[0]
         raise DataError(
             f"none of the {len(scan.paths)} pictures of {source.path} can be used; {file}: {why}"
         )
-    kept = scan.table.iloc[list(pictures)].reset_index(drop=True)
-    if scan.labels is not None and scan.words is not None:
-        about["labels"] = dataset.counted(scan.labels, kept)
-        dataset.write_words(folder, scan.words, kept)
-    dataset.finish_dataset(
-        folder,
-        kept,
-        list(pictures.values()),
-        about,
-        rejected=[*scan.rejected, *unusable],
-        placement=placement,
-        on_progress=on_progress,
-    )
+    kept = scan.table[[isinstance(it, Picture) for it in found]].reset_index(drop=True)
+    scan = scan._replace(table=kept, rejected=[*scan.rejected, *unusable])
+    dataset.finish_dataset(folder, scan, pictures, about, on_progress)
 
 
 def audit(faces: FaceSet) -> dict[str, Any]:
@@ -171,7 +135,7 @@ def audit(faces: FaceSet) -> dict[str, Any]:
     rejected files, and faces without a place. overlaps: by split and by what is shared, pictures in
     two parts at once. findings: empty for a sound data set.
     """
-    table, manifest = faces.table, faces.manifest
+    table = faces.table
     folds = {"80/10/10": None, **{f"fold {fold}": fold for fold in range(splits.N_FOLDS)}}
     found = {
         split: splits.overlaps(table, splits.part_rows(table, fold))
@@ -195,23 +159,17 @@ def audit(faces: FaceSet) -> dict[str, Any]:
         findings.append("faces have other labels than the table of labels gave them")
     if pixel_digest(faces.folder / dataset.PIXELS_FILE) != faces.pixel_digest:
         findings.append(f"{dataset.PIXELS_FILE} was changed after it was prepared")
-    shared = {split: Counter(column for column, _ in leaks) for split, leaks in found.items()}
+    shared = {split: [column for column, _ in leaks] for split, leaks in found.items()}
     return {
         "dataset": faces.name,
-        "drawn": faces.drawn,
-        "split_version": faces.split_version,
-        "split_digest": faces.split_digest,
-        "pixel_digest": faces.pixel_digest,
-        "totals": manifest["counts"],
-        "near_duplicates": manifest["near_duplicates"],
+        "manifest": faces.manifest,
         "duplicates": count_duplicates(table),
         "left_out": faces.left_out().to_dict("records"),
         "counts": counts.reset_index().to_dict("records"),
         "overlaps": {
-            split: {name: n[name] for name in splits.IDENTITY_COLUMNS}
-            for split, n in shared.items()
+            split: {name: columns.count(name) for name in splits.IDENTITY_COLUMNS}
+            for split, columns in shared.items()
         },
-        "labels": manifest.get("labels"),
         "findings": findings,
     }
 

@@ -1,13 +1,13 @@
 """Long work on faces: how far it is, who does it, and how it is shared among the cores."""
 
 import contextlib
+import functools
 import os
 import signal
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future
 from itertools import islice
 from pathlib import Path
 from typing import Final, TypeVar
@@ -51,7 +51,7 @@ def n_cores() -> int:
 
 
 def in_parallel(
-    function: Callable[[Item], Result], items: Iterable[tuple[Key, Item]], n: int, *, a_core: int
+    function: Callable[[Item], Result], items: Iterable[tuple[Key, Item]], n: int, a_core: int = 64
 ) -> Generator[tuple[Key, Result]]:
     """Apply a function to keyed items in processes, one a core; give keys and results in order.
 
@@ -60,34 +60,32 @@ def in_parallel(
     import the caller's main module again; threads would queue for the interpreter. Raises what the
     function raises, and DataError where a process died.
     """
-    n_processes = min(n_cores(), MAX_PROCESSES)
+    n_processes, call = min(n_cores(), MAX_PROCESSES), functools.partial(_keyed, function)
     if n <= 3 * a_core or n_processes == 1:
-        yield from ((key, function(item)) for key, item in items)
+        yield from map(call, items)
         return
     from joblib.externals.loky.process_executor import ProcessPoolExecutor, TerminatedWorkerError
 
-    waiting, per_call = iter(items), max(1, a_core // 8)
-    under_way: deque[Future[list[tuple[Key, Result]]]] = deque()
+    waiting, under_way = iter(items), deque[Iterator[tuple[Key, Result]]]()
     # Each process has a core and no more.
     env = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     executor = ProcessPoolExecutor(
         n_processes, initializer=_begin_worker, initargs=(os.getpid(),), env=env
     )
     try:
-        while several := list(islice(waiting, per_call)):
-            under_way.append(executor.submit(_applied, function, several))
-            if len(under_way) * per_call >= a_core * n_processes:
-                yield from under_way.popleft().result()
-        while under_way:
-            yield from under_way.popleft().result()
+        # In halves: one is read while the other is worked on.
+        while several := list(islice(waiting, a_core * n_processes // 2)):
+            under_way.append(executor.map(call, several, chunksize=max(1, a_core // 8)))
+            if len(under_way) > 1:
+                yield from under_way.popleft()
+        for results in under_way:
+            yield from results
     except TerminatedWorkerError as error:
         raise DataError(
             "a process that reads pictures died",
             fix="Where memory is short, use fewer cores (taskset) or smaller pictures",
         ) from error
     finally:
-        for future in under_way:
-            future.cancel()
         executor.shutdown()
 
 
@@ -103,7 +101,5 @@ def _begin_worker(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _applied(
-    function: Callable[[Item], Result], items: list[tuple[Key, Item]]
-) -> list[tuple[Key, Result]]:
-    return [(key, function(item)) for key, item in items]
+def _keyed(function: Callable[[Item], Result], keyed: tuple[Key, Item]) -> tuple[Key, Result]:
+    return keyed[0], function(keyed[1])

@@ -69,8 +69,7 @@ def replayed_parts(table: pd.DataFrame, version: str) -> dict[PartName, Rows]:
         unique = published_parts([files[row] for row in firsts])
         parts = {name: firsts[rows] for name, rows in unique.items()}
     elif version == BY_FILE_VERSION:
-        order = _shuffled(files, BY_FILE_VERSION)
-        parts = _ascending(*np.split(order, [n_train, n_train + n_val]))
+        parts = _ascending(*np.split(_shuffled(files, version), [n_train, n_train + n_val]))
     else:  # one part stands apart; train and the other are two shuffles of the rest, 8 : 1
         held_out, other = ("val", "test") if version == CLEAN_VAL_VERSION else ("test", "val")
         if version == TEST_BY_FILE_VERSION:
@@ -86,7 +85,7 @@ def replayed_parts(table: pd.DataFrame, version: str) -> dict[PartName, Rows]:
         )
         last = (leaking[n_train:], held) if other == "val" else (held, leaking[n_train:])
         parts = _ascending(train[:n_train], *last)
-    return check_filled(parts, len(files))
+    return check_filled(parts, f"{len(files)} faces are too few")
 
 
 def _shuffled(files: Sequence[str], salt: str) -> Rows:

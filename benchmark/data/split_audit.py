@@ -8,7 +8,6 @@ import csv
 import hashlib
 import io
 import re
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -16,11 +15,10 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from benchmark.data import archive
 from benchmark.data.archive import Source, name_key, printable
-from benchmark.data.duplicates import METHOD, THRESHOLD_BITS, near_pairs
+from benchmark.data.duplicates import METHOD, THRESHOLD_BITS, Greys, near_pairs
 from benchmark.data.labels import is_picture_name
 from benchmark.data.pictures import MIN_SIDE_PX, SKETCH_SHAPE, decode
 from benchmark.data.progress import OnProgress, in_parallel, keep_quiet
@@ -34,8 +32,6 @@ NAME_COLUMNS: Final = (
     *("filepath", "imagefile", "imagename", "imagepath", "img", "imgpath"),
 )
 """Headings of a column of names, the likelier first; spaces, `_` and `-` in them do not count."""
-PICTURES_A_CORE: Final = 256
-"""Pictures read ahead for each core."""
 NONE: Final = -1
 """In place of a row or number that there is not."""
 
@@ -43,28 +39,24 @@ NONE: Final = -1
 class SplitPart(NamedTuple):
     """One part of a split: its names, and the pictures where it is a folder or an archive.
 
-    files: each name once, as it is written; of pictures, the path in their folder. repeated: names
-    listed again. n_nameless: rows without a name. n_others: files that are no pictures by their
-    names.
+    files: each name once, as it is written; of pictures, the path in their folder. rows_left_out:
+    those without a name, or with one once more. not_pictures: files that are none by their names.
     """
 
     name: str
     path: Path
     files: tuple[str, ...]
-    repeated: tuple[str, ...] = ()
-    n_nameless: int = 0
+    rows_left_out: int = 0
+    not_pictures: int = 0
     pictures: Source | None = None
-    n_others: int = 0
 
 
 def read_parts(paths: Sequence[Path]) -> list[SplitPart]:
     """Read every part of a split, training first; raise DataError for one that is missing, empty,
     binary, without names or without pictures."""
     if len(set(paths)) < max(2, len(paths)):
-        raise DataError(
-            f"{len(set(paths))} different parts of a split were given",
-            allowed="two or more, training first",
-        )
+        found = f"{len(set(paths))} different parts of a split were given"
+        raise DataError(found, allowed="two or more, training first")
     endings = re.compile(r"(?i)\.(csv|tsv|txt|lst|zip|tar|tgz|tar\.gz)$")
     stems = [endings.sub("", path.resolve().name) for path in paths]
     return [
@@ -88,10 +80,8 @@ def _read_part(path: Path, name: str) -> SplitPart:
         files.setdefault(name_key(file), file)
     if not files:
         raise DataError(f"{path} lists no names", allowed="one name or more")
-    counts = Counter(name_key(file) for file in written if file)
-    repeated = tuple(files[key] for key, n in counts.items() if n > 1)
-    n_nameless = len(written) - counts.total()
-    return SplitPart(name, path, (*files.values(),), repeated, n_nameless, source, len(others))
+    n_left_out = len(written) - len(files)
+    return SplitPart(name, path, (*files.values(),), n_left_out, len(others), source)
 
 
 def _source_at(path: Path) -> Source | None:
@@ -145,16 +135,16 @@ def _mostly(rows: Sequence[list[str]]) -> bool:
 
 
 def _listed(parts: Sequence[SplitPart], images: Path | None) -> pd.DataFrame:
-    """Give a row for each file of each part: row, part (its number), file, key, place (source and
-    path of its picture, or None); raise DataError where a list finds none at all."""
+    """Give a row for each file of each part: row, part (its name, ordered), file, key, place (its
+    source and path, or None); raise DataError where a list finds no picture at all."""
     source = images and _source_at(images)
     if images is not None and source is None:
         what = "is no folder and no archive" if images.exists() else "does not exist"
         allowed = "a folder, .zip, .tar or .tar.gz of pictures"
         raise DataError(f"--images {images} {what}", allowed=allowed)
     index = archive.PictureIndex(source.pictures()[0] if source else ())
-    rows: list[tuple[int, str, str, tuple[Source, str] | None]] = []
-    for number, part in enumerate(parts):
+    rows: list[tuple[str, str, str, tuple[Source, str] | None]] = []
+    for part in parts:
         its = [[file] if part.pictures else index.find(file)[1] for file in part.files]
         if source and not any(len(paths) == 1 for paths in its):
             raise DataError(
@@ -166,13 +156,13 @@ def _listed(parts: Sequence[SplitPart], images: Path | None) -> pd.DataFrame:
         where = part.pictures or source
         for file, paths in zip(part.files, its, strict=True):
             place = (where, paths[0]) if where and len(paths) == 1 else None
-            rows.append((number, printable(file), printable(name_key(file)), place))
-    return pd.DataFrame(rows, columns=["part", "file", "key", "place"]).reset_index(names="row")
+            rows.append((part.name, printable(file), printable(name_key(file)), place))
+    files = pd.DataFrame(rows, columns=["part", "file", "key", "place"]).reset_index(names="row")
+    in_order = pd.CategoricalDtype([part.name for part in parts], ordered=True)
+    return files.astype({"part": in_order})
 
 
-def _read_files(
-    files: pd.DataFrame, on_progress: OnProgress
-) -> tuple[pd.DataFrame, NDArray[np.uint8]]:
+def _read_files(files: pd.DataFrame, on_progress: OnProgress) -> tuple[pd.DataFrame, Greys]:
     """Read every picture once, on all cores; give more columns, and the sketches, (n, 16, 17).
 
     base, stem, reason (why it is not compared as a picture), content (number of its bytes, or
@@ -186,7 +176,7 @@ def _read_files(
                 yield (source, path), content
 
     seen: dict[tuple[Source, str] | None, tuple[str, bytes, str]] = {None: ("", b"", "")}
-    results = in_parallel(_seen, contents(), len(wanted), a_core=PICTURES_A_CORE)
+    results = in_parallel(_seen, contents(), len(wanted))
     with contextlib.closing(results):
         for number, (place, found) in enumerate(results, start=1):
             seen[place] = found
@@ -242,35 +232,34 @@ def audit_split(
     """
     parts = read_parts(paths)
     files, sketches = _read_files(_listed(parts, images), on_progress)
-    pairs = _described(_pairs(files, sketches, on_progress), files, parts)
-    overlaps = [_overlap(pairs, files, *two, parts) for two in combinations(range(len(parts)), 2)]
+    pairs = _described(_pairs(files, sketches, on_progress), files)
+    two_and_two = combinations(files["part"].cat.categories, 2)
+    overlaps = [_overlap(pairs, files, *two) for two in two_and_two]
     is_leaking, is_undecided = (any(o[key] for o in overlaps) for key in ("leaking", "undecided"))
     audit = {
         "verdict": "leaking" if is_leaking else "undecided" if is_undecided else "clean",
         "near_duplicates": {"method": METHOD, "threshold_bits": THRESHOLD_BITS},
-        "parts": [_part_data(part, files[files["part"] == n]) for n, part in enumerate(parts)],
+        "parts": [_part_data(part, files[files["part"] == part.name]) for part in parts],
         "overlaps": overlaps,
     }
     return audit, pairs[list(PAIR_COLUMNS)]
 
 
-def _pairs(
-    files: pd.DataFrame, sketches: NDArray[np.uint8], on_progress: OnProgress
-) -> pd.DataFrame:
+def _pairs(files: pd.DataFrame, sketches: Greys, on_progress: OnProgress) -> pd.DataFrame:
     """Pair the files of each two parts, later and earlier: of equal bytes, near, then by name."""
     near = near_pairs(sketches, on_progress=on_progress)
     near.columns = pd.Index(["picture", "picture_other", "bits_apart", "mirrored"])
     hashed = files.loc[files["picture"] != NONE, ["picture", "part", "row"]]
     near = near.merge(hashed, on="picture").merge(hashed.add_suffix("_other"), on="picture_other")
-    one, two = ["part", "row"], ["part_other", "row_other"]
-    is_turned = near["part"] < near["part_other"]
-    near.loc[is_turned, one + two] = near.loc[is_turned, two + one].to_numpy()
-    near = near[near["part"] != near["part_other"]].assign(found_by="near-duplicate")
+    turned = {"part": "part_other", "row": "row_other", "part_other": "part", "row_other": "row"}
+    both = (near, near.rename(columns=turned))
+    near = pd.concat([it[it["part"] > it["part_other"]] for it in both])
+    near = near.assign(found_by="near-duplicate").sort_values(["row", "row_other"])
     # Where numbers begin anew in each folder, as in cats/1.jpg and dogs/1.jpg, a stem says nothing.
     single = files[~files.duplicated(["part", "stem"], keep=False)]
     same_bytes = _across(files[files["content"] != NONE], "content", "bytes")
     named = [_across(files, "key", "name"), _across(single, "stem", "name")]
-    pairs = pd.concat([same_bytes, near.sort_values("row", kind="stable"), *named])
+    pairs = pd.concat([same_bytes, near, *named])
     return pairs.drop_duplicates(["row", "row_other"], ignore_index=True)
 
 
@@ -282,9 +271,7 @@ def _across(files: pd.DataFrame, column: str, found_by: str) -> pd.DataFrame:
     return pairs.assign(found_by=found_by, bits_apart=0, mirrored=False)
 
 
-def _described(
-    pairs: pd.DataFrame, files: pd.DataFrame, parts: Sequence[SplitPart]
-) -> pd.DataFrame:
+def _described(pairs: pd.DataFrame, files: pd.DataFrame) -> pd.DataFrame:
     """Add what two files are to each other: PAIR_COLUMNS."""
     one, two = (files.loc[pairs[row]].set_axis(pairs.index) for row in ("row", "row_other"))
     is_same, is_alike = one["key"] == two["key"], one["stem"] == two["stem"]
@@ -296,8 +283,7 @@ def _described(
         [by_name & compared, by_name & (~is_same | read)], ["other pictures", "undecided"], "leak"
     )
     return pairs.assign(
-        part=[parts[number].name for number in pairs["part"]],
-        other_part=[parts[number].name for number in pairs["part_other"]],
+        other_part=pairs["part_other"],
         file=one["file"],
         other_file=two["file"],
         name=np.select([is_same, is_alike], ["same", "alike"], ""),
@@ -306,28 +292,23 @@ def _described(
     )
 
 
-def _overlap(
-    pairs: pd.DataFrame, files: pd.DataFrame, other: int, part: int, parts: Sequence[SplitPart]
-) -> dict[str, Any]:
+def _overlap(pairs: pd.DataFrame, files: pd.DataFrame, other: str, part: str) -> dict[str, Any]:
     """Count the files of a part that are in an earlier one; each counts once."""
-    name, other_name = parts[part].name, parts[other].name
-    pairs = pairs[(pairs["part"] == name) & (pairs["other_part"] == other_name)]
+    pairs = pairs[(pairs["part"] == part) & (pairs["other_part"] == other)]
     its, theirs = files[files["part"] == part], files[files["part"] == other]
-    leaks = pairs[pairs["finding"] == "leak"]
-    leaking = set(leaks["row"])
-    undecided = set(pairs.loc[pairs["finding"] == "undecided", "row"]) - leaking
+    leaks, found = pairs[pairs["finding"] == "leak"], pairs[pairs["finding"] == "undecided"]
+    n_leaking, undecided = leaks["row"].nunique(), set(found["row"]) - set(leaks["row"])
     n_alike = int((its["base"].isin(theirs["base"]) & ~its["key"].isin(theirs["key"])).sum())
     return {
-        "part": name,
-        "other_part": other_name,
+        "part": part,
+        "other_part": other,
         "files": len(its),
-        "leaking": len(leaking),
-        "leaking_fraction": len(leaking) / len(its),
+        "leaking": n_leaking,
+        "leaking_fraction": n_leaking / len(its),
         "same_name": leaks.loc[leaks["name"] == "same", "row"].nunique(),
         "same_bytes": leaks.loc[leaks["found_by"] == "bytes", "row"].nunique(),
         "near_duplicates": leaks.loc[leaks["found_by"] == "near-duplicate", "row"].nunique(),
         "undecided": len(undecided),
-        "alike_in_name_only": len(set(pairs["row"]) - leaking - undecided),
         "same_base_name": n_alike,
         "examples": pairs.drop_duplicates(KIND)[list(PAIR_COLUMNS)].to_dict("records"),
     }
@@ -336,14 +317,11 @@ def _overlap(
 def _part_data(part: SplitPart, files: pd.DataFrame) -> dict[str, Any]:
     absent = files.loc[files["place"].isna(), "file"].tolist()
     unlike = files[files["reason"] != ""]
-    return {
-        "name": part.name,
-        "path": str(part.path),
-        "files": len(part.files),
+    about = part._asdict()
+    del about["pictures"]
+    return about | {
+        "files": len(files),
         "compared_by_bytes": int((files["content"] != NONE).sum()),
-        "repeated_names": [printable(file) for file in part.repeated],
-        "rows_without_a_name": part.n_nameless,
-        "not_pictures": part.n_others,
         "without_a_picture": len(absent),
         "not_found": absent if len(absent) < len(files) else [],
         "not_comparable": unlike[["file", "reason"]].to_dict("records"),

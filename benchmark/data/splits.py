@@ -82,9 +82,7 @@ def _fill(sizes: Sequence[int], shares: Sequence[int]) -> list[int]:
 def split_digest(table: pd.DataFrame) -> str:
     """Digest who is where: sha256 of the sorted lines `file,part` of the faces with a place."""
     placed = table[table["part"] != ""]
-    lines = sorted(
-        f"{file},{part}\n" for file, part in zip(placed["file"], placed["part"], strict=True)
-    )
+    lines = sorted(placed["file"] + "," + placed["part"] + "\n")
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
@@ -94,14 +92,14 @@ def parts_of(faces: "FaceSet", fold: int | None = None) -> dict[PartName, Rows]:
     and for a fold of an older version of the split."""
     if fold is not None:
         check_split_version(faces)
-    return check_filled(part_rows(faces.table, fold), len(faces.table))
+    return check_filled(part_rows(faces.table, fold), f"{len(faces.table)} faces are too few")
 
 
-def check_filled(parts: dict[PartName, Rows], n_faces: int) -> dict[PartName, Rows]:
+def check_filled(parts: dict[PartName, Rows], why: str) -> dict[PartName, Rows]:
     """Give the parts; raise DataError where one is empty."""
     if empty := [name for name, rows in parts.items() if len(rows) == 0]:
-        found = f"the {empty[0]} part is empty: {n_faces} faces are too few"
-        raise DataError(found, allowed="some twenty faces or more")
+        allowed = "at least one face in each part, which takes some twenty"
+        raise DataError(f"the {empty[0]} part is empty: {why}", allowed=allowed)
     return parts
 
 
@@ -170,9 +168,7 @@ def subset_parts(
         return dict(parts)
     inside = members(table, subset)
     chosen = {name: rows[inside[rows]] for name, rows in parts.items()}
-    if empty := [name for name, rows in chosen.items() if len(rows) == 0]:
-        found = f"the {empty[0]} part has no face of the subset {subset.label!r}"
-        raise DataError(found, allowed="at least one face in each part")
+    check_filled(chosen, f"it has no face of the subset {subset.label!r}")
     if subset.training == "everyone":
         chosen["train"] = parts["train"]
     elif subset.training == "size_matched":
@@ -187,8 +183,7 @@ def labelled_parts(
     Raises DataError where a part has no face labelled for a task."""
     known = (table[list(tasks)] != MISSING).any(axis=1).to_numpy()
     chosen = {name: rows[known[rows]] for name, rows in parts.items()}
-    if any(map(len, parts.values())):
-        check_labelled(table, chosen, tasks)
+    check_labelled(table, chosen, tasks)
     return chosen
 
 

@@ -6,7 +6,7 @@ A prediction is a guess at how an annotator would have seen a person, and no fac
 import contextlib
 import itertools
 from collections.abc import Generator, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
 from benchmark.data.archive import list_pictures, printable, read_file
-from benchmark.data.crop import BOX_COLUMNS, Box, CropOptions, DetectorChoice, cropped
+from benchmark.data.crop import BOX_COLUMNS, Box, CropOptions, cropped
 from benchmark.data.pictures import decode
 from benchmark.data.progress import OnProgress, keep_quiet
 from benchmark.errors import RunError
@@ -33,17 +33,9 @@ Face = tuple[dict[str, Any], Pixels | None, int]
 the number of its picture."""
 
 
-@dataclass(frozen=True)
-class Cropping:
-    """How faces are found in photographs first; the size is the network's."""
-
-    options: CropOptions = field(default_factory=CropOptions)
-    detector: DetectorChoice = field(default_factory=DetectorChoice)
-
-
 def predict(
     pictures: str | Path | Iterable[str | Path], run: str | Path, *,
-    runs_dir: str | Path = "mlruns", crop: Cropping | bool = False, calibrated: bool = False,
+    runs_dir: str | Path = "mlruns", crop: CropOptions | bool = False, calibrated: bool = False,
 ) -> pd.DataFrame:  # fmt: skip
     """Predict age group, gender and race of faces in pictures, files or folders of them.
 
@@ -57,7 +49,7 @@ def predict(
     with the reason. Raises BenchmarkError where there are no pictures, or no network can be loaded.
     """
     named = [pictures] if isinstance(pictures, str | Path) else pictures
-    cropping = crop if isinstance(crop, Cropping) else Cropping() if crop else None
+    cropping = crop if isinstance(crop, CropOptions) else CropOptions() if crop else None
     network, device = trained_run(run, Path(runs_dir)), choose_device(precision="fp32")
     return Predictor(network, device, cropping, calibrated).read([Path(path) for path in named])
 
@@ -68,7 +60,7 @@ class Predictor:
 
     network: TrainedNetwork
     device: Device
-    cropping: Cropping | None = None
+    cropping: CropOptions | None = None
     calibrated: bool = False
 
     def __post_init__(self) -> None:
@@ -102,9 +94,9 @@ class Predictor:
 
     def _cut_faces(self, paths: Sequence[Path]) -> Generator[Face]:
         assert self.cropping is not None
-        options = replace(self.cropping.options, size_px=self.network.faces_px)
+        options = replace(self.cropping, size_px=self.network.faces_px)
         contents = ((path, read_file(path)) for path in paths)
-        found = cropped(contents, len(paths), options, self.cropping.detector)
+        found = cropped(contents, len(paths), options)
         with contextlib.closing(found) as results:
             for number, (path, result) in enumerate(results, start=1):
                 row = {"file": printable(str(path)), "face": 0, "reason": result.reason}
@@ -112,10 +104,8 @@ class Predictor:
                     row["faces_seen"] = result.faces_seen
                 if not result.crops:
                     yield row, None, number
-                for place, cut in enumerate(result.crops, start=1):
-                    box = dict(zip(BOX_COLUMNS, cut.box, strict=True))
-                    more = {"face": place, "reason": "", "score": cut.score}
-                    yield row | more | box, np.asarray(cut.image), number
+                for place, (image, box) in enumerate(result.crops, start=1):
+                    yield row | {"face": place, "reason": "", **box}, np.asarray(image), number
 
     def _table(self, faces: Sequence[Face]) -> pd.DataFrame:
         table = pd.DataFrame([row for row, *_ in faces])

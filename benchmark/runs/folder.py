@@ -301,5 +301,6 @@ def leftovers(runs_dir: Path, data_dir: Path) -> Iterator[Path]:
         for path in sorted(it for it in folder.glob("*") if TEMPORARY.fullmatch(it.name)):
             with contextlib.suppress(OSError):
                 is_settled = time.time() - path.stat().st_mtime > SETTLED_SECONDS
-                if is_settled and not is_locked(path):  # as a folder of `data prepare` is
+                # Who makes a data set locks its name while its folder is staged.
+                if is_settled and not is_locked(path.with_suffix(".lock")):
                     yield path

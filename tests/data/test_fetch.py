@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from benchmark.cli.main import app
-from benchmark.data.fetch import FILE_NAME, PART_FOLDER, REPOSITORY, fetch
+from benchmark.data.archive import FILE_NAME, PART_FOLDER, REPOSITORY, fetch
 from benchmark.errors import DataError
 from tests.cli.conftest import flat
 from tests.data.sources import face_name, tar_of
@@ -86,15 +86,15 @@ def test_an_archive_is_fetched_once_its_licence_is_accepted(tmp_path: Path) -> N
     assert [path.name for path in archive.parent.iterdir()] == [FILE_NAME]
     assert archive.read_bytes() == Hub.content
     data = json.loads(call(tmp_path, "utkface", "--accept-licence", "--json").stdout)["data"]
-    assert (data["is_new"], data["faces"], len(data["sha256"]), Hub.n_asked) == (False, 5, 64, 1)
+    assert (data["is_new"], data["pictures"], Hub.n_asked) == (False, 5, 1)
     assert "non-commercial" in data["terms"][0]
 
 
 def test_what_is_no_archive_or_not_of_the_checksum_is_refused_and_not_kept(tmp_path: Path) -> None:
     for content, digest, found in (
         (Hub.content, "0" * 64, "not those of the hub's checksum"),
-        (b"no archive", "", r"what came as UTKFace\.tar\.gz is not the archive"),
-        (b"\x1f\x8b broken", "", r"what came as UTKFace\.tar\.gz is not the archive"),
+        (b"no archive", "", r"UTKFace\.tar\.gz is not an archive"),
+        (b"\x1f\x8b broken", "", r"UTKFace\.tar\.gz is damaged or cut short"),
     ):
         Hub.content, Hub.digest = content, digest
         with pytest.raises(DataError, match=found):

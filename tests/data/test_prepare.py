@@ -4,6 +4,7 @@ import os
 import resource
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -169,9 +170,9 @@ def test_processes_give_the_same_data_set_as_one_and_nothing_when_they_are_stopp
     source = tar_of(tmp_path / "faces.tar", {**faces(80), face_name(90): b"no picture"})
     alone = prepare(source, tmp_path / "alone", image_px=32).faces.folder
     # However few the faces are, processes share them.
-    monkeypatch.setattr(prepare_module, "PICTURES_A_CORE", 3)
+    monkeypatch.setattr(prepare_module, "in_parallel", partial(in_parallel, a_core=3))
     monkeypatch.setattr(progress, "n_cores", lambda: 2)
-    (tmp_path / "shared" / ".faces-32.killed.partial").mkdir(parents=True)
+    (tmp_path / "shared" / ".faces-32.partial").mkdir(parents=True)
     for stage in ("packing faces", "looking for near-duplicates"):
 
         def stop(now: str, done: int, total: int, stage: str = stage) -> None:

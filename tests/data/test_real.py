@@ -5,7 +5,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from benchmark.data.prepare import PrepareResult, audit, prepare
+from benchmark.data.dataset import Prepared
+from benchmark.data.prepare import audit, prepare
 from tests.conftest import shared_file
 from tests.data.test_splits import check_spread
 
@@ -16,13 +17,13 @@ SPLIT_DIGEST = "dd739fd5ab4a1c2604d0da21739848783c86975fc0d5d2aa7da9b06a92a6d350
 
 
 @pytest.fixture(scope="module")
-def real(tmp_path_factory: pytest.TempPathFactory) -> PrepareResult:
+def real(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     """UTKFace, 23,708 files of 200 px, prepared at 100 px."""
     archive = shared_file("data", "UTKFace.tar.gz")
     return prepare(archive, tmp_path_factory.mktemp("real"))
 
 
-def test_everything_is_counted_as_published(real: PrepareResult) -> None:
+def test_everything_is_counted_as_published(real: Prepared) -> None:
     counts, near = (real.faces.manifest[name] for name in ("counts", "near_duplicates"))
     assert (counts["image_files"], counts["usable"]) == (23_708, 23_705)
     assert (counts["quarantined_pictures"], counts["not_pictures"]) == (0, 0)
@@ -51,7 +52,7 @@ def test_everything_is_counted_as_published(real: PrepareResult) -> None:
     assert [counts[part] for part in ("train", "val", "test")] == [18_521, 2_316, 2_315]
 
 
-def test_the_split_is_the_published_one_and_nothing_leaks(real: PrepareResult) -> None:
+def test_the_split_is_the_published_one_and_nothing_leaks(real: Prepared) -> None:
     assert real.faces.split_digest == SPLIT_DIGEST
     placed = real.faces.table[real.faces.table["part"] != ""]
     strata = placed.groupby(["age_group", "gender", "race"])["part"]
@@ -63,7 +64,7 @@ def test_the_split_is_the_published_one_and_nothing_leaks(real: PrepareResult) -
     assert (result["findings"], len(result["counts"]) > 100) == ([], True)
 
 
-def test_the_smaller_archive_shares_the_split(real: PrepareResult, tmp_path: Path) -> None:
+def test_the_smaller_archive_shares_the_split(real: Prepared, tmp_path: Path) -> None:
     again = prepare(shared_file("data", "UTKFace.tar.gz"), real.faces.folder.parent)
     assert (again.is_new, again.seconds < 5) == (False, True)
     archive = shared_file("data", "UTKFace-100px.tar.gz")

@@ -1,6 +1,5 @@
 """A run's folder: checkpoints as often as that is worth its time, equal files, leftovers."""
 
-import fcntl
 import json
 import os
 import time
@@ -13,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from benchmark.data.progress import owned
 from benchmark.models.network import build_network
 from benchmark.models.weight_formats import header_of
 from benchmark.runs import folder
@@ -97,7 +97,7 @@ def test_equal_weights_are_equal_files(tmp_path: Path) -> None:
 
 
 def test_what_dead_processes_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
-    done, partial = f"runs/work/{'d' * 64}", tmp_path / "data/.faces-100.1a2b3c4d.partial"
+    done, partial = f"runs/work/{'d' * 64}", tmp_path / "data/.faces-100.partial"
     old = (f"{done}/.metrics.json.abcd1234.json", "data/cache/l.partial")
     partial.mkdir(parents=True)
     kept = (f"{done}/done.json", "data/cache/k.npy", "data/.manifest.json.abcd1234.json")
@@ -114,10 +114,8 @@ def test_what_dead_processes_left_is_removed_and_nothing_else(tmp_path: Path) ->
         assert answer.exit_code == 0, answer.output
         return int(json.loads(answer.stdout)["data"]["n"])
 
-    descriptor = os.open(partial, os.O_RDONLY)
-    fcntl.flock(descriptor, fcntl.LOCK_EX)  # as `data prepare` does
-    assert n_removed("--dry-run") == n_removed() == 2
-    os.close(descriptor)
+    with owned(tmp_path / "data/faces-100"):  # as `data prepare` does
+        assert n_removed("--dry-run") == n_removed() == 2
     assert n_removed() == 1
     left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     assert left == set(kept)
