@@ -110,7 +110,7 @@ def trained_runs_dir(tmp_path_factory: pytest.TempPathFactory, drawn_faces: "Fac
     from benchmark.runs.folder import begin, parts_for, save_weights, store_predictions
     from benchmark.runs.plan import Settings, plan_run
     from benchmark.training.device import Device
-    from benchmark.training.predict import probabilities
+    from benchmark.training.steps import in_fp32
 
     experiment = Experiment(
         "mtl-cnn-none-full-tiny", "What does it say of a face?", Backbone("cnn", input_px=32),
@@ -122,8 +122,9 @@ def trained_runs_dir(tmp_path_factory: pytest.TempPathFactory, drawn_faces: "Fac
     parts, network = parts_for(plan), build_network(experiment, None, 0)
     faces = FaceBatches.on_device(drawn_faces.pixels(), drawn_faces.table, torch.device("cpu"))
     begin(plan, plan.about(settings.device, network, parts.counts()))
+    forward = in_fp32(network, faces)
     store_predictions(
-        plan, parts, lambda rows: probabilities(network, faces, torch.from_numpy(rows)), settings
+        plan, parts, lambda rows: forward.probabilities(torch.from_numpy(rows)), settings
     )
     save_weights(plan.folder / "model.safetensors", network, experiment, faces_px=32)
     fitted = {"temperature": 1.5, "temperature_is_at_an_end": False}

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from benchmark import registry
 from benchmark.cli.main import app
+from benchmark.models.backbone import StageChain
 from benchmark.models.weight_formats import layouts_of
 from tests.cli.conftest import GENDER, MTL, one_run
 from tests.conftest import ROOT
@@ -175,11 +176,11 @@ def test_the_python_of_experiments_md_adds_what_it_says() -> None:
     assert experiment.recipe.learning_rate == before.recipe.learning_rate / 10
     assert experiment.name not in registry.experiments()
 
-    backbone, line = added["tiny"](), added["TINY"]
+    line = added["TINY"]
+    backbone = StageChain(line, added["tiny"](), {})
     assert tuple(backbone.stages) == line.stages
-    assert backbone.architecture == line.name
     assert sum(parameter.numel() for parameter in backbone.parameters()) == 5_088
-    assert backbone(torch.zeros(2, 3, 32, 32)).shape == (2, backbone.n_features, 7, 7)
+    assert backbone(torch.zeros(2, 3, 32, 32)).shape == (2, 32, 7, 7)
 
     mine = added["MINE"]
     assert mine.layout in [layout.name for layout in layouts_of(mine.architecture)]

@@ -31,9 +31,7 @@ def speed(
     workers: Annotated[
         int | None, option("Of the plain loader; one per core if none, 4 at most.", min=0)
     ] = None,
-    against: Annotated[
-        str, option("Loops beside the plain one: timm, lightning, or none.")
-    ] = "timm,lightning",
+    against: Annotated[str, option("Other loops: timm, lightning, or none.")] = "timm,lightning",
     compile_: Annotated[bool, option("Let torch.compile fuse our operations.")] = False,
     dataset: options.DatasetName = None,
     device: options.DeviceName = None,

@@ -1,6 +1,7 @@
 """`facebench weights`: which weights exist, which are here and sound, and adding a file."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,9 +15,7 @@ from benchmark.errors import WeightsError
 from benchmark.reporting.tables import NOTHING, Cell, Column, Table
 
 if TYPE_CHECKING:
-    from benchmark.models.preprocessing import Preprocessing
-    from benchmark.models.weight_manifest import PublishedFile
-    from benchmark.models.weights import SourceState, WeightFile
+    from benchmark.models.weight_manifest import Preprocessing
 
 COLOURS = {"here": "green", "missing": "yellow", "damaged": "red"}
 
@@ -30,15 +29,16 @@ def list_(
 ) -> None:  # fmt: skip
     """Show every weight source: licence, what it was trained on, whether it is here and sound.
 
-    Files that are here are read whole and checked against their sums: exits with 1 if one is
-    damaged.
+    Files that are here are read whole, their sums checked; exits with 1 if one is damaged.
 
     Examples:
       facebench weights list
       facebench weights list --architecture vgg16
     """
-    states = _read(answer, weights_dir or data_dir / "weights", architecture)
-    for file in (it for state in states for it in state.published if architecture):
+    from benchmark.models.weight_manifest import files_for
+
+    _read(answer, weights_dir or data_dir / "weights", architecture)
+    for file in files_for(architecture) if architecture else ():
         fed = f"fed {file.preprocessing.sentence()}"
         out.print(f"{file.file_name}\n  {file.url}\n  {fed}", soft_wrap=True)
     said = "A run downloads what it needs; --architecture NAME shows the files. Without a network:"
@@ -50,55 +50,51 @@ def verify(
     data_dir: options.DataDir = options.DEFAULT_DATA_DIR,
     weights_dir: options.WeightsDir = None,
 ) -> None:
-    """Read every weight file that is here, check its sums and what was trusted.
-
-    Exits with 1 if one is damaged.
+    """Check sums and trusted checksums of every weight file here; exits with 1 if one is damaged.
 
     Examples:
       facebench weights verify
     """
     folder = weights_dir or data_dir / "weights"
-    if not _read(answer, folder, missing=False):
+    _read(answer, folder, missing=False)
+    if not answer.data["sources"]:
         out.print(f"No weights in {folder}; facebench weights list says where to get them.")
 
 
 def _read(
     answer: output.CommandResult, folder: Path, architecture: str | None = None, *,
     missing: bool = True,
-) -> "list[SourceState]":  # fmt: skip
+) -> None:  # fmt: skip
     """Read sources whole, show what they are, and give an error for each damaged one."""
-    from benchmark.models.weights import list_weights, read_trusted
+    from benchmark.models.weights import WeightFile, list_weights, read_trusted
 
     with busy("reading weight files"):
-        trusted, states = read_trusted(folder), list_weights(folder, architecture)
-    states = [it for it in states if missing or it.state != "missing"]
-    sources, rows = [], list[tuple[str | Cell, ...]]()
-    for state in states:
-        known = state.file or next(iter(state.published), None)
+        trusted, listed = read_trusted(folder), list_weights(folder, architecture)
+    sources, rows = list[dict[str, Any]](), list[tuple[str | Cell, ...]]()
+    for (name, source), (published, here) in listed.items():
+        if here is None and not missing:
+            continue
+        file = here if isinstance(here, WeightFile) else None
+        state = "here" if file else "damaged" if here else "missing"
+        known = file or next(iter(published), None)
         about = (known.licence, known.trained_on) if known else (NOTHING, NOTHING)
-        colour, name = COLOURS[state.state], f"{state.architecture} {state.source}"
-        rows.append((name, Cell(state.state, style=colour), *about))
-        if state.file and not (state.file.published or state.file.is_own):
-            answer.warnings.append(f"{state.file.path.name} is not from the published file.")
-        published = [
-            _plain(file)
-            | {"tensors_sha256": file.digest and file.digest["whole"]}
-            | {"pinned": trusted.get(file.file_name)}
-            for file in state.published
+        rows.append((f"{name} {source}", Cell(state, style=COLOURS[state]), *about))
+        if isinstance(here, WeightsError):
+            answer.errors.append(here)
+        if file and not file.published and ":" not in source:
+            answer.warnings.append(f"{file.path.name} is not from the published file.")
+        files = [
+            asdict(it)
+            | {"tensors_sha256": it.digest and it.digest["whole"]}
+            | {"pinned": trusted.get(it.file_name)}
+            for it in published
         ]
-        file = state.file and _plain(state.file)
-        named = {"architecture": state.architecture, "source": state.source}
-        sources.append({**named, "state": state.state, "file": file, "published": published})
+        said = {"architecture": name, "source": source, "state": state}
+        sources.append(said | {"file": file and asdict(file), "published": files})
     answer.data = {"folder": str(folder), "sources": sources}
-    answer.errors += [state.problem for state in states if state.problem]
-    headings = ("weights", "state", "licence", Column("trained on", fold=True))
     if rows:
+        headings = ("weights", "state", "licence", Column("trained on", fold=True))
         output.print_table(Table.of(headings, rows))
-    return states
-
-
-def _plain(file: "WeightFile | PublishedFile") -> dict[str, Any]:
-    return vars(file) | {"preprocessing": file.preprocessing.as_dict()}
 
 
 def add(
@@ -136,7 +132,7 @@ def add(
     if added.origin_sha256 in (it["sha256"] for it in read_trusted(folder).values()):
         found = f"The whole sha256 of {file.name} is not published: {added.origin_sha256}"
         answer.warnings.append(f"{found} is trusted from now on.")
-    answer.data = _plain(added)
+    answer.data = asdict(added)
     about = f"from {added.origin}, {added.licence}, input {added.preprocessing.sentence()}"
     out.print(f"[bold]{added.architecture} {added.source}[/] is here: {added.path}", soft_wrap=True)
     out.print(*map(escape, (about, *added.notes)), sep="\n", soft_wrap=True)
@@ -144,7 +140,7 @@ def add(
 
 def _preprocessing(text: str | None) -> "Preprocessing | None":
     """Read how a person says that their weights are fed: by name, or as JSON."""
-    from benchmark.models.preprocessing import PRESETS, Preprocessing
+    from benchmark.models.weight_manifest import PRESETS, Preprocessing
 
     if text is None or text in PRESETS:
         return PRESETS[text] if text else None

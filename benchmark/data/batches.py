@@ -6,8 +6,8 @@ same changes on every device.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -20,27 +20,42 @@ from benchmark.experiment.definition import Augmentation
 from benchmark.tasks import TASKS, TaskName
 
 Draws = Mapping[str, Tensor]
-"""Per kind of change, (n,) uniform in [0, 1): what a batch's faces drew."""
+"""Per kind of change, a field of Augmentation, (n,) uniform in [0, 1): what faces drew."""
 
 
-def draw_epoch(
-    augmentation: Augmentation, sizes: Iterable[int], generator: torch.Generator
-) -> dict[str, Tensor]:
-    """Draw what decides on the changes of faces, on the CPU: (all faces,) by kind of change, one
-    batch of `sizes` after another."""
-    asked = {
-        "flip": augmentation.flip,
-        "rotation": augmentation.rotation_degrees,
-        "contrast": augmentation.contrast,
-        "brightness": augmentation.brightness,
-    }
-    kinds = [kind for kind, is_asked in asked.items() if is_asked]
-    batches = [{kind: torch.rand(n, generator=generator) for kind in kinds} for n in sizes]
-    return {kind: torch.cat([batch[kind] for batch in batches]) for kind in kinds}
+@dataclass(frozen=True)
+class Batch:
+    """Which faces, as (n,) int64 rows of the packed array, and what they drew; on the device."""
+
+    rows: Tensor
+    draws: Draws = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def epoch_batches(
+    order: Tensor, augmentation: Augmentation, batch_size: int, generator: torch.Generator
+) -> list[Batch]:
+    """Cut an epoch's rows into batches, in order, and draw on the CPU how every face is augmented.
+
+    order: (n,) int64, on the device, to which all draws are copied at once. A last batch of one
+    face, on which batch norm cannot train, joins the one before.
+    """
+    parts = list(torch.split(order, batch_size))
+    if len(parts) > 1 and len(parts[-1]) == 1:
+        parts[-2:] = [torch.cat(parts[-2:])]
+    every = ("flip", "rotation_degrees", "contrast", "brightness")
+    kinds = [kind for kind in every if getattr(augmentation, kind)]
+    sizes = [len(rows) for rows in parts]
+    drawn = [{kind: torch.rand(n, generator=generator) for kind in kinds} for n in sizes]
+    whole = {kind: torch.cat([draws[kind] for draws in drawn]) for kind in kinds}
+    split = {kind: torch.split(it.to(order.device), sizes) for kind, it in whole.items()}
+    return [Batch(rows, {kind: split[kind][n] for kind in kinds}) for n, rows in enumerate(parts)]
 
 
 def changed(images: Tensor, augmentation: Augmentation, draws: Draws) -> Tensor:
-    """Change every face by itself: draws as of `draw_epoch`, on the device of the images.
+    """Change every face by itself: draws of a Batch, on the device of the images.
 
     images: (n, 3, h, w) uint8, 0..255, in channels-last memory, as `FaceBatches.images` gives
     them. Returns (n, 3, h, w) float32, 0..255, in the same. Flipping comes first, while a pixel is
@@ -56,7 +71,7 @@ def changed(images: Tensor, augmentation: Augmentation, draws: Draws) -> Tensor:
     faces = images.float()
     if augmentation.rotation_degrees:
         limit = math.radians(augmentation.rotation_degrees)
-        faces = _rotated(faces, (draws["rotation"] * 2 - 1) * limit)
+        faces = _rotated(faces, (draws["rotation_degrees"] * 2 - 1) * limit)
     if augmentation.contrast:
         factor = 1 + (draws["contrast"] * 2 - 1) * augmentation.contrast
         mean = faces.mean(dim=(1, 2, 3), keepdim=True)
@@ -176,12 +191,3 @@ def generator_for(seed: int, epoch: int, *, purpose: int) -> torch.Generator:
     """Make a CPU generator for one epoch; `purpose` keeps streams of one epoch apart."""
     state = np.random.SeedSequence([seed, epoch, purpose]).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state) & (2**63 - 1))
-
-
-def split_into_batches(order: Tensor, batch_size: int) -> list[Tensor]:
-    """Cut an order into batches; a last one of one face, on which batch norm cannot train, joins
-    the one before."""
-    batches = list(torch.split(order, batch_size))
-    if len(batches) > 1 and len(batches[-1]) == 1:
-        batches[-2:] = [torch.cat(batches[-2:])]
-    return batches

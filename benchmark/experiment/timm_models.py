@@ -44,7 +44,6 @@ def create(name: str) -> nn.Module:
     model = _built(name, dynamic_img_size=True) if _takes_any_size(name) else _built(name)
     if isinstance(model, VGG):
         model.pre_logits = nn.Identity()  # type: ignore[assignment]
-        model.head_hidden_size = model.num_features
     return model
 
 
@@ -67,12 +66,6 @@ def _unusable(name: str, reason: str) -> ExperimentError:
         allowed=f"models of timm with {', '.join(REQUIRED[:2])} and {REQUIRED[2]}",
         fix="Choose another model: most of timm's have all three",
     )
-
-
-def n_features(model: nn.Module) -> int:
-    """Say how many features pooling gives: not always those of the last stage."""
-    parts = cast(Any, model)
-    return int(getattr(parts, "head_hidden_size", parts.num_features))
 
 
 @functools.cache

@@ -35,7 +35,7 @@ from benchmark.inference.load import load_trained
 from benchmark.record import MODEL_FILE, SCHEMA, RunRecord
 from benchmark.tasks import MISSING, TASK_TITLES, TaskName
 from benchmark.training.device import Device
-from benchmark.training.predict import OnFaces, probabilities
+from benchmark.training.steps import OnFaces, in_fp32
 
 BY_WORD: Final = ["column", "word", "task", "n", "accuracy", "low", "high"]
 SHOWN_WORDS: Final = 9
@@ -106,7 +106,7 @@ def evaluate(
         raise DataError(none, allowed=allowed, source=sentence)
     batches = FaceBatches.on_device(faces.pixels(), faces.table, device)
     indices = torch.from_numpy(rows).to(device)
-    found = probabilities(trained.network.to(device), batches, indices, on_faces=on_faces)
+    found = in_fp32(trained.network.to(device), batches).probabilities(indices, on_faces)
     answers = {task: found[task] for task in tasks}
     table = predictions.predictions_table(faces.table.iloc[rows], "test", answers)
     stored = predictions.read_predictions(record.predictions_path)
@@ -316,7 +316,7 @@ def _predictions(record: RunRecord, prepared: Sequence[FaceSet]) -> tuple[Verdic
     on_cpu = FaceBatches.on_device(faces.pixels(), faces.table, cpu.torch_device)
     tables = []
     for part in dict.fromkeys(stored["part"]):
-        found = probabilities(trained.network, on_cpu, torch.from_numpy(parts[part]))
+        found = in_fp32(trained.network, on_cpu).probabilities(torch.from_numpy(parts[part]))
         tables.append(predictions.predictions_table(faces.table.iloc[parts[part]], part, found))
     again = pd.concat(tables, ignore_index=True)
     stored, again = (of.set_index(["part", "file"]).sort_index() for of in (stored, again))

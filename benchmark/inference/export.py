@@ -6,6 +6,7 @@ per task. A safetensors file holds the tensors, and says in its header how they 
 
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -110,7 +111,7 @@ def description(trained: TrainedNetwork, *, is_inside: bool = True) -> dict[str,
         "outputs_are": f"{outputs} (n, classes), uncalibrated",
         "age_group_rule": AGE_GROUP_RULE, "temperatures": dict(trained.temperatures),
         "preprocessing": {"is_inside": is_inside, "input_px": scaling.input_px}
-        | scaling.preprocessing.as_dict(),
+        | asdict(scaling.preprocessing),
         "limits": list(limits_of(dataset)[:-1]),
     }  # fmt: skip
 

@@ -24,7 +24,7 @@ from benchmark.models.network import Network, rebuild_network
 from benchmark.models.weight_formats import header_of, read_weight_file, refused
 from benchmark.record import MODEL_FILE, RunRecord, finished_run
 from benchmark.tasks import TaskName
-from benchmark.training.predict import probabilities
+from benchmark.training.steps import in_fp32
 
 Pixels = npt.NDArray[np.uint8]
 _WRITTEN: Final = "model.safetensors as a run of facebench wrote it"
@@ -56,7 +56,7 @@ class TrainedNetwork:
         place = next(self.network.parameters()).device
         every = torch.arange(len(pixels), device=place)
         faces = FaceBatches(torch.from_numpy(pixels).to(place), {"gender": every})
-        return dict(probabilities(self.network, faces, every))
+        return dict(in_fp32(self.network, faces).probabilities(every))
 
     def predict(self, images: Pixels, params: Mapping[str, Any] | None = None) -> pd.DataFrame:
         """Predict faces, (n, px, px, 3) uint8 RGB of the size that it was trained on: classes and

@@ -24,7 +24,7 @@ from benchmark.evaluation.predictions import Probabilities, probability_columns
 from benchmark.inference.load import Pixels, TrainedNetwork, trained_run
 from benchmark.tasks import CLASS_NAMES, n_classes
 from benchmark.training.device import Device, choose_device
-from benchmark.training.predict import EVALUATION_BATCH
+from benchmark.training.steps import EVALUATION_BATCH
 
 CHUNK_FACES: Final = 4 * EVALUATION_BATCH
 """Faces held in memory before the network sees them: 30 MB at 100 pixels."""

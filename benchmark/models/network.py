@@ -12,19 +12,20 @@ import copy
 import hashlib
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
 from typing import Any, Final, Self, cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmark.errors import WeightsError, WeightsMissing
+from benchmark.errors import DataError, WeightsError, WeightsMissing
 from benchmark.experiment.definition import Experiment
 from benchmark.experiment.parts import Conditioning, Head
 from benchmark.models import backbone as backbones
-from benchmark.models.preprocessing import CENTRED, InputScaling, Preprocessing, preprocessing_for
+from benchmark.models.weight_manifest import CENTRED, Preprocessing, preprocessing_for
 from benchmark.models.weights import LoadedWeights
-from benchmark.tasks import TASKS, TaskName, n_classes
+from benchmark.tasks import TaskName, n_classes
 
 
 @contextlib.contextmanager
@@ -62,6 +63,45 @@ def initialise_head(head: nn.Module, initialisation: str, seed: int) -> None:
                     nn.init.zeros_(module.bias)
                 else:
                     module.reset_parameters()
+
+
+class InputScaling(nn.Module):
+    """Map RGB pictures of 0..255 to what the weights demand, at the size the backbone takes.
+
+    The constants are not part of the state dict: a network is described by `Network.describe`,
+    and a state dict of another preprocessing must not change this one silently. They are as wide as
+    a picture, (1, 3, 1, input_px): a processor multiplies a whole row at once, where three numbers,
+    a pixel's, would be multiplied one by one.
+    """
+
+    factor: Tensor
+    offset: Tensor
+
+    def __init__(self, preprocessing: Preprocessing, input_px: int) -> None:
+        super().__init__()
+        self.preprocessing, self.input_px = preprocessing, input_px
+        mean, std = torch.tensor(preprocessing.mean), torch.tensor(preprocessing.std)
+        for name, values in {"factor": preprocessing.scale / std, "offset": -mean / std}.items():
+            row = values.view(1, 3, 1, 1).expand(1, 3, 1, input_px)
+            row = row.contiguous(memory_format=torch.channels_last)
+            self.register_buffer(name, row, persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Scale images (n, 3, h, w), RGB 0..255, uint8 or float, to (n, 3, input_px, input_px).
+
+        The result is float32 and keeps the memory format. Faces of another size are resized
+        bilinearly with antialiasing, before scaling.
+        """
+        if images.ndim != 4 or images.shape[1] != 3:
+            shape = tuple(images.shape)
+            raise DataError(f"a batch of shape {shape}", allowed="(n, 3, height, width), RGB")
+        if self.preprocessing.channels == "BGR":
+            # flip, not indexing: it keeps channels_last, and moves one byte a value.
+            images = images.flip(1)
+        pixels, size = images.float(), (self.input_px, self.input_px)
+        if pixels.shape[-2:] != size:
+            pixels = nn.functional.interpolate(pixels, size, mode="bilinear", antialias=True)
+        return (pixels * self.factor).add_(self.offset)
 
 
 class TaskBranch(nn.Module):
@@ -152,34 +192,30 @@ class TaskHead(nn.Module):
     def __init__(self, definition: Head, n_features: int) -> None:
         super().__init__()
         self.tasks, self.conditioning = definition.tasks, definition.conditioning
-        width = definition.hidden_units
-        self.others: tuple[TaskName, ...] = ("age_group", "race")
+        width, is_plain = definition.hidden_units, self.conditioning == "embedding"
+        are_told = self.conditioning != "none"
+        self.others: tuple[TaskName, ...] = ("age_group", "race") if are_told else ()
         """Those that see the gender branch."""
-        if self.conditioning == "none":
-            self.others = ()
         # Optimisers number parameters in this order.
-        for task in ("gender", *self.others) if self.others else self.tasks:
+        for task in sorted(self.tasks, key=self.others.__contains__):
             n_inputs = n_features + width * (task in self.others)
             self.add_module(task, TaskBranch(n_inputs, width, n_classes(task)))
         for task in self.others:
-            is_plain = self.conditioning == "embedding"
             weighting = nn.Identity() if is_plain else GenderWeighting(self.conditioning, width)
             self.add_module(f"gender_for_{task}", weighting)
 
     def forward(self, features: Tensor) -> dict[TaskName, Tensor]:
         """Map features (n, n_features) to logits (n, classes) per task."""
-        if not self.others:
-            return {task: self.get_submodule(task)(features) for task in self.tasks}
-        gender = self.gender.embed(features)
+        gender = self.gender.embed(features) if self.others else None
         logits: dict[TaskName, Tensor] = {}
-        for task in TASKS:
-            if task not in self.others:
-                logits[task] = self.gender.output(gender)
-                continue
-            joined = [features, self.get_submodule(f"gender_for_{task}")(gender)]
-            if self.conditioning == "embedding":
-                joined.reverse()
-            logits[task] = self.get_submodule(task)(torch.cat(joined, dim=1))
+        for task in self.tasks:
+            branch = cast(TaskBranch, self.get_submodule(task))
+            if task in self.others:
+                joined = [features, self.get_submodule(f"gender_for_{task}")(gender)]
+                inputs = torch.cat(joined[::-1] if self.conditioning == "embedding" else joined, 1)
+                logits[task] = branch(inputs)
+            else:
+                logits[task] = branch(features) if gender is None else branch.output(gender)
         return logits
 
 
@@ -199,7 +235,7 @@ class Network(nn.Module):
         super().__init__()
         self.scaling, self.trunk, self.head = scaling, backbone, head
         self.trained_stages, self.flattened = trained_stages, flattened
-        for stage in self._frozen():
+        for stage in self.frozen.values():
             stage.requires_grad_(False)
         self.train()
 
@@ -208,14 +244,17 @@ class Network(nn.Module):
         """The feature extractor; its tensors are called `trunk.…` in saved files."""
         return self.trunk
 
-    def _frozen(self) -> list[nn.Module]:
-        return [it for name, it in self.trunk.stages.items() if name not in self.trained_stages]
+    @property
+    def frozen(self) -> dict[str, nn.Module]:
+        """Its stages that are not trained, by name."""
+        stages = self.trunk.stages.items()
+        return {name: it for name, it in stages if name not in self.trained_stages}
 
     def train(self, mode: bool = True) -> Self:
         """Switch mode, but for frozen stages: batch norm there stays in eval mode, else its
         statistics drift under frozen weights (as Keras's trainable=False does by itself)."""
         super().train(mode)
-        for stage in self._frozen():
+        for stage in self.frozen.values():
             stage.eval()
         if not self.trained_stages:
             self.trunk.eval()
@@ -228,7 +267,7 @@ class Network(nn.Module):
         if not self.trained_stages:
             return FEATURES
         is_chain = isinstance(self.trunk, backbones.StageChain)
-        return self.trained_stages[0] if is_chain and self._frozen() else None
+        return self.trained_stages[0] if is_chain and self.frozen else None
 
     def prefix(self, images: Tensor) -> Tensor:
         """Map images as `forward` takes them to what is handed over at the cut, without gradients.
@@ -283,11 +322,8 @@ class Network(nn.Module):
 
     def describe(self) -> dict[str, Any]:
         """Give what the state dict does not hold and `rebuild_network` needs; plain values."""
-        return {
-            "schema": SCHEMA,
-            "preprocessing": self.scaling.preprocessing.as_dict(),
-            "options": dict(self.trunk.options),
-        }
+        fed = asdict(self.scaling.preprocessing)
+        return {"schema": SCHEMA, "preprocessing": fed, "options": dict(self.trunk.options)}
 
 
 def pooled(feature_map: Tensor) -> Tensor:
@@ -298,18 +334,16 @@ def pooled(feature_map: Tensor) -> Tensor:
 def build_network(experiment: Experiment, weights: LoadedWeights | None, seed: int) -> Network:
     """Build an experiment's network; what no weights fix depends on `seed` alone.
 
-    Raise WeightsMissing where the experiment starts from weights and none are given, WeightsError
-    where they are another's.
+    Raise WeightsMissing where weights are not given that it starts from, WeightsError for others.
     """
     backbone = experiment.backbone
     wanted = f"{backbone.architecture} with {backbone.weights!r} weights"
     fed, options = CENTRED, backbones.first_options(backbone.architecture)
     if weights is not None:
-        file = weights.file
-        given = f"{file.architecture} with {file.source!r} weights"
+        fed, options = weights.file.preprocessing, weights.file.options
+        given = f"{weights.file.architecture} with {weights.file.source!r} weights"
         if given != wanted:
             raise WeightsError(f"{experiment.name!r} was given {given}", allowed=wanted)
-        fed, options = file.preprocessing, file.options
     elif backbone.weights != "none":
         raise WeightsMissing(f"{experiment.name!r} starts from {wanted}, and none were given")
     preprocessing = preprocessing_for(fed, experiment.protocol.input_scaling)
@@ -334,10 +368,9 @@ def rebuild_network(
         network.load_state_dict(tensors)
     except RuntimeError as error:
         reason = " ".join(str(error).split())
-        raise WeightsError(
-            f"the trained weights do not fit {experiment.name!r}: {reason}",
-            fix="Use the definition that the weights were trained with",
-        ) from None
+        found = f"the trained weights do not fit {experiment.name!r}: {reason}"
+        fix = "Use the definition that the weights were trained with"
+        raise WeightsError(found, fix=fix) from None
     return network
 
 

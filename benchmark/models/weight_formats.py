@@ -7,6 +7,7 @@ converted one is kept: benchmark.models.weights.
 
 import functools
 import hashlib
+import math
 import pickle
 import re
 import struct
@@ -14,7 +15,7 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeGuard
@@ -25,12 +26,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.nn.functional import cosine_similarity
 
 from benchmark.errors import WeightsError
 from benchmark.experiment.architectures import ARCHITECTURES, architecture_named
 from benchmark.files import canonical_json
 from benchmark.models.backbone import VGG_CONVOLUTIONS, build_backbone, first_options, torchvisions
-from benchmark.models.weight_manifest import TensorDigest
+from benchmark.models.weight_manifest import PRESETS, Channels, Preprocessing, TensorDigest
 
 NOT_LOADABLE: Final = (
     SafetensorError, RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError,
@@ -42,6 +44,7 @@ NOT_LOADABLE: Final = (
 MAX_EXPANSION: Final = 100
 """Times its size that a file may unpack to: trained weights hardly shrink."""
 READ: Final = "Keras HDF5 (.h5), torch's .pth or .pt, safetensors"
+DECLARED: Final = f"--preprocessing {' | '.join(PRESETS)}, or JSON"
 FETCH_AGAIN: Final = "Fetch it again: facebench weights list --json has the addresses"
 _HDF5: Final = b"\x89HDF\r\n\x1a\n"
 _ZIP: Final = b"PK\x03\x04"
@@ -78,8 +81,8 @@ class FileTensors(NamedTuple):
     """The tensors of a file, and which of its entries they are."""
 
     tensors: Mapping[str, Tensor]
-    entry: str = ""
-    """The key of a checkpoint under which they were; empty where the file is a state dict."""
+    entry: str = "all entries"
+    """The entry of a checkpoint that they are, quoted; or all, where the file is a state dict."""
     prefix: str = ""
     """What stood before all their names."""
     left: tuple[str, ...] = ()
@@ -182,7 +185,8 @@ def _from_torch(path: Path) -> FileTensors:
         if isinstance(inner, Mapping) and not _is_state_dict(inner):
             inner = inner.get("state_dict")
         if _is_state_dict(inner):
-            return FileTensors(inner, key, left=tuple(repr(str(it)) for it in entries if it != key))
+            left = tuple(repr(str(it)) for it in entries if it != key)
+            return FileTensors(inner, f"the entry {key!r}", left=left)
     some = ", ".join(map(str, [*entries][:6]))
     what = f"holds no state dict but a {type(found).__name__} of more than tensors ({some})"
     allowed = f"tensors by name, alone or under {', '.join(STATE_DICTS)}"
@@ -190,11 +194,9 @@ def _from_torch(path: Path) -> FileTensors:
 
 
 def _is_state_dict(found: Any) -> TypeGuard[dict[str, Tensor]]:
-    return (
-        isinstance(found, dict)
-        and bool(found)
-        and all(isinstance(name, str) and isinstance(item, Tensor) for name, item in found.items())
-    )
+    if not isinstance(found, dict) or not found:
+        return False
+    return all(isinstance(name, str) and isinstance(it, Tensor) for name, it in found.items())
 
 
 def _keras_tensors(root: Any, n_bytes: int) -> Iterator[tuple[str, Tensor]]:
@@ -213,8 +215,7 @@ def _keras_tensors(root: Any, n_bytes: int) -> Iterator[tuple[str, Tensor]]:
             foreign = is_link or data.external or data.is_virtual
             if foreign or data.nbytes > MAX_EXPANSION * n_bytes:
                 where = "another file" if foreign else f"{data.nbytes:,} bytes of this one"
-                message = f"{name} is said to lie in {where}"
-                raise ValueError(message)
+                raise ValueError(f"{name} is said to lie in {where}")
             values = torch.from_numpy(np.asarray(data))
             if values.ndim == 4:
                 yield f"{layer}:kernel", values.permute(3, 2, 0, 1)
@@ -277,10 +278,7 @@ def _renamed(name: str, rules: Rules) -> str:
 
 @functools.cache
 def backbone_tensors(architecture: str) -> dict[str, Tensor]:
-    """Give the state of an architecture's backbone on the meta device: names, shapes, types.
-
-    No option changes a shape.
-    """
+    """Give a backbone's state on the meta device: names, shapes, types. No option changes them."""
     with torch.device("meta"):
         return build_backbone(architecture, **first_options(architecture)).state_dict()
 
@@ -342,8 +340,7 @@ def layouts_of(architecture: str) -> tuple[Layout, ...]:
     return (*published, ours(architecture))
 
 
-@dataclass(frozen=True)
-class Converted:
+class Converted(NamedTuple):
     """A file as the tensors of one of our backbones, floats as float32."""
 
     layout: Layout
@@ -351,18 +348,12 @@ class Converted:
     notes: tuple[str, ...] = ()
     """What was taken of the file, and what was left in it, where that is more than a backbone."""
 
-    @functools.cached_property
-    def digest(self) -> TensorDigest:
-        """Equal for equal weights, whatever file and layout they came in."""
-        return tensor_digest(self.tensors)
-
 
 def convert(path: Path, architecture: str | None = None) -> Converted:
     """Read a file, recognise its layout, and turn its tensors into those of our backbone.
 
-    Without an architecture the names of the tensors decide; timm's own files only of those
-    architectures that are in experiment.architectures. Raise WeightsError for anything that is not
-    wholly in a known layout.
+    Without an architecture the names of the tensors decide; of timm's models, among those that are
+    in experiment.architectures. Raise WeightsError for what is not wholly in a known layout.
     """
     whole = read_weight_file(path)
     known = [architecture] if architecture else ARCHITECTURES
@@ -377,10 +368,9 @@ def convert(path: Path, architecture: str | None = None) -> Converted:
         fix += "benchmark/models/weight_formats.py"
         raise refused(path, found, fix, f"weights of {architecture or ', '.join(ARCHITECTURES)}")
     tensors, notes = fitted(layout, file.tensors, path), []
-    if file.entry or file.prefix:
-        entry = f"the entry {file.entry!r}" if file.entry else "all entries"
+    if (file.entry, file.prefix) != ("all entries", ""):
         prefix = f", without the prefix {file.prefix!r}" if file.prefix else ""
-        notes.append(f"Taken: {entry}{prefix}.")
+        notes.append(f"Taken: {file.entry}{prefix}.")
     taken = set(layout.names.values())
     if left := [*file.left, *(it for it in layout.respelled(file.tensors) if it not in taken)]:
         notes.append(f"Left: {', '.join([*left[:8], '...'] if left[8:] else left)}.")
@@ -434,6 +424,28 @@ def fitted(layout: Layout, found: Mapping[str, Tensor], path: Path) -> dict[str,
     return tensors
 
 
+SAME_LAYER_COSINE: Final = 0.9
+"""Fine-tuning turns a first layer little; two that were trained apart have a cosine near 0."""
+CLEARLY: Final = 2.0
+"""So many times as large must the angle to the other channel order be."""
+
+
+def order_of(
+    tensors: Mapping[str, Tensor], known: Mapping[str, Tensor], channels: Channels
+) -> Channels | None:
+    """Say which order a backbone expects if its first layer is that of `known`, which expects
+    `channels`, in one of the two orders; None if it is neither."""
+    # The first layer reads the picture: a kernel (out, 3, h, w).
+    name = next(name for name, it in tensors.items() if it.ndim == 4 and it.shape[1] == 3)
+    kernel, theirs = tensors[name].double().flatten(), known[name].double()
+    orders: tuple[Channels, Channels] = (channels, "BGR" if channels == "RGB" else "RGB")
+    cosines = (cosine_similarity(kernel, it.flatten(), 0) for it in (theirs, theirs.flip(1)))
+    angles = [math.acos(min(1.0, max(-1.0, float(cosine)))) for cosine in cosines]
+    near, far = sorted(angles)
+    is_this = near <= math.acos(SAME_LAYER_COSINE) and far >= CLEARLY * near + 1e-6
+    return orders[angles.index(near)] if is_this else None
+
+
 def tensor_digest(tensors: Mapping[str, Tensor]) -> TensorDigest:
     """Digest converted tensors: equal for equal weights, whatever file and layout they came in.
 
@@ -450,11 +462,11 @@ def tensor_digest(tensors: Mapping[str, Tensor]) -> TensorDigest:
 
 
 def content_sha256(
-    tensors: Mapping[str, Tensor], preprocessing: Mapping[str, Any], options: Mapping[str, str]
+    tensors: Mapping[str, Tensor], preprocessing: Preprocessing, options: Mapping[str, str]
 ) -> str:
     """Sum up what decides a backbone's function: every tensor's name, type, shape and bytes, and
     how it is fed and built. Part of a run's identity."""
-    demands = {"preprocessing": preprocessing, "options": dict(options)}
+    demands = {"preprocessing": asdict(preprocessing), "options": dict(options)}
     digest = hashlib.sha256(canonical_json(demands).encode())
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()

@@ -28,8 +28,7 @@ from benchmark.errors import RunError, WeightsError, WeightsMissing
 from benchmark.experiment.architectures import ARCHITECTURES, architecture_named
 from benchmark.models import weight_formats as formats
 from benchmark.models.backbone import build_backbone
-from benchmark.models.preprocessing import PRESETS, Channels, Preprocessing, order_of
-from benchmark.models.weight_manifest import FILES, PublishedFile, files_for, stored_path
+from benchmark.models.weight_manifest import Preprocessing, PublishedFile, files_for, stored_path
 from benchmark.record import RunRecord, finished_run
 
 LOCAL: Final = "local:"
@@ -57,14 +56,15 @@ class WeightFile:
     """Of tensors, preprocessing and options (content_sha256). Part of a run's identity."""
     origin: str
     """Name of the published file, of the file that a person added, or the run."""
-    origin_sha256: str
-    published: bool
-    """Whether the origin is taken to be the published file: by its tensors, its checksum, or by its
-    name and layout where none is published."""
-    licence: str
-    trained_on: str
     preprocessing: Preprocessing
     options: Mapping[str, str]
+    origin_sha256: str = ""
+    """Of the published or added file; a run's has none."""
+    published: bool = False
+    """Whether the origin is taken to be the published file: by its tensors, its checksum, or by its
+    name and layout where none is published."""
+    licence: str = "not stated"
+    trained_on: str = "not stated"
     from_run: str | None = None
     """Identity of the run whose backbone this is."""
     notes: tuple[str, ...] = field(default=(), compare=False)
@@ -73,38 +73,12 @@ class WeightFile:
     """By that run, and by those it started from: run, dataset, pixel_digest, split_digest,
     split_version, fold, and leaky, whether it or one before it had seen its test faces."""
 
-    @property
-    def leaky(self) -> bool:
-        """Whether a run that these weights come from is marked so."""
-        return any(seen["leaky"] for seen in self.faces_seen)
-
-    @property
-    def is_own(self) -> bool:
-        """Whether a person added it under a label, or it is a run's backbone."""
-        return ":" in self.source
-
 
 class LoadedWeights(NamedTuple):
     """What a network starts from."""
 
     file: WeightFile
     tensors: Mapping[str, Tensor]
-
-
-@dataclass(frozen=True)
-class SourceState:
-    """One weight source of one architecture, and whether its weights are here."""
-
-    architecture: str
-    source: str
-    published: tuple[PublishedFile, ...]
-    file: WeightFile | None = None
-    problem: WeightsError | None = None
-
-    @property
-    def state(self) -> str:
-        """`here`, `missing` or `damaged`."""
-        return "damaged" if self.problem else "here" if self.file else "missing"
 
 
 def read_stored(path: Path) -> LoadedWeights:
@@ -117,7 +91,7 @@ def read_stored(path: Path) -> LoadedWeights:
         name = stored_path(here.architecture, here.source, path.parent).name
         if (schema, path.name) != (SCHEMA, name):
             raise ValueError(f"it holds {name} of schema {schema}")
-        sha256 = formats.content_sha256(tensors, fed.as_dict(), here.options)
+        sha256 = formats.content_sha256(tensors, fed, here.options)
         if sha256 != here.sha256:
             raise ValueError(f"its content's sha256 is {sha256}, not {here.sha256}")
     except formats.NOT_LOADABLE as error:
@@ -132,10 +106,8 @@ def _writing(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
-        raise WeightsError(
-            f"weights cannot be written to {folder} ({error})",
-            fix="Free space or set FACEBENCH_WEIGHTS_DIR to a folder that can be written",
-        ) from None
+        fix = "Free space or set FACEBENCH_WEIGHTS_DIR to a folder that can be written"
+        raise WeightsError(f"weights cannot be written to {folder} ({error})", fix=fix) from None
 
 
 def read_trusted(weights_dir: Path) -> dict[str, dict[str, str]]:
@@ -148,10 +120,8 @@ def read_trusted(weights_dir: Path) -> dict[str, dict[str, str]]:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["schema"] != SCHEMA:
             raise ValueError(f"its schema is {content['schema']!r}, not {SCHEMA}")
-        return {
-            name: {key: str(it[key]) for key in ("sha256", "when")}
-            for name, it in content["pins"].items()
-        }
+        pins = content["pins"].items()
+        return {name: {key: str(it[key]) for key in ("sha256", "when")} for name, it in pins}
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except formats.NOT_LOADABLE as error:
@@ -169,14 +139,13 @@ def check_trusted(
     trusted = read_trusted(weights_dir)
     before = trusted.get(known.file_name, {"sha256": sha256})
     if before["sha256"] != sha256:
-        raise WeightsError(
-            f"{known.file_name} has the sha256 {sha256}, but another one is trusted",
-            allowed=f"{before['sha256']}, trusted since {before['when'][:10]}",
-            source=str(weights_dir / TRUSTED_FILE),
-            fix="Something between its publisher and you has changed it. If its publisher says so "
-            f"too, remove the entry {known.file_name!r} and add the file again; results from "
-            "before and after are not comparable",
-        )
+        found = f"{known.file_name} has the sha256 {sha256}, but another one is trusted"
+        allowed = f"{before['sha256']}, trusted since {before['when'][:10]}"
+        fix = "Something between its publisher and you has changed it. If its publisher says so "
+        fix += f"too, remove the entry {known.file_name!r} and add the file again; results from "
+        fix += "before and after are not comparable"
+        source = str(weights_dir / TRUSTED_FILE)
+        raise WeightsError(found, allowed=allowed, source=source, fix=fix)
     if remember and known.file_name not in trusted and known.sha256 != sha256:
         when = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         trusted[known.file_name] = {"sha256": sha256, "when": when}
@@ -187,7 +156,7 @@ def check_trusted(
 def add_file(
     file: Path, weights_dir: Path, architecture: str | None = None, *,
     label: str | None = None, preprocessing: Preprocessing | None = None,
-    published: tuple[PublishedFile, ...] = FILES, replacing: bool = False,
+    published: tuple[PublishedFile, ...] | None = None, replacing: bool = False,
     any_checksum: bool = False,
 ) -> WeightFile:  # fmt: skip
     """Convert a file and write it to the store, whole or not at all: as published, or with a label.
@@ -195,21 +164,19 @@ def add_file(
     Tensors that the manifest knows tell what a file is, whatever container and layout they are in.
     Raise WeightsError for a file that is not a published one and has no label, unless
     `any_checksum`; where nobody says how it is fed, or that contradicts its publisher or its first
-    layer; for another checksum than the trusted one; and where it would change weights that are
-    here, unless `replacing`.
+    layer; for another checksum than the trusted one; where weights change, unless `replacing`.
     """
     if label is not None and re.fullmatch("[a-z0-9_]+", label) is None:
         raise WeightsError(f"the label is {label!r}", allowed="small letters, digits, underscores")
     if formats.header_of(file).keys() & {HEADER, NETWORK_HEADER}:
         fix = "Copy a converted file into the weights folder; weights='run:ID' starts from a run's "
         raise formats.refused(file, "was written by facebench", f"{fix}network")
-    if architecture and architecture not in {known.architecture for known in published}:
-        published = files_for(architecture, "imagenet")
     converted, sha256 = formats.convert(file, architecture), files.sha256_of(file)
     layout, is_own = converted.layout, label is not None
-    same = [known for known in published if known.architecture == layout.architecture]
-    alike = [known for known in same if known.layout == layout.name]
-    by_tensors = next((it for it in same if it.digest == converted.digest), None)
+    digest = formats.tensor_digest(converted.tensors)
+    same = files_for(layout.architecture) if published is None else published
+    alike = [it for it in same if it.layout == layout.name]
+    by_tensors = next((it for it in same if it.digest == digest), None)
     # Under a label the name says nothing.
     by_sum = (it for it in alike if it.is_file(file, sha256, by_name=not is_own))
     known = by_tensors or next(by_sum, None)
@@ -218,7 +185,7 @@ def add_file(
         check_trusted(to_trust, sha256, weights_dir)
     about = known or (alike[0] if any_checksum and len(alike) == 1 and not is_own else None)
     if about is None and not is_own:
-        raise _not_published(converted, file, sha256, same)
+        raise _not_published(layout, digest["tensors"], file, sha256, same)
     if about and preprocessing and preprocessing != about.preprocessing:
         found = f"was published as {about.preprocessing.sentence()}, and declared as "
         fix = "Declare nothing; to feed it otherwise on purpose: protocol.input_scaling"
@@ -226,21 +193,20 @@ def add_file(
     fed = about.preprocessing if about else preprocessing
     if fed is None:
         fix = "A wrong one trains without a warning, and worse: ask whoever trained it"
-        allowed = f"--preprocessing {' | '.join(PRESETS)}, or JSON"
-        raise formats.refused(file, "does not say how it is fed", fix, allowed)
-    _check_order(converted.tensors, fed.channels, layout.architecture, weights_dir, file)
+        raise formats.refused(file, "does not say how it is fed", fix, formats.DECLARED)
     # Of a person's own: as the publisher of this layout builds the backbone.
     options = dict(like.options) if (like := about or next(iter(alike), None)) else {}
     source = f"{LOCAL}{label}" if is_own or not about else about.source
     new = WeightFile(
         layout.architecture, source, stored_path(layout.architecture, source, weights_dir),
-        sha256=formats.content_sha256(converted.tensors, fed.as_dict(), options),
+        sha256=formats.content_sha256(converted.tensors, fed, options),
         preprocessing=fed, options=options,
         origin=known.file_name if known and not is_own else file.name, origin_sha256=sha256,
         published=known is not None and not is_own, notes=converted.notes,
         licence=about.licence if about else "not stated",
         trained_on=about.trained_on if about else "not stated",
     )  # fmt: skip
+    _check_order(converted.tensors, new, file)
     with torch.device("meta"):
         build_backbone(new.architecture, **options)  # refuses options that nobody states
     here = read_stored(new.path).file if new.path.exists() and not replacing else None
@@ -249,7 +215,7 @@ def add_file(
         fix = "Results of the two are not comparable; to change over: facebench weights add "
         raise formats.refused(new.path, found, f"{fix}--replace {file}")
     if here is None or (new.published and not here.published):
-        said = asdict(new) | {"schema": SCHEMA, "preprocessing": fed.as_dict()}
+        said = asdict(new) | {"schema": SCHEMA}
         kept = said.keys() - {"path", "from_run", "notes", "faces_seen"}
         metadata = {HEADER: files.canonical_json({name: said[name] for name in kept})}
         with _writing(weights_dir), files.replacing(new.path) as temporary:
@@ -260,9 +226,9 @@ def add_file(
 
 
 def _not_published(
-    converted: formats.Converted, file: Path, sha256: str, same: list[PublishedFile]
-) -> WeightsError:
-    layout, here = converted.layout, converted.digest["tensors"]
+    layout: formats.Layout, here: Mapping[str, str], file: Path, sha256: str,
+    same: tuple[PublishedFile, ...],
+) -> WeightsError:  # fmt: skip
     why = f"has the layout {layout.name} of {layout.architecture} but the sha256 {sha256}"
     for known in same:
         digests = known.digest["tensors"] if known.digest else {}
@@ -277,25 +243,25 @@ def _not_published(
     return formats.refused(file, why, fix, "; ".join(allowed) or "no published file of this layout")
 
 
-def _check_order(
-    tensors: Mapping[str, Tensor], declared: Channels, architecture: str, folder: Path, file: Path
-) -> None:
+def _check_order(tensors: Mapping[str, Tensor], new: WeightFile, file: Path) -> None:
     """Raise WeightsError where published weights that are here show that the order is another one.
 
     A first layer alone does not tell red from blue; where it is, or was fine-tuned from, that of
     weights whose order is known, it is like it in one of the two orders (docs/notes/weights.md).
     What a person declared of their own proves nothing.
     """
-    for path in sorted(folder.glob(f"{architecture}-*.safetensors")):
+    declared = new.preprocessing.channels
+    for path in sorted(new.path.parent.glob(f"{new.architecture}-*.safetensors")):
         try:
             known, theirs = read_stored(path)
         except WeightsError:
             continue  # verify says what is wrong with it
-        found = order_of(tensors, theirs, known.preprocessing.channels)
+        found = formats.order_of(tensors, theirs, known.preprocessing.channels)
         if known.published and found not in (None, declared):
-            why = f"is fed {declared}, but its first layer is that of {architecture} {known.source}"
+            theirs_is = f"{new.architecture} {known.source} and expects {found}"
             fix = f"Declare {found}; a file in another order than it was published in is not that "
-            raise formats.refused(file, f"{why} and expects {found}", f"{fix}file")
+            why = f"is fed {declared}, but its first layer is that of {theirs_is}"
+            raise formats.refused(file, why, f"{fix}file")
 
 
 def resolve(
@@ -313,8 +279,7 @@ def resolve(
     candidates = files_for(architecture, source) if published is None else published
     if path.exists():
         return read_stored(path).file
-    for candidate in candidates:
-        file = weights_dir / candidate.file_name
+    for file in (weights_dir / candidate.file_name for candidate in candidates):
         if file.exists():
             return add_file(file, weights_dir, architecture, published=candidates)
     reasons = []
@@ -328,19 +293,13 @@ def resolve(
     if candidates:
         why = f", and cannot be downloaded ({'; '.join(reasons)})" if reasons else ""
         urls = " or ".join(candidate.url for candidate in candidates)
-        raise WeightsMissing(
-            f"the {source!r} weights of {architecture} are not here{why}",
-            source=str(weights_dir),
-            fix=f"Download {urls} where there is a network, then: facebench weights add FILE",
-        )
-    label = source.removeprefix(LOCAL)
+        found = f"the {source!r} weights of {architecture} are not here{why}"
+        fix = f"Download {urls} where there is a network, then: facebench weights add FILE"
+        raise WeightsMissing(found, source=str(weights_dir), fix=fix)
+    label, found = source.removeprefix(LOCAL), f"there are no {source!r} weights of {architecture}"
     known = (*architecture_named(architecture).weight_sources, f"{LOCAL}LABEL", f"{RUN}ID")
-    raise WeightsMissing(
-        f"there are no {source!r} weights of {architecture}",
-        allowed=", ".join(known),
-        source=str(weights_dir),
-        fix=f"Add them: facebench weights add FILE --label {label} --architecture {architecture}",
-    )
+    fix = f"Add them: facebench weights add FILE --label {label} --architecture {architecture}"
+    raise WeightsMissing(found, allowed=", ".join(known), source=str(weights_dir), fix=fix)
 
 
 def _downloaded(
@@ -385,10 +344,8 @@ def resolve_run(source: str, architecture: str, runs_dir: Path) -> WeightFile:
         raise WeightsMissing(error.found, **parts) from None
     trained = record.about["experiment"]["backbone"]["architecture"]
     if trained != architecture:
-        raise WeightsError(
-            f"run {record.identity[:12]} trained {trained}, not {architecture}",
-            source=str(record.folder),
-        )
+        found = f"run {record.identity[:12]} trained {trained}, not {architecture}"
+        raise WeightsError(found, source=str(record.folder))
     return _read_run(record, source).file
 
 
@@ -397,8 +354,7 @@ def _read_run(record: RunRecord, source: str) -> LoadedWeights:
     path, about = record.model_path(), record.about
     experiment, dataset, before = about["experiment"], about["dataset"], about["weights"]
     architecture, protocol = experiment["backbone"]["architecture"], experiment["protocol"]
-    found = formats.read_weight_file(path).tensors
-    tensors = formats.fitted(formats.ours(architecture), found, path)
+    tensors = formats.convert(path, architecture).tensors
     network = json.loads(formats.header_of(path)[NETWORK_HEADER])
     preprocessing = Preprocessing.from_dict(network["preprocessing"])
     own = {
@@ -406,12 +362,10 @@ def _read_run(record: RunRecord, source: str) -> LoadedWeights:
         "pixel_digest": dataset["pixel_digest"], "split_digest": dataset["split_digest"],
         "split_version": protocol["split"], "fold": protocol["fold"], "leaky": bool(about["leaky"]),
     }  # fmt: skip
-    sha256 = formats.content_sha256(tensors, preprocessing.as_dict(), network["options"])
+    sha256 = formats.content_sha256(tensors, preprocessing, network["options"])
     described = WeightFile(
         architecture, source, path, sha256,
         origin=f"run {record.identity[:12]} ({record.experiment_name}, seed {record.seed})",
-        origin_sha256=files.sha256_of(path), published=False, trained_on=dataset["name"],
-        licence=f"trained here, from {before['source']!r} weights",
         preprocessing=preprocessing, options=network["options"],
         from_run=record.identity, faces_seen=(own, *before.get("faces_seen", [])),
     )  # fmt: skip
@@ -420,46 +374,43 @@ def _read_run(record: RunRecord, source: str) -> LoadedWeights:
 
 def load(file: WeightFile) -> LoadedWeights:
     """Load the tensors that were resolved; raise WeightsError if the file changed since."""
-    is_run = file.from_run is not None
     record = RunRecord(file.path.parent)
-    here = _read_run(record, file.source) if is_run else read_stored(file.path)
+    here = _read_run(record, file.source) if file.from_run else read_stored(file.path)
     if here.file.sha256 != file.sha256:
         fix = "Start again; a run's identity names the weights that it starts from"
         raise formats.refused(file.path, "has changed since it was resolved", fix)
     return here
 
 
-def list_weights(weights_dir: Path, architecture: str | None = None) -> list[SourceState]:
-    """Tell the state of every weight source of every architecture, or of one, and of what else is
-    here, read whole: its sums, and whether what it comes from has the trusted checksum.
+Listed = dict[tuple[str, str], tuple[tuple[PublishedFile, ...], WeightFile | WeightsError | None]]
+"""By architecture and source: its published files; its weights here, or what is wrong with them."""
+
+
+def list_weights(weights_dir: Path, architecture: str | None = None) -> Listed:
+    """List every weight source, or those of one architecture, and what else is here, read whole:
+    its sums, and whether what it comes from has the trusted checksum.
 
     Left out is what facebench did not write, such as a published file that was not yet converted.
     Raise ExperimentError for an unknown architecture.
     """
     wanted = [architecture_named(architecture)] if architecture else ARCHITECTURES.values()
-    sources = [
-        (it.name, source) for it in wanted for source in it.weight_sources if source != "none"
-    ]
-    states = {
-        stored_path(*named, weights_dir): SourceState(*named, files_for(*named))
-        for named in sources
-    }
+    named = ((it.name, source) for it in wanted for source in it.weight_sources if source != "none")
+    listed: Listed = {source: (files_for(*source), None) for source in named}
     for path in sorted(weights_dir.glob("*.safetensors")):
-        # What a file was where its header is gone.
-        name, _, source = path.stem.partition("-")
-        state = states.get(path) or SourceState(name, source.replace("local-", LOCAL, 1), ())
+        name, _, label = path.stem.partition("-")
+        source = (name, label.replace("local-", LOCAL, 1))
+        published, here = listed.get(source, ((), None))
         try:
-            if path not in states and HEADER not in formats.header_of(path):
+            if source not in listed and HEADER not in formats.header_of(path):
                 continue
             here, tensors = read_stored(path)
-            published = () if here.is_own else files_for(here.architecture, here.source)
-            for known in published:
-                is_it = here.published and here.origin == known.file_name
-                if is_it and known.digest != formats.tensor_digest(tensors):
+            published = () if label.startswith("local-") else files_for(*source)
+            origins = (it for it in published if here.published and it.file_name == here.origin)
+            for known in origins:
+                if known.digest != formats.tensor_digest(tensors):
                     check_trusted(known, here.origin_sha256, weights_dir)
-            found = SourceState(here.architecture, here.source, published, here)
         except WeightsError as error:
-            found = replace(state, problem=error)
-        if architecture in (None, found.architecture):
-            states[path] = found
-    return list(states.values())
+            here = error
+        if architecture in (None, name):
+            listed[source] = (published, here)
+    return listed

@@ -89,6 +89,7 @@ class Plan:
         """Give what `experiment.json` holds; counts: faces per part of the split."""
         total, trainable = network.parameter_counts()
         faces, weights, missing = self.faces, self.weights, self.ingredients.missing_labels
+        faces_seen = list(weights.faces_seen) if weights else []
         return {
             "schema": SCHEMA, "identity": self.identity, "family": self.family,
             "experiment": self.experiment.as_dict(), "seed": self.seed,
@@ -97,12 +98,12 @@ class Plan:
             "weights": {
                 "source": self.experiment.backbone.weights,
                 **{name: getattr(weights, name, None) for name in ("sha256", "origin", "from_run")},
-                "faces_seen": list(weights.faces_seen) if weights else [],
+                "faces_seen": faces_seen,
             },
             "trainer_version": TRAINER_VERSION,
             "protocol_name": self.experiment.protocol.name,
             "ad_hoc": self.experiment.ad_hoc,
-            "leaky": self.experiment.protocol.leaky or (weights is not None and weights.leaky),
+            "leaky": self.experiment.protocol.leaky or any(it["leaky"] for it in faces_seen),
             "device": device.description, "device_kind": device.kind,
             "precision": device.precision, "arithmetic": device.as_dict(),
             "versions": provenance.versions(), "commit": provenance.commit(),

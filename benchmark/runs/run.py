@@ -28,9 +28,8 @@ from benchmark.runs import folder
 from benchmark.runs.plan import Plan, Settings, plan_run
 from benchmark.tasks import TaskName
 from benchmark.training.device import Device
-from benchmark.training.predict import probabilities
 from benchmark.training.prefix_cache import CachedFaces, PrefixRequest, open_prefix, why_live
-from benchmark.training.steps import SpeedSettings, resolve_precision
+from benchmark.training.steps import SpeedSettings, in_fp32, resolve_precision
 from benchmark.training.trainer import EpochResult, Progress, TrainingFaces, fit, start
 
 
@@ -293,7 +292,7 @@ class ExecutionOptions:
         plan, of = self._plan, (self._network, self._on_device)
         request = PrefixRequest(plan.faces.pixel_digest, plan.experiment.recipe.augmentation)
         prefix = open_prefix(*of, self.device, self._cache, request)
-        self.write(cache=prefix.report() if prefix else {"live": self._notes[-1]})
+        self.write(cache=dict(prefix.report) if prefix else {"live": self._notes[-1]})
         self._exact = prefix
         if prefix is None or (prefix.is_exact_fp32 and prefix.device.channels_last):
             return prefix, prefix
@@ -302,7 +301,7 @@ class ExecutionOptions:
         exact = open_prefix(*of, self._exact_device, self._cache, request)
         self.device.place(self._network)
         if exact is not None:
-            self.report["cache_of_answers"] = exact.report()
+            self.report["cache_of_answers"] = dict(exact.report)
         self._exact = exact if exact is not None and exact.is_exact_fp32 else None
         return prefix, self._exact
 
@@ -317,7 +316,8 @@ class ExecutionOptions:
         device.place(self._network)
         on_faces = functools.partial(self._settings.on_progress, stage)
         indices = torch.from_numpy(rows).to(device.torch_device)
-        return probabilities(self._network, self._on_device, indices, self._exact, on_faces)
+        forward = in_fp32(self._network, self._on_device, self._exact)
+        return forward.probabilities(indices, on_faces)
 
     def write(self, **found: dict[str, Any]) -> None:
         """Add to experiment.json what was found out."""

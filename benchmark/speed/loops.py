@@ -5,14 +5,13 @@ thing, and it is fair: workers stay alive between epochs, only what is trained i
 the JPEG files are of the packed size. A loop of others comes with the package that it needs.
 """
 
-import contextlib
 import logging
 import shutil
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 from itertools import chain, count, repeat
 from pathlib import Path
 from typing import Any, Final
@@ -25,19 +24,17 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from benchmark.data.batches import FaceBatches, generator_for, random_order
+from benchmark.data.batches import FaceBatches, epoch_batches, generator_for, random_order
 from benchmark.data.dataset import FaceSet
-from benchmark.data.splits import Rows
 from benchmark.errors import DataError
 from benchmark.experiment.definition import Experiment
 from benchmark.experiment.parts import Augmentation
 from benchmark.models.network import Network, build_network
-from benchmark.models.preprocessing import IMAGENET
+from benchmark.models.weight_manifest import IMAGENET
 from benchmark.tasks import COMBINED_WEIGHTS, TaskName
 from benchmark.training.device import Device
-from benchmark.training.predict import ForwardPass, epoch_batches
 from benchmark.training.prefix_cache import CacheSettings, PrefixRequest, open_prefix
-from benchmark.training.steps import SpeedSettings
+from benchmark.training.steps import ForwardPass, SpeedSettings
 from benchmark.training.trainer import EpochResult, TrainingFaces, TrainingState, fit, start
 
 BATCH_SIZE: Final = 32
@@ -45,24 +42,6 @@ RATE: Final = 1e-4
 CLIP_NORM: Final = 1.0
 VAL_SHARE: Final = 8
 """One validation face to so many that train, as the split has them."""
-
-
-class PictureFiles(Dataset[tuple[Any, Tensor]]):
-    """Pictures in files with three labels each, decoded one by one."""
-
-    def __init__(self, files: list[Path], labels: Tensor, *, flip: bool = False) -> None:
-        self.files, self.labels = files, labels
-        flips = [transforms.RandomHorizontalFlip()] if flip else []
-        self.transform: Any = transforms.Compose(
-            [*flips, transforms.ToTensor(), transforms.Normalize(IMAGENET.mean, IMAGENET.std)]
-        )
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, place: int) -> tuple[Any, Tensor]:
-        with Image.open(self.files[place]) as picture:
-            return self.transform(picture.convert("RGB")), self.labels[place]
 
 
 @dataclass(frozen=True)
@@ -76,8 +55,8 @@ class Job:
 
     experiment: Experiment
     faces: FaceBatches
-    train: Rows
-    val: Rows
+    train: Tensor
+    val: Tensor
     folder: Path
     device: Device
     workers: int
@@ -85,58 +64,69 @@ class Job:
     compile: bool = False
 
     @property
+    def place(self) -> torch.device:
+        return self.device.torch_device
+
+    @property
     def is_pinned(self) -> bool:
         return self.device.kind == "cuda"
 
-    @cached_property
-    def rows(self) -> tuple[Tensor, Tensor]:
-        """Rows that train and rows that validate, on the device of the faces."""
-        device = self.faces.device
-        return torch.from_numpy(self.train).to(device), torch.from_numpy(self.val).to(device)
-
     def one_step(self) -> "Job":
-        few, experiment = BATCH_SIZE // VAL_SHARE, self.experiment
-        once = experiment.adjusted({"recipe.max_epochs": 1})
+        few, once = BATCH_SIZE // VAL_SHARE, self.experiment.adjusted({"recipe.max_epochs": 1})
         return replace(self, train=self.train[:BATCH_SIZE], val=self.val[:few], experiment=once)
 
     def network(self, seed: int = 0) -> Network:
         return build_network(self.experiment, None, seed)
 
-    def pictures(self, rows: Rows, *, flip: bool = False) -> PictureFiles:
-        """Give rows as files, writing those that are not there."""
-        paths = [self.folder / f"{row}.jpg" for row in rows]
-        for row, path in zip(rows, paths, strict=True):
-            if not path.exists():
-                Image.fromarray(self.faces.pixels[int(row)].cpu().numpy()).save(path, quality=90)
-        there = torch.from_numpy(rows).to(self.faces.device)
-        labels = [self.faces.labels[task][there].cpu() for task in COMBINED_WEIGHTS]
-        return PictureFiles(paths, torch.stack(labels, dim=1), flip=flip)
-
-    def loader(self, pictures: PictureFiles, *, shuffle: bool) -> DataLoader[Any]:
-        """Make the plain DataLoader, its workers kept from one epoch to the next."""
+    def loader(self, rows: Tensor, *, shuffle: bool, flip: bool = False) -> DataLoader[Any]:
+        """Make the plain DataLoader of rows, its workers kept from one epoch to the next."""
         return DataLoader(
-            pictures, batch_size=BATCH_SIZE, shuffle=shuffle, num_workers=self.workers,
-            persistent_workers=self.workers > 0, pin_memory=self.is_pinned,
+            PictureFiles(self, rows, flip=flip), batch_size=BATCH_SIZE, shuffle=shuffle,
+            num_workers=self.workers, persistent_workers=self.workers > 0,
+            pin_memory=self.is_pinned,
         )  # fmt: skip
 
-    def fit(self, state: Any, seed: int = 0, prefix: Any = None) -> Iterator[Any]:
-        faces = TrainingFaces(self.faces, *self.rows, prefix)
+    def fit(self, state: TrainingState, seed: int = 0, prefix: Any = None) -> Iterator[Any]:
+        train, val = self.train.to(self.faces.device), self.val.to(self.faces.device)
+        data = TrainingFaces(self.faces, train, val, prefix)
         speed = SpeedSettings(compile=self.compile)
-        return fit(state, faces, self.experiment, seed, self.device, speed)
+        return fit(state, data, self.experiment, seed, self.device, speed)
 
 
-def rows_that_train(faces: FaceSet, most: int | None) -> tuple[Rows, Rows]:
+class PictureFiles(Dataset[tuple[Any, Tensor]]):
+    """Rows as pictures in files, with three labels each, decoded one by one."""
+
+    def __init__(self, job: Job, rows: Tensor, *, flip: bool = False) -> None:
+        self.files = [job.folder / f"{row}.jpg" for row in rows.tolist()]
+        for row, path in zip(rows.tolist(), self.files, strict=True):
+            if not path.exists():
+                Image.fromarray(job.faces.pixels[row].cpu().numpy()).save(path, quality=90)
+        labels = [job.faces.labels[task].cpu()[rows] for task in COMBINED_WEIGHTS]
+        self.labels = torch.stack(labels, dim=1)
+        flips = [transforms.RandomHorizontalFlip()] if flip else []
+        scaling = transforms.Normalize(IMAGENET.mean, IMAGENET.std)
+        self.transform: Any = transforms.Compose([*flips, transforms.ToTensor(), scaling])
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, place: int) -> tuple[Any, Tensor]:
+        with Image.open(self.files[place]) as picture:
+            return self.transform(picture.convert("RGB")), self.labels[place]
+
+
+def rows_that_train(faces: FaceSet, most: int) -> tuple[Tensor, Tensor]:
     """Choose up to `most` training faces, in a random order, and validation faces with them.
 
     Raises DataError where there are too few to measure on.
     """
     part, generator = faces.table["part"].to_numpy(), np.random.default_rng(0)
     train, val = (generator.permutation(np.flatnonzero(part == p)) for p in ("train", "val"))
-    n = min(len(train) if most is None else most, len(train), len(val) * VAL_SHARE) // 32 * 32
+    n = min(most, len(train), len(val) * VAL_SHARE) // 32 * 32
     if n < 32:
         found = f"{faces.name} has {len(train)} training and {len(val)} validation faces"
         raise DataError(found, allowed="at least 32 and 4")
-    return train[:n], val[: n // VAL_SHARE]
+    return torch.from_numpy(train[:n]), torch.from_numpy(val[: n // VAL_SHARE])
 
 
 def total_loss(logits: dict[TaskName, Tensor], labels: Tensor) -> Tensor:
@@ -159,27 +149,24 @@ first is the warm-up: workers, kernels, recordings."""
 
 def plain_pass(job: Job) -> Loop:
     """Read the plain loader to its end: one epoch's batches."""
-    batches = job.loader(job.pictures(job.train, flip=True), shuffle=True)
-    while True:
-        yield lambda: deque((it.to(job.device.torch_device) for it, _labels in batches), maxlen=0)
+    batches = job.loader(job.train, shuffle=True, flip=True)
+    return repeat(lambda: deque((it.to(job.place) for it, _labels in batches), maxlen=0))
 
 
 def our_pass(job: Job) -> Loop:
     """Take batches by index from the packed array, flipped and scaled as for a first layer."""
-    network, rows, flips = job.network(), job.rows[0], Augmentation(flip=True)
+    network, rows, flips = job.network(), job.train.to(job.faces.device), Augmentation(flip=True)
     job.device.place(network)
     reader = ForwardPass(network, job.faces, job.device)
 
     def one_pass(epoch: int) -> None:
         order = rows[random_order(len(rows), seed=0, epoch=epoch).to(rows.device)]
+        changes = generator_for(0, epoch, purpose=1)
         with torch.no_grad():
-            for batch in epoch_batches(
-                order, flips, BATCH_SIZE, generator_for(0, epoch, purpose=1)
-            ):
+            for batch in epoch_batches(order, flips, BATCH_SIZE, changes):
                 network.scaling(reader.inputs(batch, flips))
 
-    for epoch in count():
-        yield partial(one_pass, epoch)
+    return (partial(one_pass, epoch) for epoch in count())
 
 
 class PlainTraining:
@@ -187,32 +174,30 @@ class PlainTraining:
 
     counts_correct = True
     """While it trains; timm's loop does not."""
+    memory_format = torch.contiguous_format
+    amp = False
+    """Whether to compute in bf16 where there is CUDA."""
 
     def __init__(self, job: Job) -> None:
         self.job, self._seed = job, 0
-        self.train_batches = self._batches(job.pictures(job.train), training=True)
-        self.val_batches = self._batches(job.pictures(job.val), training=False)
+        self.train_batches = self._batches(job.train, training=True)
+        self.val_batches = self._batches(job.val, training=False)
         self._renew()
 
-    def _batches(self, pictures: PictureFiles, *, training: bool) -> Any:
-        return self.job.loader(pictures, shuffle=training)
-
-    def _optimiser(self, trained: list[nn.Parameter]) -> torch.optim.Optimizer:
-        return torch.optim.Adam(trained, lr=RATE)
+    def _batches(self, rows: Tensor, *, training: bool) -> Any:
+        return self.job.loader(rows, shuffle=training)
 
     def _moved(self, pictures: Tensor) -> Tensor:
-        return pictures.to(self.job.device.torch_device, non_blocking=self.job.is_pinned)
-
-    def _arithmetic(self) -> contextlib.AbstractContextManager[Any]:
-        return contextlib.nullcontext()
+        moved = pictures.to(self.job.place, non_blocking=self.job.is_pinned)
+        return moved.contiguous(memory_format=self.memory_format)
 
     def _renew(self) -> None:
         ours = self.job.network(self._seed)
         # As a user would chain them.
         parts = (ours.backbone, nn.AdaptiveAvgPool2d(1), nn.Flatten(), ours.head)
-        self.network = nn.Sequential(*parts).to(self.job.device.torch_device)
+        self.network = nn.Sequential(*parts).to(self.job.place).to(memory_format=self.memory_format)
         trained = [value for value in self.network.parameters() if value.requires_grad]
-        self._adam = self._optimiser(trained)
+        self._adam = torch.optim.Adam(trained, lr=RATE)
         self._seed += 1
 
     def __iter__(self) -> Iterator[Callable[[], Any]]:
@@ -224,8 +209,7 @@ class PlainTraining:
 
     def _first_step(self) -> None:
         """Start the workers, and make a step."""
-        for batches in (self.train_batches, self.val_batches):
-            first = next(iter(batches))
+        first, _ = (next(iter(it)) for it in (self.train_batches, self.val_batches))
         self.network.train()
         self._step(*first)
 
@@ -238,13 +222,14 @@ class PlainTraining:
             self.network.eval()
             with torch.no_grad():
                 for pictures, labels in self.val_batches:
-                    labels = labels.to(self.job.device.torch_device)
+                    labels = labels.to(self.job.place)
                     count_correct(self.network(self._moved(pictures)), labels)
 
     def _step(self, pictures: Tensor, labels: Tensor) -> tuple[float, int]:
-        pictures, labels = self._moved(pictures), labels.to(self.job.device.torch_device)
+        pictures, labels = self._moved(pictures), labels.to(self.job.place)
         self._adam.zero_grad()
-        with self._arithmetic():
+        kind = self.job.device.kind
+        with torch.autocast(kind, torch.bfloat16, enabled=self.amp and kind == "cuda"):
             logits = self.network(pictures)
             loss = total_loss(logits, labels)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -255,38 +240,24 @@ class PlainTraining:
 
 
 class TimmTraining(PlainTraining):
-    """timm's loader and optimiser, as its train.py has them with `--channels-last --no-aug`.
+    """timm's loader, as its train.py has it with `--channels-last --no-aug`; its Adam is torch's.
 
     With `--amp` where there is CUDA, and there its loader that copies ahead and normalises.
     """
 
-    counts_correct = False
+    counts_correct, memory_format, amp = False, torch.channels_last, True
 
-    def _batches(self, pictures: PictureFiles, *, training: bool) -> Any:
+    def _batches(self, rows: Tensor, *, training: bool) -> Any:
         from timm.data.loader import create_loader
 
         job, px = self.job, self.job.experiment.backbone.input_px
         return create_loader(
-            pictures,  # type: ignore[arg-type]
+            PictureFiles(job, rows),  # type: ignore[arg-type]
             input_size=(3, px, px), batch_size=BATCH_SIZE, is_training=training,
             no_aug=True, mean=IMAGENET.mean, std=IMAGENET.std, num_workers=job.workers,
             pin_memory=job.is_pinned, persistent_workers=job.workers > 0,
-            use_prefetcher=job.is_pinned, crop_pct=1.0, device=job.device.torch_device,
+            use_prefetcher=job.is_pinned, crop_pct=1.0, device=job.place,
         )  # fmt: skip
-
-    def _optimiser(self, trained: list[nn.Parameter]) -> torch.optim.Optimizer:
-        from timm.optim._optim_factory import create_optimizer_v2
-
-        self.network.to(memory_format=torch.channels_last)
-        adam: Any = create_optimizer_v2(trained, opt="adam", lr=RATE, weight_decay=0.0)
-        return adam  # type: ignore[no-any-return]
-
-    def _moved(self, pictures: Tensor) -> Tensor:
-        return super()._moved(pictures).contiguous(memory_format=torch.channels_last)
-
-    def _arithmetic(self) -> contextlib.AbstractContextManager[Any]:
-        kind = self.job.device.kind
-        return torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda")
 
 
 class LightningTraining(PlainTraining):
@@ -341,8 +312,7 @@ def our_epochs(job: Job) -> Loop:
         with job.device.arithmetic():
             next(epochs)
 
-    while True:
-        yield one_epoch
+    yield from repeat(one_epoch)
 
 
 def our_run(job: Job) -> Loop:
@@ -350,19 +320,17 @@ def our_run(job: Job) -> Loop:
 
     What is done gives where the activations came from.
     """
-    folder = job.folder / "cache"
+    cache = CacheSettings(job.folder / "cache")
 
     def one_run(own: Job, state: TrainingState, seed: int) -> str:
-        rows = torch.cat(own.rows).cpu().sort().values
-        request = PrefixRequest("speed", rows=rows)
+        request = PrefixRequest("speed", rows=torch.cat([own.train, own.val]).sort().values)
         with own.device.arithmetic():
-            cache = CacheSettings(folder)
             found = open_prefix(state.network, own.faces, own.device, cache, request)
         _to_the_end(own, state, seed, found)
-        return found.origin if found is not None else "live"
+        return str(found.report["origin"]) if found is not None else "live"
 
     for seed, own in enumerate(chain([job.one_step()], repeat(job))):
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(cache.folder, ignore_errors=True)
         state = start(own.network(seed), own.experiment.recipe, own.device)
         yield partial(one_run, own, state, seed)
 
@@ -372,8 +340,14 @@ def _to_the_end(job: Job, state: TrainingState, seed: int = 0, prefix: Any = Non
         deque(job.fit(state, seed, prefix), maxlen=0)
 
 
-OTHER_LOOPS: Final[dict[str, tuple[str, Callable[[Job], Loop]]]] = {
-    "timm": ("timm", TimmTraining),
-    "lightning": ("pytorch-lightning", LightningTraining),
-}
-"""Loops of others' parts by name, each with the package that has to be installed."""
+PACKAGES: Final = {"timm": "timm", "lightning": "pytorch-lightning"}
+"""Loops of others' parts, each with the package that has to be installed."""
+LOOPS: Final[dict[str, dict[str, Callable[[Job], Loop]]]] = {
+    "data": {"plain": plain_pass, "ours": our_pass},
+    "epoch": {
+        "plain": PlainTraining, "ours": our_epochs, "timm": TimmTraining,
+        "lightning": LightningTraining,
+    },
+    "run": {"plain": PlainTraining, "ours": our_run},
+}  # fmt: skip
+"""By kind of row."""

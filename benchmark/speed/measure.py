@@ -1,4 +1,8 @@
-"""What is measured, and the clocks: all loops of a row in turns, so that a busy moment hits all."""
+"""How fast this machine trains, against the loops that a user would write: rows and clocks.
+
+Rows measure one thing each, all loops in turns, in one process, so that a busy moment hits all.
+What a loop computes is training's; nothing here changes a number that a run stores.
+"""
 
 import contextlib
 import gc
@@ -6,7 +10,7 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,8 +25,7 @@ from benchmark.data.batches import FaceBatches
 from benchmark.data.dataset import FaceSet
 from benchmark.errors import require
 from benchmark.experiment.definition import Backbone, Experiment, Head, Recipe
-from benchmark.speed import loops
-from benchmark.speed.loops import Job, Loop
+from benchmark.speed.loops import LOOPS, PACKAGES, Job, Loop, rows_that_train
 from benchmark.training.device import Device, device_trouble
 from benchmark.training.steps import resolve_precision
 
@@ -72,13 +75,6 @@ ROWS: Final = (
 )
 
 
-LOOPS: Final[dict[str, tuple[Callable[[Job], Loop], Callable[[Job], Loop]]]] = {
-    "data": (loops.plain_pass, loops.our_pass), "epoch": (loops.PlainTraining, loops.our_epochs),
-    "run": (loops.PlainTraining, loops.our_run),
-}  # fmt: skip
-"""The plain loop and ours, by kind of row."""
-
-
 def rows_named(names: str | None) -> tuple[SpeedRow, ...]:
     """Give the rows named in `data,cnn`, in our order; raises ExperimentError for another name."""
     known = [row.name for row in ROWS]
@@ -88,15 +84,13 @@ def rows_named(names: str | None) -> tuple[SpeedRow, ...]:
     return tuple(row for row in ROWS if row.name in asked)
 
 
-def in_turns(
-    candidates: Mapping[str, Loop], rounds: int, device: Device
-) -> dict[str, list[Round]]:  # fmt: skip
+def in_turns(loops: Mapping[str, Loop], rounds: int, device: Device) -> dict[str, list[Round]]:
     """Warm every loop up, then measure all `rounds` times, in turns; the warm-ups come first."""
-    works = {name: iter(loop) for name, loop in candidates.items()}
-    found: dict[str, list[Round]] = {name: [] for name in candidates}
+    works = {name: iter(loop) for name, loop in loops.items()}
+    found: dict[str, list[Round]] = {name: [] for name in loops}
     for _ in range(1 + rounds):
-        for name, loop in works.items():
-            work = next(loop)
+        for name, ready in works.items():
+            work = next(ready)
             cpu, started = _cpu_seconds(), time.perf_counter()
             gave = work()
             device.synchronise()
@@ -144,13 +138,13 @@ class SpeedSession:
 
     def __post_init__(self) -> None:
         self.n_workers = min(4, joblib.cpu_count()) if self.workers is None else self.workers
-        pixels, table = self.faces.pixels(), self.faces.table
-        self._on_device = FaceBatches.on_device(pixels, table, self.device.torch_device)
+        pixels, place = self.faces.pixels(), self.device.torch_device
+        self._on_device = FaceBatches.on_device(pixels, self.faces.table, place)
         self.loops: dict[str, str] = {}
         """Versions of the packages whose loops are measured too."""
         for name in self.against:
             with contextlib.suppress(PackageNotFoundError):
-                self.loops[name] = version(loops.OTHER_LOOPS[name][0])
+                self.loops[name] = version(PACKAGES[name])
 
     def machine(self) -> dict[str, Any]:
         """Say as plain values where it is measured."""
@@ -167,12 +161,12 @@ class SpeedSession:
         """Measure one row; files are written in a temporary folder, which is removed."""
         on_gpu = self.device.kind == "cuda"
         most = self.images or row.images * (ON_GPU if on_gpu else 1)
-        train, val = loops.rows_that_train(self.faces, most)
         epochs = (30 if on_gpu else 10) if row.kind == "run" else 1
         with tempfile.TemporaryDirectory(prefix="facebench-speed-") as folder:
             job = Job(
-                row.experiment(self.faces.image_px, epochs), self._on_device, train, val,
-                Path(folder), self.device, self.n_workers, epochs, self.compile,
+                row.experiment(self.faces.image_px, epochs), self._on_device,
+                *rows_that_train(self.faces, most), Path(folder), self.device, self.n_workers,
+                epochs, self.compile,
             )  # fmt: skip
             try:
                 return self._measured(row, job)
@@ -180,18 +174,15 @@ class SpeedSession:
                 raise device_trouble(error) or error from error
 
     def _measured(self, row: SpeedRow, job: Job) -> dict[str, Any]:
-        chosen, _ = resolve_precision(
-            self.device, job.network(), job.faces, job.experiment, cached=row.kind == "run"
-        )
+        of, is_run = (self.device, job.network(), job.faces, job.experiment), row.kind == "run"
+        chosen, _ = resolve_precision(*of, cached=is_run)
         job = replace(job, device=chosen)
-        plain, ours = LOOPS[row.kind]
-        others = {name: loops.OTHER_LOOPS[name][1](job) for name in self.loops if row.others}
-        candidates: dict[str, Loop] = {"plain": plain(job), "ours": ours(job), **others}
+        names = ("plain", "ours", *(self.loops if row.others else ()))
+        candidates = {name: LOOPS[row.kind][name](job) for name in names}
         measured = in_turns(candidates, self.rounds, chosen)
-        our_rounds = measured["ours"][1:]
-        origin = our_rounds[-1][2] if row.kind == "run" else "built"
-        del candidates, others
+        del candidates
         gc.collect()  # workers end when nobody holds their loader
+        our_rounds = measured["ours"][1:]
         by_loop: dict[str, dict[str, Any]] = {
             name: {
                 "seconds": median(one for one, _, _ in rounds),
@@ -202,11 +193,11 @@ class SpeedSession:
             }
             for name, (warm_up, *rounds) in measured.items()
         }
-        cpu_seconds = [by_loop[name]["cpu_seconds"] for name in ("plain", "ours")]
+        plain, ours = (by_loop[name]["cpu_seconds"] for name in ("plain", "ours"))
+        origin = our_rounds[-1][2] if is_run else "built"
         return {
             "name": row.name, "title": row.title, "images": len(job.train), "epochs": job.epochs,
-            "rounds": self.rounds, "ratio": by_loop["plain"]["ours_is_faster"],
-            "cpu_ratio": cpu_seconds[0] / max(1e-9, cpu_seconds[1]),
+            "ratio": by_loop["plain"]["ours_is_faster"], "cpu_ratio": plain / max(1e-9, ours),
             "precision": chosen.precision, "channels_last": chosen.channels_last, "ways": by_loop,
             "notes": [] if origin == "built" else [f"the cache was not built, but {origin}"],
         }  # fmt: skip

@@ -49,9 +49,8 @@ class Device:
         """The hardware in words: `AMD EPYC, 2 threads` or the GPU's name."""
         if self.kind == "cuda":
             return torch.cuda.get_device_name(self.torch_device)
-        threads, name = torch.get_num_threads(), platform.processor() or platform.machine()
-        models = re.search(r"^model name\s*: (.*)$", _cpuinfo(), re.MULTILINE)
-        name = models[1] if models else name
+        threads, model = torch.get_num_threads(), re.search(r"model name\s*: (.*)", _cpuinfo())
+        name = model[1] if model else platform.processor() or platform.machine()
         return f"{name}, {threads} thread{'s' if threads > 1 else ''}"
 
     @property
@@ -150,16 +149,14 @@ def _freed_memory_kept() -> Iterator[None]:
     feature maps again (measured: docs/notes/speed.md).
     """
     libc = ctypes.CDLL(None)
-    is_glibc = hasattr(libc, "malloc_trim")
-    for option, value in KEPT.items() if is_glibc else ():
-        libc.mallopt(option, value)
-    try:
+    with contextlib.ExitStack() as stack:
+        if hasattr(libc, "malloc_trim"):
+            stack.callback(libc.malloc_trim, 0)
+            for option, value in KEPT.items():
+                libc.mallopt(option, value)
+            for option, value in RETURNED.items():
+                stack.callback(libc.mallopt, option, value)
         yield
-    finally:
-        for option, value in RETURNED.items() if is_glibc else ():
-            libc.mallopt(option, value)
-        if is_glibc:
-            libc.malloc_trim(0)
 
 
 def choose_device(
@@ -208,33 +205,27 @@ def _cpuinfo() -> str:
 
 
 def device_trouble(error: Exception) -> DeviceError | None:
-    """Explain an error of the device's in a sentence; None where it is another error."""
-    line, lost = first_line(error), getattr(torch, "AcceleratorError", ())
-    if is_out_of_memory(error):
-        fix = "Lower recipe.batch_size or backbone.input_px, free its memory, or take --device cpu"
-        fix += "; the same command resumes after the last checkpoint"
-        return DeviceError(f"the device's memory does not suffice ({line})", fix=fix)
-    if isinstance(error, lost) or (isinstance(error, RuntimeError) and "CUDA error" in str(error)):
-        fix = "Look at it with nvidia-smi, then run the same command again: it resumes after the "
-        return DeviceError(f"the device stopped working ({line})", fix=f"{fix}last checkpoint")
-    return None
+    """Explain in a sentence an error that says that there was no memory, on whatever device, or
+    that the device is lost; None where it is another error.
 
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Tell whether an error says that there was no memory, on whatever device.
-
-    Only CUDA has an error of its own for it; the CPU's allocator and MPS say it in words. oneDNN,
+    Only CUDA has errors of its own for it; the CPU's allocator and MPS say it in words. oneDNN,
     which CPUs convolve with, names only what it could not create: seen with too little memory, and
     with too large a batch (https://github.com/pytorch/pytorch/issues/55884). These are whole lines:
     a primitive's *descriptor* that cannot be created is another matter.
     """
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    if not isinstance(error, RuntimeError):
-        return False
+    line, of_runtime = first_line(error), isinstance(error, RuntimeError)
     onednn = ("could not create a primitive", "could not create a memory object")
     words = ("DefaultCPUAllocator", "bad_alloc", "MPS backend out of memory", "CUDA out of memory")
-    return first_line(error) in onednn or any(word in str(error) for word in words)
+    is_said = line in onednn or any(word in str(error) for word in words)
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or (of_runtime and is_said):
+        fix = "Lower recipe.batch_size or backbone.input_px, free its memory, or take --device cpu"
+        fix += "; the same command resumes after the last checkpoint"
+        return DeviceError(f"the device's memory does not suffice ({line})", fix=fix)
+    lost = getattr(torch, "AcceleratorError", ())
+    if isinstance(error, lost) or (of_runtime and "CUDA error" in str(error)):
+        fix = "Look at it with nvidia-smi, then run the same command again: it resumes after the "
+        return DeviceError(f"the device stopped working ({line})", fix=f"{fix}last checkpoint")
+    return None
 
 
 def first_line(error: Exception) -> str:

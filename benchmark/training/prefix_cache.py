@@ -16,7 +16,8 @@ import shutil
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from tokenize import TokenError
 from typing import Any, Final
@@ -83,50 +84,37 @@ class CacheSettings:
 class CachedFaces:
     """The activations of a data set's faces at a network's cut, in one or two views."""
 
-    cut: str
     views: tuple[Tensor, ...]
     """Each (n_rows, …), maps as (n_rows, height, width, channels): as they are, then mirrored."""
     device: Device
     """Where and how they were computed, whatever they are stored as (a pooled map is always
     float32), and where `gather` puts them; the views are there too, or mapped from the disk."""
-    origin: str
-    """`found` or `built`."""
-    seconds: float
-    """To read and check them, or to compute them."""
-    distance: float
-    """Of a random batch from a live forward pass, relative (L2); 0: bit-equal."""
-    places: Tensor | None
-    """Of each row of the packed array among the rows here, (n_faces,) int64; None where all are."""
+    report: Mapping[str, Any]
+    """For a run's record: `cut`; `origin`, found or built; `seconds` to read and check them, or to
+    compute them; `distance_from_live` of a random batch, relative (L2); and what they take."""
+    rows: Tensor | None
+    """Rows of the packed array that are here, ascending, (n_rows,) int64; None where all are."""
 
     @property
     def is_exact_fp32(self) -> bool:
         """Whether stored numbers may be computed from them."""
-        return self.distance == 0 and self.device.precision == "fp32"
+        return bool(self.report["equal_to_live"]) and self.device.precision == "fp32"
 
     def gather(self, indices: Tensor, mirrored: Tensor | None = None) -> Tensor:
         """Give the activations of rows of the packed array, as `Network.suffix` takes them.
 
         indices: (n,) int64; mirrored: (n,) bool, those wanted mirrored, or None for none.
         """
-        if self.places is not None:
-            indices = self.places.to(indices.device)[indices]
+        if self.rows is not None:
+            indices = torch.searchsorted(self.rows.to(indices.device), indices)
         place = self.device.torch_device
         rows = gathered(self.views[0], indices, place)
         if mirrored is not None:
             chosen = mirrored.to(place).view(-1, *[1] * (rows.ndim - 1))
             rows = torch.where(chosen, gathered(self.views[1], indices, place), rows)
         if rows.ndim == 4:
-            maps = rows.permute(0, 3, 1, 2)
-            rows = maps if self.device.channels_last else maps.contiguous()
+            rows = rows.permute(0, 3, 1, 2).contiguous(memory_format=self.device.memory_format)
         return rows
-
-    def report(self) -> dict[str, Any]:
-        return {
-            "cut": self.cut, "origin": self.origin, "views": len(self.views),
-            "seconds": round(self.seconds, 3), "bytes": sum(it.nbytes for it in self.views),
-            "precision": self.device.precision, "equal_to_live": self.distance == 0,
-            "distance_from_live": self.distance,
-        }  # fmt: skip
 
 
 def views_of(augmentation: Augmentation) -> tuple[str, ...]:
@@ -136,38 +124,13 @@ def views_of(augmentation: Augmentation) -> tuple[str, ...]:
 
 def why_live(network: Network, augmentation: Augmentation) -> str | None:
     """Say why the frozen part must be computed anew for every batch; None: it need not be."""
-    if network.trained_stages == tuple(network.backbone.stages):
+    if not network.frozen:
         return "nothing is frozen"
     if network.cut is None:
         return f"the frozen stages of {network.backbone.architecture} cannot be cut off"
     if not views_of(augmentation):
         return "the faces are changed without limit (only flips make a finite bank)"
     return None
-
-
-def key_of(network: Network, device: Device, request: PrefixRequest, view: str) -> str:
-    """Digest everything that the activations of one view depend on: 64 hexadecimal digits."""
-    weights, rows, backbone = hashlib.sha256(), request.rows, network.backbone
-    stages = {
-        name: it for name, it in backbone.stages.items() if name not in network.trained_stages
-    }
-    frozen = {"trunk": backbone} if network.cut == FEATURES else stages
-    for name, module in sorted(frozen.items()):
-        tensors = dict(module.named_parameters()) | dict(module.named_buffers())
-        for path, value in sorted(tensors.items()):
-            weights.update(f"{name}.{path} {value.dtype} {tuple(value.shape)}\n".encode())
-            weights.update(_bytes(value.detach().cpu()))
-    content = {
-        "schema": SCHEMA, "weights": weights.hexdigest(), "view": view, "cut": network.cut,
-        "architecture": backbone.architecture, "options": dict(backbone.options),
-        "flattened": network.flattened and network.cut == FEATURES,
-        "preprocessing": network.scaling.preprocessing.as_dict(),
-        "input_px": network.scaling.input_px, "torch": torch.__version__,
-        "precision": device.precision, "channels_last": device.channels_last, "kind": device.kind,
-        "exact": device.exact and device.kind != "cpu", "pixels": request.pixel_digest,
-        "rows": None if rows is None else hashlib.sha256(_bytes(rows)).hexdigest(),
-    }  # fmt: skip
-    return hashlib.sha256(canonical_json(content).encode()).hexdigest()
 
 
 def _bytes(values: Tensor) -> memoryview:
@@ -183,45 +146,71 @@ def open_prefix(
     The network is placed on the device. `why_live` tells beforehand why not; what comes in between
     (a full disk, a prefix that does not repeat itself) is said to `cache.say`.
     """
-    cut, started, found = network.cut, time.perf_counter(), []
-    if why_live(network, request.augmentation) or cut is None:
+    started, rows, found = time.perf_counter(), request.rows, []
+    if why_live(network, request.augmentation):
         return None
     device.place(network)
-    every = torch.arange(len(faces.pixels)) if request.rows is None else request.rows
     for name in views_of(request.augmentation):
-        key = key_of(network, device, request, name)
-        view = _View(network, faces, device, every, cache, key, mirrored=name == "mirrored")
+        view = _View(network, faces, device, cache, request, name)
         try:
-            with file_lock(cache.folder / f"{key}.claim", wait=True):
+            with file_lock(view.path.with_suffix(".claim"), wait=True):
                 found.append(view.opened())
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", None) or error
             cache.say(f"Training continues without the cache {cache.folder} ({why})")
             return None
-    views, origins, distances = zip(*found, strict=True)
-    places = None
-    if request.rows is not None:
-        places = torch.full((len(faces.pixels),), -1, dtype=torch.int64)
-        places[every] = torch.arange(len(every))
-        places = places.to(device.torch_device)
-    return CachedFaces(
-        cut=cut, views=tuple(_on_device(views, device, cache)), places=places,
-        device=device, origin=min(origins),  # built before found
-        seconds=time.perf_counter() - started, distance=max(distances),
-    )  # fmt: skip
+    stored, origins, distances = zip(*found, strict=True)
+    views = tuple(_on_device(stored, device, cache))
+    report = {
+        "cut": network.cut, "origin": min(origins), "views": len(views),  # built before found
+        "seconds": round(time.perf_counter() - started, 3), "bytes": sum(it.nbytes for it in views),
+        "precision": device.precision, "equal_to_live": max(distances) == 0,
+        "distance_from_live": max(distances),
+    }  # fmt: skip
+    rows = None if rows is None else rows.to(device.torch_device)
+    return CachedFaces(views, device, report, rows)
 
 
 @dataclass(frozen=True)
 class _View:
-    """One view of the faces under the frozen part."""
+    """One view of the faces under the frozen part, and its file."""
 
     network: Network
     faces: FaceBatches
     device: Device
-    rows: Tensor
     cache: CacheSettings
-    key: str
-    mirrored: bool
+    request: PrefixRequest
+    name: str
+
+    @cached_property
+    def rows(self) -> Tensor:
+        """Rows of the packed array, (n,) int64 on the CPU."""
+        rows = self.request.rows
+        return torch.arange(len(self.faces.pixels)) if rows is None else rows
+
+    @cached_property
+    def path(self) -> Path:
+        """Named by a digest of everything that the activations depend on: 64 hexadecimal digits."""
+        network, device, request = self.network, self.device, self.request
+        backbone, weights = network.backbone, hashlib.sha256()
+        frozen = {"trunk": backbone} if network.cut == FEATURES else network.frozen
+        for name, module in sorted(frozen.items()):
+            tensors = dict(module.named_parameters()) | dict(module.named_buffers())
+            for path, value in sorted(tensors.items()):
+                weights.update(f"{name}.{path} {value.dtype} {tuple(value.shape)}\n".encode())
+                weights.update(_bytes(value.detach().cpu()))
+        rows = None if request.rows is None else hashlib.sha256(_bytes(request.rows)).hexdigest()
+        content = {
+            "schema": SCHEMA, "weights": weights.hexdigest(), "view": self.name, "rows": rows,
+            "cut": network.cut, "flattened": network.flattened and network.cut == FEATURES,
+            "architecture": backbone.architecture, "options": dict(backbone.options),
+            "preprocessing": asdict(network.scaling.preprocessing), "torch": torch.__version__,
+            "input_px": network.scaling.input_px, "pixels": request.pixel_digest,
+            "precision": device.precision, "channels_last": device.channels_last,
+            "kind": device.kind, "exact": device.exact and device.kind != "cpu",
+        }  # fmt: skip
+        key = hashlib.sha256(canonical_json(content).encode()).hexdigest()
+        return self.cache.folder / f"{key}.npy"
 
     def opened(self, origin: str = "found") -> tuple[Tensor, str, float]:
         """Give the rows, `found` or `built`, and their distance from a live forward pass.
@@ -229,9 +218,9 @@ class _View:
         A file that is damaged or differs from it is built again. Raises OSError where none can be
         kept, ValueError where the rows just written differ from a live forward pass.
         """
-        folder, key, why = self.cache.folder, self.key, ""
+        why = ""
         try:
-            rows = open_rows(folder, key)
+            rows = open_rows(self.path)
         except FileNotFoundError:
             pass
         except NOT_READABLE as error:
@@ -241,21 +230,20 @@ class _View:
             if distance <= TOLERANCES[self.device.precision]:
                 return rows, origin, distance
             why = f"differ from a live forward pass by {distance:.1e}"
-        remove_rows(folder, key)
+        _remove(self.path)
         if origin == "built":
             raise ValueError(f"the frozen part does not repeat itself: its features {why}")
         if why:
-            self.cache.say(f"The cached features {key[:12]} {why}: they are built again")
+            self.cache.say(f"The cached features {self.path.stem[:12]} {why}: they are built again")
         self._write()
         return self.opened("built")
 
     def _write(self) -> None:
         """Compute all rows and write them, piece by piece; older files are evicted first.
 
-        Raises OSError where they cannot be kept. Not synchronised to the disk: after a crash the
-        checksum tells.
+        Raises OSError where they cannot be kept. Not synced: after a crash the checksum tells.
         """
-        path, one, crc32 = self.cache.folder / f"{self.key}.npy", self.live(self.rows[:1]), 0
+        path, one, crc32 = self.path, self.live(self.rows[:1]), 0
         shape, name = (len(self.rows), *one.shape[1:]), str(one.dtype).removeprefix("torch.")
         _evict(self.cache, math.prod(shape) * one.itemsize)
         header = {"descr": STORED_AS[name], "fortran_order": False, "shape": shape}
@@ -267,7 +255,7 @@ class _View:
                     data = _bytes(piece)
                     crc32 = zlib.crc32(data, crc32)
                     stream.write(data)
-            about = {"schema": 1, "key": self.key, "shape": shape, "dtype": name, "crc32": crc32}
+            about = {"schema": 1, "key": path.stem, "shape": shape, "dtype": name, "crc32": crc32}
             write_json(path.with_suffix(".json"), about)
             partial.replace(path)
         finally:
@@ -276,7 +264,7 @@ class _View:
     def live(self, indices: Tensor) -> Tensor:
         """Compute the activations of some faces as they are stored: maps with channels last."""
         images = self.faces.images(indices.to(self.faces.device))
-        if self.mirrored:
+        if self.name == "mirrored":
             images = images.flip(-1)
         images = images.contiguous(memory_format=self.device.memory_format)
         with self.device.autocast(), self.device.without_cudnn_benchmark():
@@ -318,18 +306,17 @@ def _on_device(views: Sequence[Tensor], device: Device, cache: CacheSettings) ->
     return views
 
 
-def open_rows(folder: Path, key: str) -> Tensor:
-    """Map the rows of a key into memory, changes staying private.
+def open_rows(path: Path) -> Tensor:
+    """Map the rows of a file into memory, changes staying private.
 
     Raises FileNotFoundError where there are none, one of NOT_READABLE where a byte is missing or
     changed. A file that is evicted stays with whoever has it mapped.
     """
-    path = folder / f"{key}.npy"
     about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     # Copy-on-write: torch warns of arrays that it may not write to.
     mapped = np.load(path, mmap_mode="c")
     crc32 = zlib.crc32(mapped.reshape(-1).view(np.uint8))
-    found = {"schema": 1, "key": key, "shape": list(mapped.shape), "crc32": crc32}
+    found = {"schema": 1, "key": path.stem, "shape": list(mapped.shape), "crc32": crc32}
     stored = np.dtype(STORED_AS[about["dtype"]])
     if found | {"dtype": about["dtype"]} != about or mapped.dtype != stored:
         raise ValueError("it is not what was written")
@@ -341,20 +328,20 @@ def open_rows(folder: Path, key: str) -> Tensor:
 def _evict(cache: CacheSettings, n_bytes: int) -> None:
     """Evict least recently used files until `n_bytes` more fit; else raise OSError."""
     folder, cap_bytes = cache.folder, int(cache.cap_gib * 2**30)
-    files = [(path.stat(), path.stem) for path in folder.glob("*.npy")]
+    files = [(path.stat(), path) for path in folder.glob("*.npy")]
     in_use = sum(stat.st_size for stat, _ in files)
     if n_bytes > cap_bytes:
         taken = f"{n_bytes / 2**30:.2f} GiB of {cap_bytes / 2**30:.2f}"
         raise OSError(errno.ENOSPC, f"the features take {taken}: raise it with --cache-gib")
-    for stat, key in sorted(files, key=lambda item: item[0].st_mtime):
+    for stat, path in sorted(files, key=lambda item: item[0].st_mtime):
         if in_use + n_bytes > cap_bytes:
-            remove_rows(folder, key)
+            _remove(path)
             in_use -= stat.st_size
     if shutil.disk_usage(folder).free < n_bytes:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def remove_rows(folder: Path, key: str) -> None:
+def _remove(path: Path) -> None:
     """Remove a file; whoever has it mapped keeps what they have."""
-    for suffix in ("npy", "json"):
-        (folder / f"{key}.{suffix}").unlink(missing_ok=True)
+    for each in (path, path.with_suffix(".json")):
+        each.unlink(missing_ok=True)

@@ -1,32 +1,123 @@
-"""Optimiser steps with their loss: eager, compiled, or recorded once as a CUDA graph and replayed.
+"""The one forward pass there is, and optimiser steps on it with their loss.
 
-A network of many small kernels is otherwise bound by the host that launches them. What a step
-computes is the same. At the end: a few timed steps choose precision and layout of a CPU.
+A network's input is a batch of images, or what its frozen part has made of them (prefix_cache).
+Steps are eager, compiled, or recorded once as a CUDA graph and replayed: a network of many small
+kernels is otherwise bound by the host that launches them. What a step computes is the same. At the
+end: a few timed steps choose precision and layout of a CPU.
 """
 
+import contextlib
 import copy
 import gc
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch._functorch.config
 from torch import Tensor
 from torch.nn import functional
 
-from benchmark.data.batches import FaceBatches
-from benchmark.experiment.definition import Experiment, LossWeights, Recipe
+from benchmark.data.batches import Batch, FaceBatches, changed, is_mirrored
+from benchmark.experiment.definition import Augmentation, Experiment, LossWeights, Recipe
 from benchmark.models.network import Network
 from benchmark.tasks import MISSING, TaskName, n_classes
 from benchmark.training.device import Device, cpu_has_bf16, first_line
-from benchmark.training.predict import Apply, Batch, ForwardPass
+from benchmark.training.prefix_cache import CachedFaces
+
+EVALUATION_BATCH: Final = 256
+CPU_BATCH: Final = 32
+"""With 256 the maps leave a CPU's caches, and it is half as fast (docs/PERFORMANCE.md)."""
+
+Apply = Callable[[Tensor], dict[TaskName, Tensor]]
+"""From a network's input to logits: its `forward` or `suffix`, compiled or not."""
+OnFaces = Callable[[int, int], None]
+"""Called with how many faces are predicted, and of how many."""
+
+
+@dataclass(frozen=True)
+class ForwardPass:
+    """A network, and the faces that it predicts from their images or from cached activations."""
+
+    network: Network
+    faces: FaceBatches
+    device: Device
+    prefix: CachedFaces | None = None
+
+    @property
+    def apply(self) -> Apply:
+        """What makes logits of `inputs`."""
+        return self.network.__call__ if self.prefix is None else self.network.suffix
+
+    def inputs(self, batch: Batch, augmentation: Augmentation | None = None) -> Tensor:
+        """Gather the network's input of a batch, augmented as it drew."""
+        if self.prefix is not None:
+            mirrored = is_mirrored(batch.draws) if "flip" in batch.draws else None
+            return self.prefix.gather(batch.rows, mirrored)
+        images = self.faces.images(batch.rows)
+        if augmentation is not None and batch.draws:
+            images = changed(images, augmentation, batch.draws)
+        return images.contiguous(memory_format=self.device.memory_format)
+
+    def features(self, rows: Tensor) -> Tensor:
+        """Give what the head of a frozen backbone receives."""
+        inputs = self.inputs(Batch(rows))
+        with self.device.autocast():
+            return inputs if self.prefix is not None else self.network.prefix(inputs)
+
+    def logits(self, rows: Tensor) -> dict[TaskName, Tensor]:
+        """Give the logits of faces, (n, classes) per task, at the device's precision."""
+        inputs = self.inputs(Batch(rows))
+        with self.device.autocast():
+            return self.apply(inputs)
+
+    def batches(self, indices: Tensor) -> tuple[Tensor, ...]:
+        """Cut rows into batches that suit the device where nothing is learnt."""
+        on_cpu = self.faces.device.type == "cpu"
+        return torch.split(indices, CPU_BATCH if on_cpu else EVALUATION_BATCH)
+
+    def probabilities(
+        self, indices: Tensor, on_faces: OnFaces | None = None
+    ) -> dict[TaskName, npt.NDArray[np.float32]]:
+        """Give per task (n, classes) softmax probabilities, rows in the order of `indices`."""
+        pieces, n_done = dict[TaskName, list[Tensor]](), 0
+        self.network.eval()
+        # The same kernels, chosen by heuristics, compute an epoch's score and what is stored.
+        with torch.inference_mode(), self.device.without_cudnn_benchmark():
+            for rows in self.batches(indices):
+                for task, logits in self.logits(rows).items():
+                    pieces.setdefault(task, []).append(logits.float().softmax(1).cpu())
+                n_done += len(rows)
+                if on_faces is not None:
+                    on_faces(n_done, len(indices))
+        return {task: torch.cat(parts).numpy() for task, parts in pieces.items()}
+
+    def accuracies(self, indices: Tensor) -> dict[TaskName, float]:
+        """Give per task the accuracy on the faces that have the task's label."""
+        truths = {task: it.cpu().numpy() for task, it in self.faces.truths(indices).items()}
+        return {
+            task: float((p.argmax(1) == truths[task])[truths[task] != MISSING].mean())
+            for task, p in self.probabilities(indices).items()
+        }
+
+
+def in_fp32(network: Network, faces: FaceBatches, prefix: CachedFaces | None = None) -> ForwardPass:
+    """Give the forward pass of all numbers that are stored: full fp32 whatever the training's
+    precision, so that they do not depend on a speed setting.
+
+    prefix: activations of these faces, if they are float32 and were found bit-equal to a live
+    forward pass; others are not used.
+    """
+    usable = prefix if prefix is not None and prefix.is_exact_fp32 else None
+    return ForwardPass(network, faces, Device(faces.device, "fp32"), usable)
+
 
 WARM_UPS: Final = 3
-"""Steps before a recording: libraries choose their kernels and memory in them (torch's notes on
-CUDA graphs)."""
+"""Steps before a recording, in which libraries choose kernels and memory (torch's CUDA notes)."""
 PROGRAMS: Final = 64
 """Different steps that one process may compile; torch's own limit of 8 is for one that changes."""
 
@@ -53,7 +144,7 @@ class TaskLoss:
         self._is_truth = self._truths.unsqueeze(2) == torch.arange(widest, device=device)
         by_task = [
             (getattr(weights, task) if len(tasks) > 1 else 1.0) / (max(1, count) / len(rows))
-            for task, count in label_counts(tasks, labels, rows).items()
+            for task, count in zip(tasks, self.labelled(rows), strict=True)
         ]
         self._weights = torch.tensor(by_task, dtype=torch.float32, device=device)
 
@@ -73,12 +164,9 @@ class TaskLoss:
         correct = log_p.detach().argmax(2) == self._truths.index_select(0, rows)
         return loss, correct.sum(0)
 
-
-def label_counts(
-    tasks: tuple[TaskName, ...], labels: Mapping[TaskName, Tensor], rows: Tensor
-) -> dict[TaskName, int]:
-    """Count per task the faces in `rows`, (n,) int64, that have its label."""
-    return {task: int((labels[task][rows] != MISSING).sum()) for task in tasks}
+    def labelled(self, rows: Tensor) -> list[int]:
+        """Count per task the faces in `rows`, (n,) int64, that have its label."""
+        return [int(n) for n in (self._truths[rows] != MISSING).sum(0)]
 
 
 def clip_gradients(parameters: Iterable[Tensor], recipe: Recipe) -> None:
@@ -178,13 +266,10 @@ class Steps:
         """Read the mean loss of the epoch's images so far."""
         return float(self._loss_sum) / max(1, self.n_images)
 
-    def accuracies(self, counts: Mapping[TaskName, int]) -> dict[TaskName, float]:
-        """Read the accuracy per task, in [0, 1]; counts: of the images that have its label.
-
-        NaN where none has.
-        """
-        hits = zip(self.tasks, self._hits.tolist(), strict=True)
-        return {task: n / counts[task] if counts[task] else math.nan for task, n in hits}
+    def accuracies(self, rows: Tensor) -> dict[TaskName, float]:
+        """Read per task, in [0, 1], the accuracy on labelled rows of an epoch, (n,); else NaN."""
+        numbers = zip(self.tasks, self._hits.tolist(), self._loss.labelled(rows), strict=True)
+        return {task: n_hits / n if n else math.nan for task, n_hits, n in numbers}
 
     def _step(self, batch: Batch, apply: Apply | None) -> None:
         """Make a step; `apply` stands in for the network where it is compiled."""
@@ -214,19 +299,19 @@ class Steps:
         source = self._forward.faces.pixels if prefix is None else prefix.views[0]
         capture = self._speed.capture or (cuda_graph if source.device.type == "cuda" else None)
         if self._speed.compile:
-            what, instead = "torch.compile does not work here", "without it"
-            self._attempt("compile", lambda undo: self._compile(batch, undo), what, instead)
+            with self._attempt("compile", "torch.compile does not work here", "without it") as undo:
+                self._compile(batch, undo)
         if capture is not None and self._speed.graph:
-            what, instead = "The step cannot be recorded as a CUDA graph", "operation by operation"
-            self._attempt("graph", lambda undo: self._record(batch, capture, undo), what, instead)
+            failure = "The step cannot be recorded as a CUDA graph"
+            with self._attempt("graph", failure, "operation by operation") as undo:
+                self._record(batch, capture, undo)
 
-    def _attempt(
-        self, name: str, work: Callable[[Callable[[], None]], None], failure: str, instead: str
-    ) -> None:
-        """Do work that makes steps and is given what undoes them; else undo them, and say why."""
+    @contextlib.contextmanager
+    def _attempt(self, name: str, failure: str, instead: str) -> Iterator[Callable[[], None]]:
+        """Give what undoes steps to work that makes some; if it fails, undo them, and say why."""
         undo, started = self._undoing(), time.perf_counter()
         try:
-            work(undo)
+            yield undo
         except (RuntimeError, OSError, ImportError) as error:
             undo()
             self._speed.say(f"{failure} ({first_line(error)}): going on {instead}")
@@ -236,8 +321,7 @@ class Steps:
     def _undoing(self) -> Callable[[], None]:
         """Give what restores all that steps change, but for random streams, which are seeded later.
 
-        In place: a recording holds the addresses. Moments that Adam begins meanwhile become zero,
-        which AdamW begins with.
+        In place: a recording holds the addresses. Moments that AdamW begins meanwhile become zero.
         """
 
         def changing() -> list[Tensor]:
@@ -318,9 +402,8 @@ def resolve_precision(
         recipe.batch_size, recipe.max_epochs, network.flattened, torch.get_num_threads(),
     )  # fmt: skip
     last = replace(device, precision="fp32", channels_last=True, probes=False)
-    candidates = {
-        "fp32 channels_first": replace(last, channels_last=False), "fp32 channels_last": last,
-    }  # fmt: skip
+    first = replace(last, channels_last=False)
+    candidates = {"fp32 channels_first": first, "fp32 channels_last": last}
     if cpu_has_bf16():
         candidates["bf16 channels_last"] = replace(last, precision="bf16")
     if key not in _known:

@@ -13,15 +13,14 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from benchmark.data.batches import FaceBatches, generator_for, random_passes
+from benchmark.data.batches import FaceBatches, epoch_batches, generator_for, random_passes
 from benchmark.errors import RunError
 from benchmark.experiment.definition import Experiment, Recipe
 from benchmark.models.network import Network, StandardisedHead
 from benchmark.tasks import TaskName, combined
 from benchmark.training.device import Device
-from benchmark.training.predict import ForwardPass, accuracies, epoch_batches, evaluation_batch
 from benchmark.training.prefix_cache import CachedFaces
-from benchmark.training.steps import SpeedSettings, Steps, label_counts
+from benchmark.training.steps import ForwardPass, SpeedSettings, Steps, in_fp32
 
 RATIO = "rate_ratio"
 """Key in a parameter group: its learning rate as a fraction of the recipe's."""
@@ -105,11 +104,9 @@ class TrainingState:
         """Take the state of a checkpoint; raises RunError when it belongs to another network."""
         try:
             self.network.load_state_dict(checkpoint["network"])
-            saved = checkpoint["optimiser"]
             # How it steps on its device stays its own.
-            both = zip(self.optimiser.param_groups, saved["param_groups"], strict=True)
-            groups = [own | {"params": theirs["params"]} for own, theirs in both]
-            self.optimiser.load_state_dict(saved | {"param_groups": groups})
+            state = {"state": checkpoint["optimiser"]["state"]}
+            self.optimiser.load_state_dict(self.optimiser.state_dict() | state)
         except (KeyError, ValueError, RuntimeError) as error:
             raise RunError(f"the checkpoint does not fit the network: {error}") from error
         for name in KEPT:
@@ -120,9 +117,8 @@ class TrainingState:
         if not score > self.best_score:
             return False
         self.best_epoch, self.best_score = epoch, score
-        self.best_weights = {
-            name: value.detach().clone() for name, value in self.network.state_dict().items()
-        }
+        state = self.network.state_dict().items()
+        self.best_weights = {name: value.detach().clone() for name, value in state}
         return True
 
 
@@ -158,8 +154,7 @@ def fit(
     steps = Steps(forward, state.optimiser, experiment, data.train, speed or SpeedSettings())
     state.speed_report = steps.report
     if isinstance(network.head, StandardisedHead) and state.epochs_done == 0:
-        batches = torch.split(data.train, evaluation_batch(data.faces.device))
-        network.head.measure(forward.features(rows) for rows in batches)
+        network.head.measure(map(forward.features, forward.batches(data.train)))
     while not _is_over(state, recipe):
         epoch = state.epochs_done
         rate = recipe.rate_at(epoch)
@@ -171,7 +166,7 @@ def fit(
         started = time.perf_counter()
         rows = data.train.cpu()[places].to(device.torch_device)
         changes = generator_for(seed, epoch, purpose=1)
-        in_epoch = list(epoch_batches(rows, recipe.augmentation, recipe.batch_size, changes))
+        in_epoch = epoch_batches(rows, recipe.augmentation, recipe.batch_size, changes)
         network.train()
         steps.start_epoch(in_epoch[0])
         # Dropout and the like draw from the global stream; seeding it by epoch lets a resumed run
@@ -191,21 +186,18 @@ def fit(
         train_seconds = time.perf_counter() - train_started
         _check_loss(steps.mean_loss(), epoch, rate, n_images)
         check_weights(network, epoch, rate)
-        val_accuracy = accuracies(network, data.faces, data.val, data.exact)
+        val_accuracy = in_fp32(network, data.faces, data.exact).accuracies(data.val)
         score = combined(val_accuracy)
         chosen = score if protocol.selection == "best_validation_combined" else float(epoch)
         is_best = state.keep_if_best(epoch, chosen)
         fitted: dict[TaskName, float] = {}
         if recipe.until_train_accuracy is not None:
-            counts = forward.correct_counts(data.train)
-            labelled = label_counts(steps.tasks, data.faces.labels, data.train)
-            fitted = {task: n / labelled[task] for task, n in counts.items()}
+            fitted = forward.accuracies(data.train)
             state.has_learnt_all = min(fitted.values()) >= recipe.until_train_accuracy
         state.epochs_done = epoch + 1
-        in_batches = label_counts(steps.tasks, data.faces.labels, rows)
         yield EpochResult(
             epoch=epoch, learning_rate=rate, train_loss=steps.mean_loss(),
-            train_accuracy=steps.accuracies(in_batches), val_accuracy=val_accuracy,
+            train_accuracy=steps.accuracies(rows), val_accuracy=val_accuracy,
             val_combined=score, is_best=is_best, epoch_seconds=time.perf_counter() - started,
             images_per_second=n_images / train_seconds, fitted_accuracy=fitted,
         )  # fmt: skip

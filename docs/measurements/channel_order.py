@@ -26,7 +26,7 @@ from benchmark.data.dataset import open_faces
 from benchmark.data.splits import parts_of
 from benchmark.experiment.definition import Backbone, Experiment, Head, Recipe
 from benchmark.models.network import build_network
-from benchmark.models.preprocessing import CAFFE, IMAGENET, UNIT, Preprocessing
+from benchmark.models.weight_manifest import CAFFE, IMAGENET, UNIT, Preprocessing
 from benchmark.models.weights import LoadedWeights, add_file, load
 from benchmark.tasks import TASKS, TaskName
 

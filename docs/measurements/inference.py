@@ -31,7 +31,7 @@ from benchmark.inference import export
 from benchmark.inference.load import Pixels, TrainedNetwork, trained_run
 from benchmark.inference.predict import Predictor
 from benchmark.training.device import choose_device
-from benchmark.training.predict import probabilities
+from benchmark.training.steps import in_fp32
 
 
 def ask_four_ways(run: str, runs_dir: Path, data_dir: Path, pictures: Path, n_faces: int) -> None:
@@ -55,7 +55,7 @@ def ask_four_ways(run: str, runs_dir: Path, data_dir: Path, pictures: Path, n_fa
     )
     began = time.process_time()
     on_device = FaceBatches.on_device(faces.pixels(), faces.table, torch.device("cpu"))
-    evaluated = probabilities(network.network, on_device, torch.from_numpy(rows))
+    evaluated = in_fp32(network.network, on_device).probabilities(torch.from_numpy(rows))
     rate = len(rows) / (time.process_time() - began)
     print(f"evaluation alone: {rate:.0f} faces a second of processor")
     exported = _onnx_answers(network, np.asarray(faces.pixels()[rows]))

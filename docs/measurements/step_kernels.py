@@ -20,14 +20,13 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from benchmark import registry
-from benchmark.data.batches import FaceBatches, generator_for
+from benchmark.data.batches import Batch, FaceBatches, epoch_batches, generator_for
 from benchmark.experiment.definition import Experiment
 from benchmark.models.network import build_network
 from benchmark.tasks import TASKS, n_classes
 from benchmark.training.device import Device, choose_device
-from benchmark.training.predict import Batch, ForwardPass, epoch_batches
 from benchmark.training.prefix_cache import CacheSettings, PrefixRequest, open_prefix
-from benchmark.training.steps import SpeedSettings, Steps
+from benchmark.training.steps import ForwardPass, SpeedSettings, Steps
 from benchmark.training.trainer import new_optimiser
 
 
@@ -45,7 +44,7 @@ def some_batches(faces: FaceBatches, experiment: Experiment, n_batches: int) -> 
     order = torch.randint(0, len(faces.pixels), (n_batches * recipe.batch_size,))
     changes = generator_for(0, 0, purpose=1)
     there = order.to(faces.device)
-    return list(epoch_batches(there, recipe.augmentation, recipe.batch_size, changes))
+    return epoch_batches(there, recipe.augmentation, recipe.batch_size, changes)
 
 
 def steps_for(

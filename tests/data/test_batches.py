@@ -21,6 +21,11 @@ def some_faces(
     return batches.FaceBatches.on_device(pixels, table, torch.device(device), say)
 
 
+def drawn(augmentation: Augmentation, n: int, size: int = 4, seed: int = 2) -> list[batches.Batch]:
+    generator = torch.Generator().manual_seed(seed)
+    return batches.epoch_batches(torch.arange(n), augmentation, size, generator)
+
+
 def test_images_come_with_their_own_labels_from_wherever_they_lie() -> None:
     faces, indices = some_faces(), torch.tensor([4, 1])
     images = faces.images(indices)
@@ -47,7 +52,7 @@ def test_order_is_a_permutation_by_seed_and_epoch_and_passes_go_on_in_even_batch
     assert torch.equal(found, passes[:21])
     # a last batch of one joins the one before
     for n, sizes in ((9, [4, 5]), (10, [4, 4, 2]), (1, [1])):
-        assert [len(batch) for batch in batches.split_into_batches(torch.arange(n), 4)] == sizes
+        assert [len(batch) for batch in drawn(Augmentation(), n)] == sizes
 
 
 def test_faces_too_many_for_a_device_stay_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,13 +69,13 @@ def test_faces_too_many_for_a_device_stay_in_memory(monkeypatch: pytest.MonkeyPa
 
 
 def augmented(images: torch.Tensor, augmentation: Augmentation, seed: int = 1) -> torch.Tensor:
-    draws = batches.draw_epoch(augmentation, [len(images)], torch.Generator().manual_seed(seed))
-    return batches.changed(images, augmentation, draws)
+    (whole,) = drawn(augmentation, len(images), len(images), seed)
+    return batches.changed(images, augmentation, whole.draws)
 
 
 def test_half_of_the_faces_are_mirrored_whole_in_the_widest_words() -> None:
     flip = Augmentation(flip=True)
-    chosen = batches.draw_epoch(flip, [64], torch.Generator().manual_seed(4))["flip"] < 0.5
+    chosen = drawn(flip, 64, 64, seed=4)[0].draws["flip"] < 0.5
     # Of 64 fair coins, under 16 or over 48 heads has a probability of about 3e-5.
     assert 16 <= int(chosen.sum()) <= 48
     for height, width, word in (
@@ -102,11 +107,11 @@ def test_each_face_gets_its_own_brightness_and_values_stay_pixels() -> None:
     assert torch.equal(augmented(faces, Augmentation()), faces.float())
 
 
-def test_an_epochs_draws_are_those_of_its_batches_one_after_another() -> None:
+def test_an_epoch_is_cut_into_batches_that_draw_one_after_another() -> None:
     everything = Augmentation(flip=True, rotation_degrees=5, contrast=0.1, brightness=0.1)
-    epoch = batches.draw_epoch(everything, [4, 3], torch.Generator().manual_seed(2))
-    generator = torch.Generator().manual_seed(2)
-    first, second = (batches.draw_epoch(everything, [n], generator) for n in (4, 3))
-    assert set(epoch) == {"flip", "rotation", "contrast", "brightness"}
-    for name, values in epoch.items():
-        assert torch.equal(values, torch.cat([first[name], second[name]]))
+    found, again = drawn(everything, 10), torch.Generator().manual_seed(2)
+    assert [batch.rows.tolist() for batch in found] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    for batch in found:
+        assert list(batch.draws) == ["flip", "rotation_degrees", "contrast", "brightness"]
+        for values in batch.draws.values():
+            assert torch.equal(values, torch.rand(len(batch), generator=again))

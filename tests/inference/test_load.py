@@ -25,9 +25,9 @@ from benchmark.inference import export as exporting
 from benchmark.inference.export import Portable, export, random_pictures
 from benchmark.inference.load import TrainedNetwork, load_trained, trained_run
 from benchmark.inference.predict import Predictor, predict
-from benchmark.models.network import build_network
-from benchmark.models.preprocessing import CAFFE, InputScaling
+from benchmark.models.network import InputScaling, build_network
 from benchmark.models.weight_formats import header_of
+from benchmark.models.weight_manifest import CAFFE
 from benchmark.record import RunRecord, all_records
 from benchmark.tasks import CLASS_NAMES, TASKS
 from benchmark.training.device import choose_device

@@ -18,9 +18,8 @@ from benchmark.errors import WeightsError, WeightsMissing
 from benchmark.experiment.architectures import ARCHITECTURES, FROM_TIMM
 from benchmark.files import sha256_of
 from benchmark.models import weight_manifest, weights
-from benchmark.models.preprocessing import CAFFE, IMAGENET, UNIT
-from benchmark.models.weight_formats import content_sha256, convert, layouts_of
-from benchmark.models.weight_manifest import FILES, PublishedFile, files_for
+from benchmark.models.weight_formats import content_sha256, convert, layouts_of, tensor_digest
+from benchmark.models.weight_manifest import CAFFE, FILES, IMAGENET, UNIT, PublishedFile, files_for
 from benchmark.models.weights import add_file, list_weights, load, resolve
 from tests.conftest import shared_file
 from tests.models import keras
@@ -53,7 +52,7 @@ def store(tmp_path: Path) -> Path:
 def known(h5: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, torch.Tensor]:
     """Let the manifest know that file's tensors, in our names; nothing else of it is right."""
     converted = convert(h5)
-    monkeypatch.setitem(weight_manifest.DIGESTS, KERAS.file_name, converted.digest)
+    monkeypatch.setitem(weight_manifest.DIGESTS, KERAS.file_name, tensor_digest(converted.tensors))
     return converted.tensors
 
 
@@ -66,32 +65,31 @@ def files_in(folder: Path) -> set[str]:
     return {path.name for path in folder.rglob("*") if path.is_file()} - {".lock"}
 
 
-def verified(folder: Path) -> list[weights.SourceState]:
-    return [state for state in list_weights(folder) if state.state != "missing"]
+def verified(folder: Path) -> list[Any]:
+    return [here for _, here in list_weights(folder).values() if here is not None]
 
 
 def test_an_added_file_is_found_loaded_and_says_where_it_came_from(h5: Path, store: Path) -> None:
-    before = {(it.architecture, it.source): it.state for it in list_weights(store)}
-    assert before == dict.fromkeys(((it.architecture, it.source) for it in FILES), "missing")
+    before = {source: here for source, (_, here) in list_weights(store).items()}
+    assert before == dict.fromkeys((it.architecture, it.source) for it in FILES)
     added = add_file(h5, store, published=as_if_published(h5))
     found = resolve(*SOURCE, store, offline=True)
     assert (found, found.origin, found.published) == (added, KERAS.file_name, True)
     loaded = load(found)
     fed = (loaded.file.preprocessing, loaded.file.options)
     assert fed == (KERAS.preprocessing, KERAS.options)
-    assert found.sha256 == content_sha256(loaded.tensors, fed[0].as_dict(), KERAS.options)
+    assert found.sha256 == content_sha256(loaded.tensors, fed[0], KERAS.options)
     with safe_open(added.path, framework="pt") as file:
         metadata = json.loads(file.metadata()["facebench"])
     assert (metadata["schema"], metadata["licence"]) == (1, "MIT")
     assert metadata["origin_sha256"] == sha256_of(h5)
-    (state,) = list_weights(store, "squeezenet1_1")
-    assert (state.state, state.published) == ("here", (KERAS, TORCHVISION))
+    assert list_weights(store, SOURCE[0]) == {SOURCE: ((KERAS, TORCHVISION), found)}
 
 
 def test_the_sum_changes_with_a_tensor_the_input_or_the_layout() -> None:
     tensors = {"a": torch.zeros(2), "b": torch.ones(2)}
     turned, ceil = dict(reversed(tensors.items())), {"pooling": "ceil"}
-    sums = [content_sha256(summed, fed.as_dict(), options) for summed, fed, options in (
+    sums = [content_sha256(summed, fed, options) for summed, fed, options in (
         (turned, CAFFE, ceil), (tensors, CAFFE, ceil), (tensors, CAFFE, {"pooling": "floor"}),
         (tensors | {"a": torch.tensor([0.0, 1e-9])}, CAFFE, ceil),
         ({"b": tensors["a"], "a": tensors["b"]}, CAFFE, ceil), (tensors, CAFFE.swapped(), ceil),
@@ -158,7 +156,9 @@ def test_a_file_is_published_by_its_checksum_or_where_there_is_none_by_its_name(
     insisted = add_file(mine, store, published=(KERAS,), any_checksum=True, replacing=True)
     assert not insisted.published
     # Once their tensors are known, the same weights become the published ones.
-    monkeypatch.setitem(weight_manifest.DIGESTS, KERAS.file_name, convert(mine).digest)
+    monkeypatch.setitem(
+        weight_manifest.DIGESTS, KERAS.file_name, tensor_digest(convert(mine).tensors)
+    )
     found = add_file(mine, store)
     assert (found.published, found.sha256) == (True, insisted.sha256)
 
@@ -172,10 +172,10 @@ def test_the_first_copy_is_trusted_and_another_refused(tmp_path: Path, store: Pa
         with pytest.raises(WeightsError, match=r"another one is trusted .*remove the entry"):
             add_file(second, store, published=published, **options)
     assert weights.read_trusted(store)[KERAS.file_name]["sha256"] == sha256_of(first)
-    assert verified(store)[0].problem is None
+    assert [it.origin for it in verified(store)] == [KERAS.file_name]
     trusted = {KERAS.file_name: {"sha256": "0" * 64, "when": "2026-11-29"}}
     (store / "pins.json").write_text(json.dumps({"schema": 1, "pins": trusted}))
-    assert "another one is trusted" in str(verified(store)[0].problem)
+    assert "another one is trusted" in str(verified(store)[0])
     (store / "squeezenet1_1-imagenet.safetensors").unlink()
     published = (replace(UNSUMMED, url=second.as_uri()),)
     with pytest.raises(WeightsError, match="another one is trusted"):

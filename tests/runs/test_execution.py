@@ -19,9 +19,8 @@ from benchmark.runs.folder import begin, parts_for
 from benchmark.runs.plan import Plan
 from benchmark.runs.run import Advanced, ExecutionOptions, with_compile
 from benchmark.training.device import Device, choose_device
-from benchmark.training.predict import probabilities
 from benchmark.training.prefix_cache import CacheSettings
-from benchmark.training.steps import SpeedSettings
+from benchmark.training.steps import SpeedSettings, in_fp32
 from benchmark.training.trainer import EpochResult
 from tests.runs.small import Place, on_cpu, settings
 from tests.runs.small import an_experiment as full_experiment
@@ -69,7 +68,7 @@ def test_a_cached_bf16_run_predicts_in_fp32_as_from_pictures(place: Place) -> No
     network.load_state_dict(load_file(plan.folder / "model.safetensors"))
     CPU.place(network)
     rows = parts_for(plan).own["val"]
-    live = probabilities(network, on_cpu(place.faces), torch.from_numpy(rows))
+    live = in_fp32(network, on_cpu(place.faces)).probabilities(torch.from_numpy(rows))
     written = place.runs_dir / "live.csv"
     write_predictions(written, predictions_table(place.faces.table.iloc[rows], "val", live))
     pd.testing.assert_frame_equal(validated(plan), read_predictions(written))

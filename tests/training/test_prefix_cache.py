@@ -17,8 +17,8 @@ from benchmark.files import file_lock
 from benchmark.models.network import Network
 from benchmark.training import prefix_cache
 from benchmark.training.device import Device
-from benchmark.training.predict import probabilities
 from benchmark.training.prefix_cache import CacheSettings, PrefixRequest, open_prefix
+from benchmark.training.steps import in_fp32
 from benchmark.training.trainer import fit, start
 from tests.training import small
 from tests.training.small import CPU, a_network, an_experiment, some_data
@@ -102,7 +102,7 @@ def test_what_was_computed_is_found_again_by_another_head(tmp_path: Path) -> Non
     wider = a_network(an_experiment(trained=2, learning_rate=1.0), seed=5)
     wider.backbone.load_state_dict(network.backbone.state_dict())
     again = opened(listener.settings(tmp_path), network=wider)
-    assert (first.origin, again.origin) == ("built", "found")
+    assert (first.report["origin"], again.report["origin"]) == ("built", "found")
     assert torch.equal(rows_of(first), rows_of(again))
     assert listener.n_computed == small.N_FACES
     assert not listener.sentences
@@ -119,7 +119,7 @@ def test_other_weights_pixels_cuts_and_precisions_are_other_files(tmp_path: Path
         opened(cache, network=a_network(an_experiment(trained=1))),
         *(opened(cache, network=network) for network in others),
     ]
-    assert {cached.origin for cached in built} == {"built"}
+    assert {cached.report["origin"] for cached in built} == {"built"}
     assert len(cache_files(tmp_path)) == 6
 
 
@@ -150,7 +150,10 @@ def test_a_changed_byte_or_a_missing_end_is_found_and_the_file_built_again(tmp_p
         path.write_bytes(content)
         listener = Listener()
         again = opened(listener.settings(tmp_path))
-        assert again.origin == "built" or content.split() == whole[path].split(), (path, place)
+        assert again.report["origin"] == "built" or content.split() == whole[path].split(), (
+            path,
+            place,
+        )
         assert torch.equal(rows_of(again), expected)
         assert not listener.sentences or "damaged" in listener.sentences[0]
         del again
@@ -172,7 +175,7 @@ def test_numbers_of_another_network_under_a_right_name_are_not_believed(tmp_path
     other.replace(file)
     about = json.loads(other.with_suffix(".json").read_text()) | {"key": file.stem}
     file.with_suffix(".json").write_text(json.dumps(about))
-    assert opened(listener.settings(tmp_path)).origin == "built"
+    assert opened(listener.settings(tmp_path)).report["origin"] == "built"
     assert "differ from a live forward pass" in listener.sentences[0]
 
 
@@ -228,7 +231,7 @@ def test_what_one_process_builds_the_other_waits_for(tmp_path: Path) -> None:
         assert not found
         file.write_bytes(content)
     second.join(timeout=30)
-    assert found[0].origin == "found"
+    assert found[0].report["origin"] == "found"
     assert listener.n_computed == 0
 
 
@@ -243,11 +246,11 @@ def test_rows_asked_for_alone_are_found_by_their_place_in_the_array(tmp_path: Pa
 
 def test_stored_probabilities_come_from_exact_fp32_or_from_pictures(tmp_path: Path) -> None:
     network, rows = a_network(an_experiment()).eval(), torch.arange(40)
-    live = probabilities(network, small.FACES, rows)
+    live = in_fp32(network, small.FACES).probabilities(rows)
     for device in (CPU, BF16):
         prefix = opened(CacheSettings(tmp_path), network=network, device=device)
         assert prefix.is_exact_fp32 == (device is CPU)
-        found = probabilities(network, small.FACES, rows, prefix)
+        found = in_fp32(network, small.FACES, prefix).probabilities(rows)
         assert all((found[task] == live[task]).all() for task in live)
     # Pooled features are float32 though a bf16 backbone computed them.
     frozen = a_network(an_experiment(trained=0))
