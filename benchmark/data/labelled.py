@@ -81,10 +81,8 @@ def scan_source(
         inside = {path for path in paths if path.rpartition("/")[2] in FAIRFACE_FILES}
         files = sorted(source.contents(inside))
     if not files:
-        raise DataError(
-            f"{source.path} holds no {' or '.join(FAIRFACE_FILES)}",
-            fix="Put them beside the pictures, or name them with --labels",
-        )
+        fix = "Put them beside the pictures, or name them with --labels"
+        raise DataError(f"{source.path} holds no {' or '.join(FAIRFACE_FILES)}", fix=fix)
     tables = [parse_label_table(*file) for file in files]
     return _scan_with_tables(source, *_read(tables, layout, given))
 

@@ -81,10 +81,8 @@ def in_parallel(
         for results in under_way:
             yield from results
     except TerminatedWorkerError as error:
-        raise DataError(
-            "a process that reads pictures died",
-            fix="Where memory is short, use fewer cores (taskset) or smaller pictures",
-        ) from error
+        fix = "Where memory is short, use fewer cores (taskset) or smaller pictures"
+        raise DataError("a process that reads pictures died", fix=fix) from error
     finally:
         executor.shutdown()
 
