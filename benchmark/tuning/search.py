@@ -398,10 +398,32 @@ def grid_study(
 
 
 def write_grid(study: Study, grid: GridSpace, trials: Sequence[TrialView]) -> pd.DataFrame:
-    """Write and give a row per point: its values, our score if it is complete, the study's."""
+    """Write and give a row per point: its values, our score if it is complete, the study's.
+
+    Of two dimensions grid.html shows both as heat maps side by side.
+    """
     paths = grid.space.paths
     ours = {tuple(trial.point[path] for path in paths): trial.value for trial in trials}
     rows = [(*point, ours.get(point), printed) for point, printed in grid.printed.items()]
     table = pd.DataFrame(rows, columns=[*paths, "ours", "study"]).astype({"ours": float})
     write_text(study.own_folder / "grid.csv", table.to_csv(index=False))
+    shape = (2, len(grid.rows.values), len(grid.columns.values))
+    if table["ours"].notna().any() and 1 not in shape:
+        from plotly import express
+
+        x, y = ([f"{value:g}" for value in of.values] for of in (grid.columns, grid.rows))
+        names = {axis: path.rpartition(".")[2] for axis, path in zip("yx", paths, strict=True)}
+        figure = express.imshow(
+            100 * table[["ours", "study"]].to_numpy().T.reshape(shape), facet_col=0,
+            text_auto=".1f", x=x, y=y, labels=names | {"color": "validation<br>accuracy, %"},
+        )  # fmt: skip
+        mine, theirs = (item.experiment.backbone.architecture for item in (study, grid))
+        titles = (f"ours: {mine}, {study.faces.name}", f"the study: {theirs}")
+        for annotation, title in zip(figure.layout.annotations, titles, strict=True):
+            # Plotly draws some tags of a title, links among them: a name must not hold one.
+            annotation.text = html.escape(title, quote=False)
+        figure.update_xaxes(type="category").update_yaxes(type="category")
+        page = HEAD.format(question=html.escape(grid.asks)) + SYNTHETIC * study.faces.drawn
+        drawn = figure.to_html(full_html=False)
+        write_text(study.own_folder / "grid.html", f"{page}{drawn}</body></html>\n")
     return table

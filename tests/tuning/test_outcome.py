@@ -119,3 +119,7 @@ def test_rows_of_a_grid_add_up_and_ours_stand_beside_the_studys(
     row = table[(table["recipe.batch_size"] == 32) & (table[RATE] == 1e-4)].iloc[0]
     assert (row["ours"], row["study"]) == (pytest.approx(0.4001), 0.684550)
     assert (len(table), table["ours"].isna().sum()) == (16, 8)
+    page = (study.own_folder / "grid.html").read_text()
+    assert "ours: vgg16, " in page
+    assert "the study: vgg16" in page
+    assert "https://" not in page.split("plotly.js v")[0]
