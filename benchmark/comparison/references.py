@@ -11,7 +11,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -56,62 +56,39 @@ Reader = Callable[[npt.NDArray[np.uint8]], Features]
 """From pictures (n, px, px, 3) to features (n, k)."""
 
 
-def majority_row(
-    train_labels: pd.DataFrame, test_labels: pd.DataFrame, tasks: Sequence[TaskName] = TASKS
-) -> Row:
+def majority_row(train: pd.DataFrame, test: pd.DataFrame, tasks: Sequence[TaskName] = TASKS) -> Row:
     """Score always predicting the training faces' most frequent class, on the test faces.
 
     Both tables hold the true labels age_group, gender and race; a tie goes to the lower class.
     """
-    predicted = {}
-    for task in tasks:
-        truth = train_labels[task].to_numpy()
-        most = int(np.bincount(truth[truth != MISSING], minlength=1).argmax())
-        predicted[task] = np.full(len(test_labels), most, dtype=np.int64)
+    known = {task: train[task][train[task] != MISSING] for task in tasks}
+    most = {f"{it}_pred": np.bincount(known[it], minlength=1).argmax() for it in tasks}
     # One class on gender or race is wrong for whole subgroups by construction: no finding.
-    return _row(MAJORITY, test_labels, predicted, with_worst="age_group" in tasks)
+    return _row(MAJORITY, test.assign(**most), tasks, with_worst="age_group" in tasks)
 
 
 def logistic_row(on: str, predictions: pd.DataFrame, tasks: Sequence[TaskName]) -> Row:
-    """Score a fitted regression's predictions, as runs store them.
-
-    on: what it was fitted on, as `pixels`.
-    """
-    val, test = (
-        predictions[predictions["part"] == part].reset_index(drop=True) for part in ("val", "test")
-    )
-    right = {
-        task: float((val[f"{task}_pred"] == val[task])[val[task] != MISSING].mean())
-        for task in tasks
-    }
-    predicted = {task: test[f"{task}_pred"].to_numpy(dtype=np.int64) for task in tasks}
-    return _row(f"{LOGISTIC} on {on}", test, predicted, val=combined(right))
+    """Score a fitted regression's predictions, as runs store them; on: what it was fitted on."""
+    val = predictions[predictions["part"] == "val"]
+    right = {it: (val[f"{it}_pred"] == val[it])[val[it] != MISSING].mean() for it in tasks}
+    row = _row(f"{LOGISTIC} on {on}", predictions[predictions["part"] == "test"], tasks)
+    return replace(row, val_combined=float(combined(right)))
 
 
 def _row(
-    name: str,
-    test: pd.DataFrame,
-    predicted: Mapping[TaskName, npt.NDArray[np.int64]],
-    *,
-    with_worst: bool = True,
-    val: float | None = None,
+    name: str, test: pd.DataFrame, tasks: Sequence[TaskName], *, with_worst: bool = True
 ) -> Row:
-    tasks, together = tuple(predicted), None
-    table = test.assign(**{f"{task}_pred": predicted[task] for task in tasks})
+    test, together = test.reset_index(drop=True), None
+    predicted = {task: test[f"{task}_pred"].to_numpy(dtype=np.int64)[None] for task in tasks}
+    read = stored.RunPredictions(test, predicted)
     if len(tasks) > 1:
-        right = {task: (predicted[task] == test[task].to_numpy())[None] for task in tasks}
-        rates = all_tasks(stored.Correctness(test, right), tasks)[0]
-        clusters = test["cluster"].to_numpy() if "cluster" in test else np.arange(len(test))
-        ends = cluster_bootstrap(rates[:, None], clusters)
+        right = stored.Correctness(test, {task: read.right(task) for task in tasks})
+        rates = all_tasks(right, tasks)[0]
+        ends = cluster_bootstrap(rates[:, None], test["cluster"].to_numpy())
         together = CombinedScore(float(rates.mean()), *(float(end[0]) for end in ends))
-    return Row(
-        "reference",
-        name,
-        val_combined=val,
-        scores=group_scores(stored.RunPredictions(test, {t: predicted[t][None] for t in tasks})),
-        combined=together,
-        worst=worst_group(subgroup_table(table), tasks) if with_worst else None,
-    )
+    worst = worst_group(subgroup_table(test), tasks) if with_worst else None
+    scores = group_scores(read)
+    return Row("reference", name, scores=scores, combined=together, worst=worst)
 
 
 BOUNDS: Final = (
@@ -120,7 +97,6 @@ BOUNDS: Final = (
 )
 EQUAL: Final = "equal bytes"
 NEAR: Final = "near"
-BOTH: Final = "both"
 
 
 def label_noise(table: pd.DataFrame) -> pd.DataFrame:
@@ -128,10 +104,9 @@ def label_noise(table: pd.DataFrame) -> pd.DataFrame:
 
     Some photographs are there in several files, each labelled by itself. Where two labels of one
     photograph differ, at least one is wrong. table: faces with file, sha256, cluster and the three
-    labels, those without a place in the split included. A row per task and files: pairs of
-    EQUAL bytes, of NEAR-duplicates, or BOTH, with n_pairs, n_photographs and BOUNDS, shares in
-    [0, 1]; of fewer than 30 photographs only the counts are given. docs/METHODS.md says what both
-    ceilings assume.
+    labels, those without a place in the split included. A row per task and files, pairs of EQUAL
+    bytes or of NEAR-duplicates, with n_pairs, n_photographs and BOUNDS, shares in [0, 1]; of fewer
+    than 30 photographs only the counts are given. docs/METHODS.md says what both ceilings assume.
     """
     repeated = table[table["cluster"].duplicated(keep=False)]
     columns = repeated[["cluster", "sha256", *TASKS]].assign(place=np.arange(len(repeated)))
@@ -141,28 +116,28 @@ def label_noise(table: pd.DataFrame) -> pd.DataFrame:
     for task in TASKS:
         known = (pairs[f"{task}_x"] != MISSING) & (pairs[f"{task}_y"] != MISSING)
         differs = (pairs[f"{task}_x"] != pairs[f"{task}_y"]).astype(float)
-        for files, chosen in ((BOTH, known), (EQUAL, known & equal), (NEAR, known & ~equal)):
-            means = differs[chosen].groupby(pairs["cluster"][chosen]).mean()
-            shares = np.array(means, dtype=np.float64)
-            bounds = [np.nan] * len(BOUNDS)
+        for files, chosen in ((EQUAL, known & equal), (NEAR, known & ~equal)):
+            shares = differs[chosen].groupby(pairs["cluster"][chosen]).mean().to_numpy()
+            bounds = np.full(len(BOUNDS), np.nan)
             if len(shares) >= SMALL_GROUP:
-                (low,), (high,) = cluster_bootstrap(shares[:, None], np.arange(len(shares)))
-                found = float(shares.mean()), float(low), float(high)
-                rate, least, most = (error_rate(share, n_classes(task)) for share in found)
-                bounds = [*found, *(1 - found[place] / 2 for place in (0, 2, 1))]
-                bounds += [rate, 1 - rate, 1 - most, 1 - least]
+                ends = cluster_bootstrap(shares[:, None], np.arange(len(shares)))
+                disagree = np.array([shares.mean(), *(end[0] for end in ends)])
+                rate = error_rate(disagree, n_classes(task))
+                # The higher a share, the lower its ceiling: its interval's ends change places.
+                ceilings = [1 - found[[0, 2, 1]] for found in (disagree / 2, rate)]
+                bounds = np.concatenate([disagree, ceilings[0], rate[:1], ceilings[1]])
             rows.append((task, files, int(chosen.sum()), len(shares), *bounds))
     return pd.DataFrame(rows, columns=["task", "files", "n_pairs", "n_photographs", *BOUNDS])
 
 
-def error_rate(disagree: float, n_labels: int) -> float:
+def error_rate(disagree: float | Floats, n_labels: int) -> Floats:
     """Solve d = 2e − e²K/(K−1) for the rate e at which each label errs.
 
     Two labels differ if one alone is wrong, or both are and not alike: 2e(1−e) + e²(K−2)/(K−1).
     Labels drawn by lot differ in (K−1)/K of pairs; more than that gives their rate.
     """
     scale = n_labels / (n_labels - 1)
-    return float((1 - np.sqrt(max(1 - disagree * scale, 0.0))) / scale)
+    return np.asarray((1 - np.sqrt(np.maximum(1 - disagree * scale, 0.0))) / scale)
 
 
 def ceiling_row(table: pd.DataFrame, tasks: Sequence[TaskName]) -> Row | None:
@@ -176,14 +151,11 @@ def ceiling_row(table: pd.DataFrame, tasks: Sequence[TaskName]) -> Row | None:
     found = noise[(noise["files"] == NEAR) & noise["task"].isin(tasks)].set_index("task")
     if found["ceiling"].isna().any():
         return None
-    bounds = found[["ceiling", "ceiling_low", "ceiling_high"]].astype(float).loc[list(tasks)]
-    scores = {
-        task: TaskScore(value, low, high, None)
-        for task, (value, low, high) in zip(tasks, bounds.to_numpy().tolist(), strict=True)
-    }
+    bounds = found.loc[list(tasks), ["ceiling", "ceiling_low", "ceiling_high"]]
+    ends = zip(tasks, bounds.to_numpy().tolist(), strict=True)
+    scores = {task: TaskScore(*of, None) for task, of in ends}
     independent = ", ".join(
-        f"{TASK_TITLES[task]} {100 * float(found['independent_ceiling'][task]):.1f}"
-        for task in tasks
+        f"{TASK_TITLES[task]} {100 * found.loc[task, 'independent_ceiling']:.1f}" for task in tasks
     )
     remark = (
         "no result: what labels of one photograph leave within reach, from "
@@ -246,21 +218,20 @@ class References:
         partly = (faces.table[list(TASKS)] == MISSING).to_numpy().any()
         of_table = {"tasks": list(tasks), "missing_labels": MASKED} if partly else {}
         start = {"schema": SCHEMA, "fitting": FITTING_VERSION, "setting": _as_content(setting)}
-        for on, more, reader in self._readers(setting) if self.fitting else ():
+        for on, more, network in self._bases(setting) if self.fitting else ():
             content = {**start, "on": on, **more, **of_table}
             key = hashlib.sha256(canonical_json(content).encode()).hexdigest()
             folder = self.runs_dir / "references" / key
             if not (folder / ABOUT_FILE).is_file():
-                fitted = self._fit(faces, parts, tasks if partly else TASKS, on, reader())
+                reader = _backbone(network) if network else small_pictures
+                fitted = self._fit(faces, parts, tasks if partly else TASKS, on, reader)
                 stored.write_predictions(folder / PREDICTIONS_FILE, fitted)
                 write_json(folder / ABOUT_FILE, content)
 
-    def _readers(
-        self, setting: Setting
-    ) -> Iterator[tuple[str, dict[str, Any], Callable[[], Reader]]]:
+    def _bases(self, setting: Setting) -> Iterator[tuple[str, dict[str, Any], Path | None]]:
         """Name what a regression can be fitted on here, pixels and pretrained frozen backbones:
-        with what makes it another one, and what loads it."""
-        yield ON_PIXELS, {"cells": CELLS}, lambda: small_pictures
+        with what makes it another one, and the network's file."""
+        yield ON_PIXELS, {"cells": CELLS}, None
         seen = set()
         for run in self.runs:
             backbone, path = run.definition["backbone"], run.record.folder / "model.safetensors"
@@ -272,7 +243,7 @@ class References:
                 seen.add(on)
                 scaling = run.setting.protocol.input_scaling
                 content = {"weights": run.weights_sha256, "scaling": scaling, "input_px": px}
-                yield on, content, lambda path=path: _backbone(path)  # type: ignore[misc]
+                yield on, content, path
 
     def _fit(
         self, faces: FaceSet, parts: Parts, tasks: Sequence[TaskName], on: str, reader: Reader
@@ -289,15 +260,13 @@ class References:
             features[part] = np.concatenate(pieces)
         answers: dict[PartName, dict[TaskName, Floats]] = {"val": {}, "test": {}}
         for n_fitted, task in enumerate(tasks, start=1):
-            truth = {part: faces.table[task].to_numpy()[rows] for part, rows in parts.items()}
-            known = {part: labels != MISSING for part, labels in truth.items()}
-            (x, y), val = (
-                (features[part][known[part]], truth[part][known[part]]) for part in ("train", "val")
+            train, val = (
+                (features[part][labels != MISSING], labels[labels != MISSING])
+                for part in ("train", "val")
+                for labels in [faces.table[task].to_numpy()[parts[part]]]
             )
-            best = max(
-                (_regression(x, y, strength) for strength in STRENGTHS),
-                key=lambda model: model.score(*val),
-            )
+            models = (_regression(*train, strength) for strength in STRENGTHS)
+            best = max(models, key=lambda model: model.score(*val))
             for part, found in answers.items():
                 found[task] = np.zeros((len(features[part]), n_classes(task)))
                 found[task][:, best.classes_] = best.predict_proba(features[part])
@@ -311,14 +280,9 @@ class References:
 
 def _as_content(setting: Setting) -> dict[str, Any]:
     """Say of a setting what a regression depends on, as JSON gives it back."""
-    return {
-        "dataset": setting.dataset,
-        "pixel_digest": setting.pixel_digest,
-        "split_digest": setting.split_digest,
-        "split": setting.protocol.split,
-        "fold": setting.protocol.fold,
-        "people": setting.subset.label if setting.subset else None,
-    }
+    named = {of: getattr(setting, of) for of in ("dataset", "pixel_digest", "split_digest")}
+    named |= {of: getattr(setting.protocol, of) for of in ("split", "fold")}
+    return named | {"people": setting.subset.label if setting.subset else None}
 
 
 def _backbone(path: Path) -> Reader:

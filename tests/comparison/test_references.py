@@ -64,6 +64,7 @@ def test_the_majority_class_is_that_of_training_scored_on_test() -> None:
     # Most frequent in training: age group 2, female, race 1. In test 1 of 4, 3 of 4, 2 of 4.
     train = pd.DataFrame({"age_group": [2, 2, 0], "gender": [1, 1, 0], "race": [1, 1, 4]})
     test = pd.DataFrame({"age_group": [2, 0, 1, 4], "gender": [1, 1, 1, 0], "race": [1, 0, 1, 2]})
+    test["cluster"] = test.index
     row = majority_row(train, test)
     assert [row.scores[task].accuracy for task in TASKS] == [0.25, 0.75, 0.5]
     # Macro-F1 of gender: female 2*3/(2*3+1+0) = 6/7, male 0; their mean is 3/7.
@@ -131,7 +132,7 @@ def test_disagreement_is_averaged_over_photographs_and_the_error_rate_by_hand() 
     # 30 pairs, 6 of which disagree; 10 photographs of three files, of whose three pairs two
     # disagree; 20 single files, which say nothing. d = (6 · 1 + 10 · 2/3) / 40 = 0.3167.
     genders = [[0, 1]] * 6 + [[1, 1]] * 24 + [[0, 0, 1]] * 10 + [[0]] * 20
-    found = noise_of(photographs(genders)).loc[references.BOTH]
+    found = noise_of(photographs(genders)).loc[references.NEAR]
     assert found[["n_pairs", "n_photographs"]].tolist() == [60, 40]
     assert found["disagree"] == pytest.approx((6 + 20 / 3) / 40)
     assert found["ceiling"] == pytest.approx(1 - (6 + 20 / 3) / 80)
@@ -142,7 +143,6 @@ def test_disagreement_is_averaged_over_photographs_and_the_error_rate_by_hand() 
     both = pd.concat([near, equal.assign(cluster=equal["cluster"] + 100)], ignore_index=True)
     found = noise_of(both)["disagree"]
     assert (found[references.EQUAL], found[references.NEAR]) == (1, 0)
-    assert found[references.BOTH] == pytest.approx(30 / 70)
     for disagree, n_labels, expected in (
         (0.18, 2, 0.1),  # 2 · 0.1 · 0.9
         (0.1875, 5, 0.1),  # 2 · 0.1 · 0.9 + 0.1² · 3/4
@@ -154,9 +154,9 @@ def test_disagreement_is_averaged_over_photographs_and_the_error_rate_by_hand() 
 
 def test_missing_labels_are_in_no_pair_and_few_photographs_give_no_bound() -> None:
     table = photographs([[0, 1]] * 31)
-    assert not np.isnan(noise_of(table).loc[references.BOTH]["ceiling"])
+    assert not np.isnan(noise_of(table).loc[references.NEAR]["ceiling"])
     table.loc[:3, "gender"] = MISSING
-    found = noise_of(table).loc[references.BOTH]
+    found = noise_of(table).loc[references.NEAR]
     assert (found["n_photographs"], found["n_pairs"]) == (29, 29)
     assert np.isnan(found["ceiling"])
     assert references.ceiling_row(table, GENDER) is None
