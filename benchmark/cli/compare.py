@@ -1,7 +1,7 @@
 """`facebench compare`, `leak` and `subsets`: paired differences, and what two studies found."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
 from rich.text import Text
@@ -10,19 +10,12 @@ from benchmark import registry
 from benchmark.cli import options
 from benchmark.cli.options import option
 from benchmark.cli.output import CommandResult, busy, out, print_points, print_table, tell
-from benchmark.errors import require
 from benchmark.files import write_text
 from benchmark.reporting import tables as forms
-from benchmark.tasks import TASKS
-
-if TYPE_CHECKING:
-    from benchmark.comparison.pairs import Comparison
 
 MOST_NOTES: Final = 5
 """Lines under a comparison on the terminal."""
 READING: Final = "Group minus reference, 95 % intervals; not significant does not mean equal."
-PERCEIVED: Final = "Labels are perceived. "
-CLOSING: Final = "--json has all {n} notes and limitations."
 
 
 def compare(
@@ -31,9 +24,6 @@ def compare(
         metavar="RUN...", autocompletion=options.complete_run,
         help="A run's id (8 digits or more), an experiment (all its finished seeds) or a suite "
         "(all its experiments).")],
-    task: Annotated[
-        list[str] | None, option("age_group, gender or race; all if left out.")] = None,
-    all_pairs: Annotated[bool, option("Each against each, not against the first.")] = False,
     dataset: options.OnDataset = None,
     runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
     data_dir: options.DataDir = options.DEFAULT_DATA_DIR,
@@ -46,45 +36,37 @@ def compare(
 
     Examples:
       facebench compare mtl-cnn-none-full-short
-      facebench compare quick --task age_group
+      facebench compare quick
       facebench compare 1123730c00 3c32f0f3cf --json
     """
-    from benchmark.comparison.pairs import compare as compared
+    from benchmark.comparison import pairs, wording
+    from benchmark.reporting.board_tables import pairs_table, scores_table
     from benchmark.reporting.columns import comparison_data
 
-    for name in task or ():
-        require(name in TASKS, f"unknown task {name!r}", allowed=", ".join(TASKS))
-    tasks = [name for name in TASKS if not task or name in task]
     library = options.open_library(runs_dir, data_dir, answer)
     with busy("comparing"):
-        found = compared(library, what, dataset=dataset, tasks=tasks, all_pairs=all_pairs)
-    answer.data = comparison_data(found)
-    _print(found, answer.data)
-
-
-def _print(found: "Comparison", data: dict[str, Any]) -> None:
-    """Print the run groups by themselves, the differences pair by pair, and a few short notes."""
-    from benchmark.comparison import wording
-    from benchmark.reporting.board_tables import pairs_table, scores_table
-
-    title = f"{'SYNTHETIC FACES · ' * found.drawn}Comparison on {found.dataset}"
-    out.print(Text(title, style="bold yellow" if found.drawn else "bold"))
-    for setting in dict.fromkeys(group.setting for group, _ in found.groups):
+        found = pairs.compare(library, what, dataset=dataset)
+    data = answer.data = comparison_data(found)
+    drawn, tables, notes = data["drawn"], found["tables"].values(), data["notes"]
+    title = f"{'SYNTHETIC FACES · ' * drawn}Comparison on {data['dataset']}"
+    out.print(Text(title, style="bold yellow" if drawn else "bold"))
+    for setting in dict.fromkeys(line.group.setting for lines, _ in tables for line in lines):
         out.print(Text(wording.setting_text(setting), style="dim"))
     out.print()
     print_table(scores_table(found))
-    for (kind, pairs), table in zip(found.tables.items(), data["tables"], strict=True):
+    for table, (lines, gaps) in zip(data["tables"], tables, strict=True):
         out.print(Text(f"\n{table['title']}", style="bold underline"))
-        if pairs.lines:
-            print_table(pairs_table(pairs.lines, of_mtl=kind == "twins"))
+        if lines:
+            print_table(pairs_table(lines))
             out.print(Text(f"{table['family']}\n", style="dim"))
         for sentence in table["sentences"]:
             out.print(Text(sentence))
-        print_points(wording.gap_sentences(pairs.gaps))
+        print_points(wording.gap_sentences(gaps))
     out.print()
-    n_all = len(found.notes) + len(found.limits)
-    closing = ("" if found.drawn else PERCEIVED) + CLOSING.format(n=n_all)
-    particular = [note for note in found.notes if note not in wording.GENERAL_NOTES]
+    perceived = "" if drawn else "Labels are perceived. "
+    n_all = len(notes) + len(data["limits"])
+    closing = f"{perceived}--json has all {n_all} notes and limitations."
+    particular = [note for note in notes if note not in wording.GENERAL_NOTES]
     print_points((*particular[: MOST_NOTES - 2], READING, closing))
 
 

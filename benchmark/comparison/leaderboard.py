@@ -1,9 +1,8 @@
 """Leaderboards: which experiments stand in which table, in what order, and which are missing; and
 how stable an experiment's numbers are over the five folds of the split.
 
-Built from the runs' folders alone. Rows are computed in benchmark.comparison.rows and compared in
-.pairs. Nothing here depends on the time or the machine, so that a leaderboard is byte-identical
-when nothing changed.
+Nothing here depends on the time or the machine, so that a leaderboard is byte-identical when
+nothing changed.
 """
 
 import contextlib
@@ -18,7 +17,8 @@ from benchmark.comparison import wording as words
 from benchmark.comparison.library import Library, Run, Setting, counted, edited_after, why_not_done
 from benchmark.comparison.pairs import RowPair, compare_rows, counterpart_names, row_pairs
 from benchmark.comparison.references import LOGISTIC
-from benchmark.comparison.rows import Row, done_row
+from benchmark.comparison.rows import Outcome, Row, done_row
+from benchmark.comparison.statistics import Judged
 from benchmark.data.progress import OnProgress, keep_quiet
 from benchmark.data.splits import N_FOLDS
 from benchmark.errors import RunError
@@ -39,8 +39,8 @@ ONE_SEED: Final = "one seed: no claim about the experiment"
 RANK_DIGITS: Final = 9
 """Validation scores that agree to this many decimals are a tie."""
 
-Families = dict[tuple[Setting, str], dict[str, list[Run]]]
-"""By setting and experiment, then by the identity without the seed: each makes a row."""
+Families = dict[str, dict[Setting, dict[str, list[Run]]]]
+"""By experiment and setting, then by the identity without the seed: each makes a row."""
 
 
 @dataclass(frozen=True)
@@ -86,9 +86,6 @@ class Leaderboard:
         suite = f"suite {self.suite}" if self.suite else "every experiment begun"
         return f"{synthetic}Leaderboard of {self.dataset} · {suite}"
 
-    def suites_of(self, name: str) -> tuple[str, ...]:
-        return tuple(suite for suite, names in self.suites.items() if name in names)
-
 
 @dataclass(frozen=True)
 class LeaderboardQuery:
@@ -121,21 +118,9 @@ def arrange(runs: Iterable[Run], query: LeaderboardQuery) -> Leaderboard:
     ours = [run for run in runs if run.setting.dataset == query.dataset]
     known = {**query.known, **{item.name: item for item in query.experiments}}
     library = Library(tuple(ours), known, {})
-    families, left_out = _families(library, query.experiments, ad_hoc=query.ad_hoc)
-    settings = _settings(ours, families, query)
-    tables = [
-        BoardTable(setting, kind, tuple(rows))
-        for setting in settings
-        for kind, rows in _rows(setting, query, families).items()
-        if rows
-    ]
-    pairs: list[RowPair] = []
-    finished = _finished(tables, library, query.experiments) if query.compared else {}
-    for table in tables if query.compared else ():
-        first = next((row for row in table.rows if row.rank and row.scores), None)
-        for row in table.rows:
-            pairs += row_pairs(row, first, finished[table.setting], known)
-    outcomes = compare_rows(pairs)
+    families, left_out = _families(library, query)
+    tables = _tables(families, query, drawn=any(run.setting.drawn for run in ours))
+    outcomes = _comparisons(tables, library, query.experiments) if query.compared else {}
     for place, table in enumerate(tables):
         rows = [replace(row, comparisons=outcomes.get(id(row), ())) for row in table.rows]
         rows = [*query.references(table.setting, table.tasks), *rows]
@@ -144,18 +129,17 @@ def arrange(runs: Iterable[Run], query: LeaderboardQuery) -> Leaderboard:
         dataset=query.dataset,
         suite=" + ".join(suite.name for suite in query.suites) or None,
         suites={suite.name: suite.experiments for suite in query.suites},
-        drawn=any(setting.drawn for setting in settings),
+        drawn=any(table.setting.drawn for table in tables),
         tables=tuple(tables),
         notes=(*query.notes, *left_out, *_reading_notes(tables)),
         limits=limits_of(ours[0].record.about["dataset"] if ours else {}),
     )
 
 
-def _finished(
+def _comparisons(
     tables: Sequence[BoardTable], library: Library, experiments: Sequence[Experiment]
-) -> Mapping[Setting, Mapping[str, list[Row]]]:
-    """Give what rows may be compared with, by setting and experiment: rows of the tables, and of
-    the experiments that those shown are compared with."""
+) -> Mapping[int, Sequence[Outcome]]:
+    """Compare rows with each other, and with experiments that are not shown; by `id` of the row."""
     found: dict[Setting, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
     for table in tables:
         for row in table.rows:
@@ -163,78 +147,66 @@ def _finished(
                 found[table.setting][row.name].append(row)
     wanted = {name for item in experiments for name in counterpart_names(item).values()}
     wanted |= {item.compare_with for item in experiments if item.compare_with}
-    for name in sorted(wanted & library.experiments.keys()):
+    for name in sorted(wanted & library.experiments.keys() - {item.name for item in experiments}):
         groups: dict[str, list[Run]] = defaultdict(list)
         for run in library.runs_of(name, any_split=True):
             if run.done and run.setting in found:
                 groups[run.record.family].append(run)
-        for family, runs in groups.items():
-            others = found[runs[0].setting][name]
-            if all(row.runs[0].record.family != family for row in others):
-                # Nothing is compared with one that cannot be read; where it is shown, it says why.
-                with contextlib.suppress(RunError):
-                    others.append(done_row(name, runs))
-    return found
+        for runs in groups.values():
+            # Nothing is compared with one that cannot be read; where it is shown, it says why.
+            with contextlib.suppress(RunError):
+                found[runs[0].setting][name].append(done_row(name, runs))
+    pairs: list[RowPair] = []
+    for table in tables:
+        first = next((row for row in table.rows if row.rank and row.scores), None)
+        for row in table.rows:
+            pairs += row_pairs(row, first, found[table.setting], library.experiments)
+    return compare_rows(pairs)
 
 
-def _families(
-    library: Library, experiments: Sequence[Experiment], *, ad_hoc: bool = False
-) -> tuple[Families, list[str]]:
+def _families(library: Library, query: LeaderboardQuery) -> tuple[Families, list[str]]:
     """Give each run to the experiments it is a run of, and say which belong to none."""
-    names = {item.name for item in experiments}
-    changed = [run for run in library.runs if run.ad_hoc and run.name in names]
-    families: Families = defaultdict(lambda: defaultdict(list))
-    owned = set()
-    for item in experiments:
-        mine = [run for run in changed if run.name == item.name] if ad_hoc else []
-        for run in [*library.runs_of(item.name, any_split=True), *mine]:
-            families[run.setting, item.name][run.record.family].append(run)
+    names, owned = [item.name for item in query.experiments], set[str]()
+    families: Families = {name: defaultdict(lambda: defaultdict(list)) for name in names}
+    for name in names:
+        mine = [run for run in library.runs if run.ad_hoc and run.name == name and query.ad_hoc]
+        for run in [*library.runs_of(name, any_split=True), *mine]:
+            families[name][run.setting][run.record.family].append(run)
             owned.add(run.record.identity)
-    older = Counter(
-        run.name
-        for run in library.runs
-        if not run.ad_hoc and run.name in names and run.record.identity not in owned
-    )
+    left = [it for it in library.runs if it.name in families and it.record.identity not in owned]
+    older = Counter(run.name for run in left if not run.ad_hoc)
     notes = [f"{name}: {edited_after(name, count)}." for name, count in sorted(older.items())]
-    if changed and not ad_hoc:
-        n_changed = counted(len(changed), "ad-hoc run")
-        notes.append(f"Left out: {n_changed}, changed on the command line.")
+    if n_changed := sum(run.ad_hoc for run in left):
+        n_runs = counted(n_changed, "ad-hoc run")
+        notes.append(f"Left out: {n_runs}, changed on the command line.")
     return families, notes
 
 
-def _settings(runs: Sequence[Run], families: Families, query: LeaderboardQuery) -> list[Setting]:
-    """List the settings to show, the default protocol first: of runs, then of what was not run."""
-    found = list(dict.fromkeys(setting for setting, _ in families))
-    known = {(setting.protocol, setting.subset) for setting in found}
-    drawn = any(run.setting.drawn for run in runs)
-    for item in query.experiments:
-        protocol, subset = item.protocol, item.subset and item.subset.tested
-        if (protocol, subset) not in known:
-            known.add((protocol, subset))
-            found.append(Setting(query.dataset, drawn, protocol.split, "", "", protocol, subset))
-    return sorted(
-        found,
-        key=lambda setting: (
-            setting.subset.label if setting.subset else "",
-            setting.protocol != Protocol(),
-            str(astuple(setting.protocol)),
-            setting.split_digest,
-            setting.pixel_digest,
-        ),
+def _tables(families: Families, query: LeaderboardQuery, *, drawn: bool) -> list[BoardTable]:
+    """Make the rows, a table for each setting and tasks, the default protocol first: settings of
+    runs, and of what was not run."""
+    asked = {(item.protocol, item.subset and item.subset.tested) for item in query.experiments}
+    settings = list(dict.fromkeys(setting for found in families.values() for setting in found))
+    for protocol, subset in asked - {(setting.protocol, setting.subset) for setting in settings}:
+        settings.append(Setting(query.dataset, drawn, protocol.split, "", "", protocol, subset))
+    settings.sort(
+        key=lambda it: (
+            *(it.subset.label if it.subset else "", it.protocol != Protocol()),
+            *(str(astuple(it.protocol)), it.split_digest, it.pixel_digest),
+        )
     )
-
-
-def _rows(setting: Setting, query: LeaderboardQuery, families: Families) -> dict[Kind, list[Row]]:
-    rows: dict[Kind, list[Row]] = {kind: [] for kind in KINDS}
+    rows: dict[tuple[Setting, str], list[Row]] = defaultdict(list)
     for n_made, item in enumerate(query.experiments):
         query.watch("Making rows", n_made, len(query.experiments))
-        kind: Kind = "mtl" if len(item.head.tasks) > 1 else item.head.tasks[0]
-        by_family = families.get((setting, item.name), {})
-        rows[kind] += [_row(item, by_family, family) for family in sorted(by_family)]
-        subset = item.subset and item.subset.tested
-        if not by_family and (setting.protocol, setting.subset) == (item.protocol, subset):
-            rows[kind].append(_missing(item, query.missing.get(item.name, "not run")))
-    return {kind: _ranked(ours) for kind, ours in rows.items()}
+        own = item.protocol, item.subset and item.subset.tested
+        for setting in settings:
+            found = families[item.name].get(setting, {})
+            ours = [_row(item, found, family) for family in sorted(found)]
+            if not found and (setting.protocol, setting.subset) == own:
+                ours = [_missing(item, query.missing.get(item.name, "not run"))]
+            rows[setting, item.task_label] += ours
+    places = ((setting, kind) for setting in settings for kind in KINDS)
+    return [BoardTable(*place, tuple(_ranked(rows[place]))) for place in places if rows[place]]
 
 
 def _missing(experiment: Experiment, *remarks: str) -> Row:
@@ -277,9 +249,10 @@ def _ranked(rows: Sequence[Row]) -> list[Row]:
 
     done = [row for row in rows if row.runs]
     done.sort(key=lambda row: (-score(row), row.name, row.identities))
-    ranked = [row for row in done if not (row.stopped or row.is_one_class)]
-    ranks = {id(row): 1 + sum(score(it) > score(row) for it in ranked) for row in ranked}
-    done = [replace(row, rank=ranks.get(id(row))) for row in done]
+    scores = [score(row) for row in done if not (row.stopped or row.is_one_class)]
+    for place, row in enumerate(done):
+        if not (row.stopped or row.is_one_class):
+            done[place] = replace(row, rank=1 + scores.index(score(row)))
     return done + [row for row in rows if not row.runs]
 
 
@@ -310,7 +283,8 @@ def _reading_notes(tables: Sequence[BoardTable]) -> Iterator[str]:
             "val is the combined validation accuracy, 0.4 age group + 0.2 gender + 0.4 race; "
             "in single-task tables it is the task's."
         )
-    if judged := [it.judged for row in rows for it in row.comparisons if it.judged]:
+    outcomes = [outcome for row in rows for outcome in row.comparisons]
+    if judged := [it for _, it in outcomes if isinstance(it, Judged)]:
         yield (
             "Differences are a row minus the other on the same test faces, in percentage points, "
             f"with their 95 % interval. {words.family_text(judged)} Without it there is no "
@@ -322,10 +296,7 @@ def _reading_notes(tables: Sequence[BoardTable]) -> Iterator[str]:
             "test score (combined, or the task's)."
         )
     yield from words.gap_sentences(
-        words.Gap(row.title, it.other, it.why, it.task)
-        for row in rows
-        for it in row.comparisons
-        if it.why and it.kind != "first"
+        it for family, it in outcomes if isinstance(it, words.Gap) and family != "first"
     )
 
 
@@ -338,8 +309,7 @@ STABILITY_NUMBERS: Final = {
 STABILITY_NOTE: Final = (
     "Percent. Fixed: the 80/10/10 split, mean over seeds. Folds: mean ± sample sd over the five "
     "folds, each fold the mean over its seeds. Two folds share about two thirds of their training "
-    "faces, so that the sd is no standard error. Ranks are by validation, among rows with both; in "
-    "brackets the lowest and highest rank in a single fold."
+    "faces, so that the sd is no standard error. Ranks are by validation, among rows with both."
 )
 
 
@@ -351,10 +321,10 @@ def stability_tables(
     Gives a table per setting (its protocol without a fold) and set of tasks; a row per experiment
     of which all folds or a part of them were run: name, tasks, n_folds, seeds (the fewest of a
     fold), fixed_seeds, then per number of STABILITY_NUMBERS NAME/fixed, NAME/mean and NAME/sd,
-    rates in [0, 1], NaN where it does not exist: mean and sd need all five folds; last rank_fixed,
-    rank_folds, rank_lowest and rank_highest. Runs belong together that share all but seed and fold;
-    of several such groups (other weight files, another trainer) that of most folds stands, then
-    that of the newest trainer. Leaky, ad-hoc and unfinished runs are left out.
+    rates in [0, 1], NaN where it does not exist: mean and sd need all five folds; last rank_fixed
+    and rank_folds. Runs belong together that share all but seed and fold; of several such groups
+    (other weight files, another trainer) that of most folds stands, then that of the newest
+    trainer. Leaky, ad-hoc and unfinished runs are left out.
     """
     library = Library(tuple(runs), {item.name: item for item in experiments}, {})
     tables: dict[tuple[Setting, str], list[dict[str, Any]]] = defaultdict(list)
@@ -376,8 +346,8 @@ def stability_tables(
 
 
 def _stability_row(experiment: Experiment, runs: Sequence[Run]) -> dict[str, Any]:
-    metrics = pd.DataFrame([dict(run.record.metrics) for run in runs])
-    numbers = metrics.reindex(columns=list(STABILITY_NUMBERS))
+    metrics = [dict(run.record.metrics) for run in runs]
+    numbers = pd.DataFrame(metrics, columns=list(STABILITY_NUMBERS))
     fold = pd.Series([run.setting.protocol.fold for run in runs], dtype="Int64")
     folds = numbers.groupby(fold).mean()
     whole = folds if len(folds) == N_FOLDS else folds.iloc[:0]
@@ -392,7 +362,6 @@ def _stability_row(experiment: Experiment, runs: Sequence[Run]) -> dict[str, Any
         "n_folds": len(folds),
         "seeds": int(fold.value_counts().min()) if len(folds) else 0,
         "fixed_seeds": int(fold.isna().sum()),
-        "by_fold": whole.iloc[:, 0].tolist() or None,
         **{f"{name}/{end}": ends[end][name] for name in STABILITY_NUMBERS for end in ends},
     }
 
@@ -400,14 +369,9 @@ def _stability_row(experiment: Experiment, runs: Sequence[Run]) -> dict[str, Any
 def _with_fold_ranks(table: pd.DataFrame) -> pd.DataFrame:
     """Rank the rows that have five folds and a fixed split by validation, best first."""
     ranked_by = next(iter(STABILITY_NUMBERS))
-    both = table[table["by_fold"].notna() & table[f"{ranked_by}/fixed"].notna()]
-    scores = pd.DataFrame(both["by_fold"].tolist(), index=both.index)
-    scores["fixed"], scores["folds"] = both[f"{ranked_by}/fixed"], both[f"{ranked_by}/mean"]
-    ranks = scores.round(RANK_DIGITS).rank(ascending=False, method="min")
-    table["rank_fixed"], table["rank_folds"] = ranks.pop("fixed"), ranks.pop("folds")
-    table["rank_lowest"], table["rank_highest"] = ranks.min(axis=1), ranks.max(axis=1)
-    ranked = table.drop(columns="by_fold")
-    return ranked.sort_values(["rank_folds", "name"], kind="stable").reset_index(drop=True)
+    both = table[[f"{ranked_by}/fixed", f"{ranked_by}/mean"]].dropna().round(RANK_DIGITS)
+    table[["rank_fixed", "rank_folds"]] = both.rank(ascending=False, method="min")
+    return table.sort_values(["rank_folds", "name"], kind="stable").reset_index(drop=True)
 
 
 def stability_cells(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
@@ -422,7 +386,7 @@ def stability_cells(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     heads += [f"{heading}: fixed / folds" for heading in shown.values()]
     rows = []
     for row in table.astype(object).where(table.notna(), None).to_dict("records"):
-        rank = "{rank_fixed:.0f} → {rank_folds:.0f} ({rank_lowest:.0f}–{rank_highest:.0f})"
+        rank = "{rank_fixed:.0f} → {rank_folds:.0f}"
         if row["rank_folds"] is None:
             some = row["n_folds"] < N_FOLDS
             rank = "{n_folds} of 5 folds" if some else "fixed split not run"

@@ -9,10 +9,12 @@ import dataclasses
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Final
 
 from benchmark.data.progress import OnProgress, keep_quiet
 from benchmark.errors import ExperimentError, RunError, did_you_mean
+from benchmark.evaluation.predictions import RunPredictions, read_run_predictions
 from benchmark.experiment.definition import Experiment, Protocol, Subset, Suite
 from benchmark.experiment.parts import LEAK_FREE_SPLITS
 from benchmark.files import canonical_json, is_locked, lock_owner
@@ -105,9 +107,9 @@ def read_run(record: RunRecord) -> Run:
             Setting(
                 dataset=str(dataset["name"]),
                 drawn=bool(dataset["drawn"]),
-                split_version=str(dataset["split_version"]),
-                split_digest=str(dataset["split_digest"]),
-                pixel_digest=str(dataset["pixel_digest"]),
+                **{
+                    of: str(dataset[of]) for of in ("split_version", "split_digest", "pixel_digest")
+                },
                 protocol=Protocol(**definition["protocol"]),
                 subset=Subset(**definition["subset"]).tested if definition.get("subset") else None,
             ),
@@ -168,7 +170,6 @@ class RunGroup:
 
     @property
     def setting(self) -> Setting:
-        """The faces, split and protocol of its runs."""
         return self.runs[0].setting
 
     @property
@@ -181,12 +182,22 @@ class RunGroup:
         return any(run.leaky for run in self.runs)
 
     @property
-    def all_remarks(self) -> tuple[str, ...]:
-        return (LEAKY_REMARK,) * self.leaky + self.remarks
+    def predictions(self) -> RunPredictions:
+        """What its runs predict of their test faces; RunError where that cannot be read."""
+        records = tuple(run.record for run in self.runs)
+        return _predictions(records, tuple(it.predictions_sha256 for it in records), self.tasks)
 
     def of_seeds(self, seeds: Collection[int]) -> "RunGroup":
         runs = tuple(run for run in self.runs if run.record.seed in seeds)
         return dataclasses.replace(self, runs=runs)
+
+
+@lru_cache(maxsize=256)
+def _predictions(
+    records: tuple[RunRecord, ...], _sha256: tuple[str, ...], tasks: tuple[TaskName, ...]
+) -> RunPredictions:
+    """Read predictions once for all that they are compared with; _sha256: of the very files."""
+    return read_run_predictions(records, tasks)
 
 
 @dataclass(frozen=True)

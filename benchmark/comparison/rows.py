@@ -1,8 +1,4 @@
-"""A leaderboard's row: one experiment over its seeds, from the stored files of its runs.
-
-Which rows stand in which table, and in what order: benchmark.comparison.leaderboard; the rows that
-every table begins with: .references; what rows are compared with: .pairs.
-"""
+"""A leaderboard's row: one experiment over its seeds, from the stored files of its runs."""
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from benchmark.comparison.library import LEAKY_REMARK, Run, RunGroup
-from benchmark.comparison.statistics import Judged
+from benchmark.comparison.statistics import Family
+from benchmark.comparison.wording import Gap, TaskComparison
 from benchmark.errors import RunError
 from benchmark.evaluation.intervals import Floats, cluster_bootstrap
 from benchmark.evaluation.predictions import Correctness, correctness_of
@@ -22,9 +19,6 @@ from benchmark.evaluation.red_flags import flag_state, warning
 from benchmark.evaluation.subgroups import GAP_BY, SMALL_GROUP, By, group_codes, group_names
 from benchmark.experiment.definition import StudyRow
 from benchmark.tasks import COMBINED_WEIGHTS, TASK_TITLES, TaskName
-
-RowQuestion = Literal["counterpart", "defined", "first"]
-"""Its single-task (or multi-task) counterpart, the one its definition names, the table's first."""
 
 SHARED: Final = "the same runs"
 """Why a row is not compared with another one that has its runs."""
@@ -83,16 +77,9 @@ class GroupGap:
     """The gap expected under permutation of the subgroups' names."""
 
 
-@dataclass(frozen=True)
-class RowComparison:
-    """A row compared with another on the same test faces; where it cannot be, `why` says so."""
-
-    kind: RowQuestion
-    other: str
-    task: TaskName | None
-    """None: all tasks together, weighted as in `combined`."""
-    judged: Judged | None = None
-    why: str = ""
+Outcome = tuple[Family, TaskComparison | Gap]
+"""What a row is compared with (mtl_stl, compare_with or first) on a task, None being all of them as
+`combined` weighs them, and what came of it. Judged, its p may be of an earlier family."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +97,7 @@ class Row:
     """On test; None where a single task is predicted."""
     worst: WorstGroup | None = None
     gap: GroupGap | None = None
-    comparisons: Sequence[RowComparison] = ()
+    comparisons: Sequence[Outcome] = ()
     study: StudyRow | None = None
     """What the original study printed for this very row, its leak included."""
     parameters: int | None = None
@@ -148,16 +135,11 @@ class Row:
         return f"{'LEAKY ' * self.leaky}{self.name}{' (not run)' * (self.status == 'missing')}"
 
     @property
-    def rank_text(self) -> str:
-        """`!`: stopped by a red flag, `=`: not significantly below the first."""
-        return "!" if self.stopped else f"{self.rank or ''}{'=' if self.tied else ''}"
-
-    @property
     def tied(self) -> bool:
         """Whether it is ranked and not significantly below the first row of its table, on test."""
-        firsts = (it for it in self.comparisons if it.kind == "first")
+        firsts = (outcome for family, outcome in self.comparisons if family == "first")
         return self.rank is not None and any(
-            not it.judged.significant if it.judged else it.why == SHARED for it in firsts
+            it.why == SHARED if isinstance(it, Gap) else not it.significant for it in firsts
         )
 
     @property
@@ -194,10 +176,16 @@ def done_row(
 
 
 def _summary(group: RunGroup, remarks: Sequence[str], study: StudyRow | None) -> Row:
-    name, runs, first = group.label, group.runs, group.runs[0]
-    metrics = [run.record.metrics for run in runs]
-    tested = [t for t in group.tasks if all(f"test/{t}/accuracy" in values for values in metrics)]
-    table = pd.DataFrame(columns=["task", "by", "n"])
+    runs, first = group.runs, group.runs[0]
+    metrics, done = [run.record.metrics for run in runs], [run.record.done for run in runs]
+
+    def over_seeds(key: str) -> tuple[Any, float | None]:
+        """Give mean and sd of a metric; None where a run has none of the name."""
+        values = [found.get(key) for found in metrics]
+        return (None, None) if None in values else mean_sd(values)  # type: ignore[arg-type]
+
+    tested = [task for task in group.tasks if over_seeds(f"test/{task}/accuracy")[0] is not None]
+    table = pd.DataFrame(columns=["task", "by", "n", "low", "high"])
     if tested:
         # Of the same faces, or their correctness is refused; the ends are those of the first.
         tables = [run.record.subgroups() for run in runs]
@@ -208,31 +196,24 @@ def _summary(group: RunGroup, remarks: Sequence[str], study: StudyRow | None) ->
     one_class = (
         f"all test faces have one {TASK_TITLES[task]}: its accuracy says nothing" for task in alone
     )
-
-    def over_seeds(key: str) -> tuple[float | None, float | None]:
-        """Give mean and sd of a metric; None where a run has none of the name."""
-        values = [found.get(key) for found in metrics]
-        return (None, None) if None in values else mean_sd(values)  # type: ignore[arg-type]
-
     scores, combined, gap = {}, None, None
+    ends = table[table["by"] == "all"].set_index("task")[["low", "high"]]
     for task in tested:
-        whole = table[(table["by"] == "all") & (table["task"] == task)]
-        accuracy, accuracy_sd = mean_sd([values[f"test/{task}/accuracy"] for values in metrics])
+        accuracy, accuracy_sd = over_seeds(f"test/{task}/accuracy")
         f1, f1_sd = over_seeds(f"test/{task}/macro_f1")
-        low, high = (float(whole[end].item()) for end in ("low", "high"))
+        low, high = ends.loc[task].tolist()
         scores[task] = TaskScore(accuracy, low, high, f1, accuracy_sd, f1_sd)
     both, both_sd = over_seeds("test/combined")
     if len(tested) > 1 and both is not None:
-        ends = metrics[0].get("test/combined/low"), metrics[0].get("test/combined/high")
-        combined = CombinedScore(both, *ends, both_sd)
-    for task in tested[:1]:
-        by = GAP_BY[task]
+        low, high = (metrics[0].get(f"test/combined/{end}") for end in ("low", "high"))
+        combined = CombinedScore(both, low, high, both_sd)
+    if tested:
+        task, by = tested[0], GAP_BY[tested[0]]
         names = (f"test/{task}/gap_{by}{end}" for end in ("", "/low", "/high", "/chance"))
         means = [over_seeds(name)[0] for name in names]
-        gap = None if None in means else GroupGap(task, by, *means)  # type: ignore[arg-type]
-    val_mean, val_sd = mean_sd([values["selected/val/combined"] for values in metrics])
+        gap = None if None in means else GroupGap(task, by, *means)
+    val_mean, val_sd = mean_sd([found["selected/val/combined"] for found in metrics])
     states = {run.short_identity: flag_state(run.record) for run in runs}
-    done = [run.record.done for run in runs]
     # 0 is how a device says that it cannot tell.
     speeds, memory = (
         [float(end[key]) for end in done if end.get(key)]
@@ -240,7 +221,7 @@ def _summary(group: RunGroup, remarks: Sequence[str], study: StudyRow | None) ->
     )
     return Row(
         status="done",
-        name=name,
+        name=group.label,
         val_combined=val_mean,
         val_combined_sd=val_sd,
         scores=scores,
@@ -262,7 +243,7 @@ def _summary(group: RunGroup, remarks: Sequence[str], study: StudyRow | None) ->
         leaky=group.leaky,
         is_one_class=alone == group.tasks,
         stopped=any(state.stopped for state in states.values()),
-        red_flag=warning(states, first.short_identity if len(runs) == 1 else name),
+        red_flag=warning(states, first.short_identity if len(runs) == 1 else group.label),
         remarks=(*([] if tested else ["not evaluated on the test set"]), *remarks, *one_class),
         definition=first.definition,
         runs=runs,
@@ -288,12 +269,12 @@ def worst_group(subgroups: pd.DataFrame, tasks: Sequence[TaskName]) -> WorstGrou
     task = tasks[0]
     own = ["all", task] if task == "age_group" else ["all", task, "gender_race"]
     ours = (subgroups["task"] == task) & (subgroups["n"] >= SMALL_GROUP)
-    found = subgroups[ours & ~subgroups["by"].isin(own)]
-    if found.empty:
+    found = subgroups[ours & ~subgroups["by"].isin(own)].to_dict("records")
+    if not found:
         return None
-    worst = found.iloc[int(found["accuracy"].to_numpy(dtype=np.float64).argmin())]
-    rates = (float(worst[name]) for name in ("accuracy", "low", "high"))
-    return WorstGroup(task, worst["by"], str(worst["group"]), int(worst["n"]), *rates)
+    worst = min(found, key=lambda group: float(group["accuracy"]))
+    columns = ("by", "group", "n", "accuracy", "low", "high")
+    return WorstGroup(task, *(worst[name] for name in columns))
 
 
 def _with_intervals(row: Row) -> Row:

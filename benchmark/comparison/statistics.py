@@ -10,7 +10,6 @@ in tests/comparison/size_and_power.py and printed in docs/notes/size_and_power.m
 Differences are those of the group minus its reference, as fractions.
 """
 
-from collections import defaultdict
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
@@ -30,7 +29,8 @@ Test = Literal["mcnemar", "faces", "faces_and_seeds"]
 
 POWER: Final = 0.8
 """The probability with which the minimum detectable difference is found."""
-
+SMALLEST: Final = float(np.finfo(np.float64).tiny)
+"""A p that is too small for a floating number does not read 0."""
 
 Verdict = Literal["better", "worse", "no significant difference"]
 NOT_SIGNIFICANT: Final = "no significant difference"
@@ -144,7 +144,7 @@ def difference_of(group: npt.ArrayLike, reference: npt.ArrayLike, clusters: Labe
         se_seeds=float(np.sqrt(of_seeds)) if min(n_seeds) > 1 else None,
         df=float(df),
         test="mcnemar" if exact else "faces_and_seeds" if min(n_seeds) > 1 else "faces",
-        p=mcnemar_p(only_reference, only_group) if exact else _above_zero(p),
+        p=mcnemar_p(only_reference, only_group) if exact else max(p, SMALLEST),
         only_reference=only_reference if exact else None,
         only_arm=only_group if exact else None,
         n_faces=n_faces,
@@ -173,12 +173,7 @@ def mcnemar_p(only_reference: int, only_group: int) -> float:
     computed by statsmodels.
     """
     table = [[0, only_reference], [only_group, 0]]
-    return _above_zero(float(mcnemar(table, exact=True).pvalue))
-
-
-def _above_zero(p: float) -> float:
-    """Keep a p too small for a floating number from reading 0."""
-    return max(p, float(np.finfo(np.float64).tiny))
+    return max(float(mcnemar(table, exact=True).pvalue), SMALLEST)
 
 
 def macro_f1_values(truth: Labels, predicted: Labels) -> Floats:
@@ -247,13 +242,12 @@ class Judged:
 
 def judge(asked: Iterable[tuple[Family, Hashable, Difference]]) -> dict[Hashable, Judged]:
     """Judge all comparisons of a page, each once; by the key that says what was compared."""
-    families: dict[Family, dict[Hashable, Difference]] = defaultdict(dict)
-    order = list(FAMILIES)
+    order, families = list(FAMILIES), dict[Hashable, tuple[Family, Difference]]()
     for family, key, difference in sorted(asked, key=lambda item: order.index(item[0])):
-        if not any(key in ours for ours in families.values()):
-            families[family][key] = difference
+        families.setdefault(key, (family, difference))
     found: dict[Hashable, Judged] = {}
-    for family, ours in families.items():
+    for family in FAMILIES:
+        ours = {key: difference for key, (of, difference) in families.items() if of == family}
         corrected, level = holm([difference.p for difference in ours.values()])
         for (key, difference), p_holm in zip(ours.items(), corrected, strict=True):
             detectable = minimum_detectable(difference, level)

@@ -7,9 +7,9 @@ one family.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import asdict
-from typing import Any, Final, Literal
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -17,22 +17,19 @@ import pandas as pd
 from benchmark.comparison import wording as words
 from benchmark.comparison.library import Library, RunGroup, files_of_several
 from benchmark.comparison.pairs import difference_between
-from benchmark.comparison.statistics import Difference, Judged, judge
+from benchmark.comparison.statistics import NOT_SIGNIFICANT, Difference, Judged, judge
 from benchmark.errors import RunError
-from benchmark.evaluation.predictions import RunPredictions, predictions_on, read_run_predictions
+from benchmark.evaluation.intervals import Labels
+from benchmark.evaluation.predictions import RunPredictions, predictions_on
 from benchmark.experiment.definition import Experiment, Subset
 from benchmark.tasks import CLASS_NAMES, TaskName
 
-Training = Literal["subset", "everyone", "size_matched"]
-Router = Literal["gender", "race"]
-ROUTERS: Final[tuple[Router, ...]] = ("gender", "race")
+ROUTERS: Final[tuple[TaskName, ...]] = ("gender", "race")
 TASK: Final[TaskName] = "age_group"
 """What the networks of the study predict; the question is about age."""
-TRAININGS: Final[dict[Training, str]] = {
-    "subset": "specialist",
-    "everyone": "everyone",
-    "size_matched": "size-matched",
-}
+TRAININGS: Final = {
+    "subset": "specialist", "everyone": "everyone", "size_matched": "size-matched",
+}  # fmt: skip
 
 Differences = dict[tuple[str, str], Difference]
 """By the subset or router, and the training or network that it is compared with."""
@@ -58,25 +55,23 @@ def subset_study(library: Library, experiments: Sequence[Experiment], dataset: s
             several = f"runs on {dataset} have {count} different {what}"
             fix = "Give the runs of each a runs folder of their own"
             raise RunError(several, allowed=f"one of the {what}", fix=fix)
-    members: dict[Subset, dict[Training, RunGroup]] = defaultdict(dict)
+    members: dict[Subset, dict[str, RunGroup]] = defaultdict(dict)
     for item in experiments:
         if item.subset is not None and item.name in groups:
             members[item.subset.tested][item.subset.training] = groups[item.name]
     differences: Differences = {}
     subsets: list[Values] = []
-    for subset, ours in members.items():
-        seeds = _common_seeds(ours.values())
-        if len(ours) > 1 and seeds:
+    for subset, trained in members.items():
+        ours = dict(zip(trained, _on_common_seeds([*trained.values()]), strict=True))
+        if len(ours) > 1 and all(group.runs for group in ours.values()):
             gender = {"female": "women", "male": "men", None: ""}[subset.gender]
             title = f"{subset.race or ''} {gender}".strip()
-            read = {kind: _read(group, seeds, TASK) for kind, group in ours.items()}
+            read = {kind: group.predictions.labelled(TASK) for kind, group in ours.items()}
             for kind in ("everyone", "size_matched"):
-                if "subset" in read and kind in read:
+                if {"subset", kind} <= ours.keys():
                     differences[title, kind] = difference_between(read[kind], read["subset"], TASK)
             n_test = len(next(iter(read.values())).faces)
-            results = {
-                kind: _result(ours[kind].label, seeds, read[kind], ours[kind]) for kind in ours
-            }
+            results = {kind: _result(group, read[kind]) for kind, group in ours.items()}
             subsets.append({"title": title, "n_test": n_test, "groups": results})
     if not subsets:
         nothing = f"no subset has finished runs of two run groups on {dataset}"
@@ -99,54 +94,49 @@ def subset_study(library: Library, experiments: Sequence[Experiment], dataset: s
     }
 
 
-def _common_seeds(groups: Iterable[RunGroup]) -> tuple[int, ...]:
-    return tuple(sorted(set.intersection(*(set(group.seeds) for group in groups))))
+def _on_common_seeds(groups: Sequence[RunGroup]) -> list[RunGroup]:
+    seeds = set.intersection(*(set(group.seeds) for group in groups))
+    return [group.of_seeds(seeds) for group in groups]
 
 
-def _read(group: RunGroup, seeds: Collection[int], task: TaskName) -> RunPredictions:
-    records = [run.record for run in group.of_seeds(seeds).runs]
-    return read_run_predictions(records, (task,)).labelled(task)
-
-
-def _result(name: str, seeds: tuple[int, ...], read: RunPredictions, group: RunGroup) -> Values:
+def _result(group: RunGroup, read: RunPredictions) -> Values:
     rate = words.rate_of(read.right(TASK), read.faces["cluster"].to_numpy())
     n_train = int(group.runs[0].record.about["dataset"]["counts"]["train"])
-    return {"name": name, "seeds": seeds, "n_train": n_train, "rate": rate}
+    return {"name": group.label, "seeds": group.seeds, "n_train": n_train, "rate": rate}
 
 
-def _system(router: Router, groups: Sequence[RunGroup], found: Differences) -> Values | None:
+def _system(router: TaskName, groups: Sequence[RunGroup], found: Differences) -> Values | None:
     """Put a classifier before its specialists; None where not all groups have a seed and a face.
 
     groups: a specialist per class, the classifier, the single network. A face without a label of
     the router's is not routed: its classifier was not tested on it.
     """
-    *specialists, classifier, single = groups
-    seeds = _common_seeds(groups)
-    if not seeds:
+    *specialists, classifier, single = _on_common_seeds(groups)
+    if not single.runs:
         return None
-    alone, sent = _read(single, seeds, TASK), _read(classifier, seeds, router)
-    both = alone.faces["file"].isin(sent.faces["file"]).to_numpy()
-    faces = alone.faces[both].reset_index(drop=True)
+    faces = single.predictions.labelled(TASK).faces
+    sent = classifier.predictions.labelled(router).faces["file"]
+    faces = faces[faces["file"].isin(sent)].reset_index(drop=True)
     if faces.empty:
         return None
-    alone = RunPredictions(faces, {TASK: alone.predicted[TASK][:, both]})
-    places = pd.Index(sent.faces["file"]).get_indexer(faces["file"])
-    chosen, label = sent.predicted[router][:, places], sent.faces[router].to_numpy()[places]
-    own = ((run.record for run in group.of_seeds(seeds).runs) for group in specialists)
-    files, column = pd.Index(faces["file"]), f"{TASK}_pred"
-    experts = np.array([[predictions_on(it, files)[column] for it in records] for records in own])
+    files, label = pd.Index(faces["file"]), faces[router].to_numpy()
+
+    def predicted(group: RunGroup, task: TaskName = TASK) -> Labels:
+        return np.array([predictions_on(run.record, files)[f"{task}_pred"] for run in group.runs])
+
+    chosen, experts = predicted(classifier, router), np.array([*map(predicted, specialists)])
     routed, oracle = (
         np.take_along_axis(experts, np.broadcast_to(to, chosen.shape)[None], axis=0)[0]
         for to in (chosen, label)
     )
-    system = RunPredictions(faces, {TASK: routed})
+    alone, system = (RunPredictions(faces, {TASK: it}) for it in (predicted(single), routed))
     found[router, "single"] = difference_between(alone, system, TASK)
     return {
         "router": router,
         "n_test": len(faces),
         "misrouted_fraction": float((chosen != label).mean()),
-        "routed": _result(f"routed by {router}", seeds, system, single),
-        "single": _result(single.label, seeds, alone, single),
+        "routed": _result(replace(single, label=f"routed by {router}"), system),
+        "single": _result(single, alone),
         "oracle_accuracy": float((oracle == faces[TASK].to_numpy()).mean()),
     }
 
@@ -184,13 +174,13 @@ def _sentences(study: Values) -> Iterator[str]:
         ("size_matched", "Against one trained on as many faces of everyone,"),
     ):
         verdicts = {of: item.verdict for (of, by), item in study["compared"].items() if by == kind}
-        said, rest = [], len(verdicts)
-        for verdict in ("better", "worse"):
-            if ours := [title for title, found in verdicts.items() if found == verdict]:
-                said.append(f"is {verdict} for {words.joined(ours)}")
-                rest -= len(ours)
-        if rest:
-            said.append(f"shows no significant difference for {rest} of {len(verdicts)} subsets")
+        said = [
+            f"is {verdict} for {words.joined(ours)}"
+            for verdict in ("better", "worse")
+            if (ours := [title for title, found in verdicts.items() if found == verdict])
+        ]
+        if rest := sum(found == NOT_SIGNIFICANT for found in verdicts.values()):
+            said.append(f"shows {NOT_SIGNIFICANT} for {rest} of {len(verdicts)} subsets")
         if said:
             yield f"{start} the specialist {'; it '.join(said)}."
     for system in study["systems"]:
@@ -210,7 +200,7 @@ def _difference_cells(judged: Judged | None) -> tuple[str, str]:
     """Write a difference with its interval, and its corrected p."""
     if judged is None:
         return words.NOTHING, words.NOTHING
-    found, mark = judged.difference, f"(mdd {words.size(judged.minimum_detectable)})"
+    found, mark = judged.difference, f"(mdd {words.percent(judged.minimum_detectable)})"
     p = f"{words.p_text(judged.p_holm)} {words.SIGNIFICANT if judged.significant else mark}"
     return words.change_text(found.accuracy, found.low, found.high), p
 
@@ -219,27 +209,19 @@ def _tables(study: Values) -> Iterator[words.StudyTable]:
     compared, rows = study["compared"], []
     for result in study["subsets"]:
         title, groups = result["title"], [result["groups"].get(kind) for kind in TRAININGS]
-        rows.append(
-            (
-                f"{title}, n {result['n_test']:,}",
-                *(words.rate_text(group and group["rate"]) for group in groups),
-                *_difference_cells(compared.get((title, "everyone"))),
-                *_difference_cells(compared.get((title, "size_matched"))),
-            )
-        )
+        rates = (words.rate_text(group and group["rate"]) for group in groups)
+        cells = [*_difference_cells(compared.get((title, "everyone")))]
+        cells += _difference_cells(compared.get((title, "size_matched")))
+        rows.append((f"{title}, n {result['n_test']:,}", *rates, *cells))
     heads = ("subset", *TRAININGS.values(), "− everyone", "p", "− size-matched", "p ")
     caption = "Age-group accuracy: trained on the subset, on everyone, on as many of everyone"
     yield words.StudyTable(caption, heads, tuple(rows))
-    rows = [
-        (
-            f"by {system['router']}",
-            f"{system['n_test']:,}",
-            *(words.rate_text(system[name]["rate"]) for name in ("routed", "single")),
-            *_difference_cells(compared[system["router"], "single"]),
-            f"{100 * system['misrouted_fraction']:.1f} %",
-        )
-        for system in study["systems"]
-    ]
+    rows = []
+    for system in study["systems"]:
+        rates = (words.rate_text(system[name]["rate"]) for name in ("routed", "single"))
+        cells = [*_difference_cells(compared[system["router"], "single"])]
+        cells.append(f"{100 * system['misrouted_fraction']:.1f} %")
+        rows.append((f"by {system['router']}", f"{system['n_test']:,}", *rates, *cells))
     if rows:
         heads = ("system", "n test", "routed", "single network", "difference", "p", "misrouted")
         caption = "A classifier that sends each face to a specialist, against one network"

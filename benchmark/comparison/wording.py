@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple, get_args
 import numpy as np
 import numpy.typing as npt
 
-from benchmark.comparison.library import RunGroup, Setting, counted
+from benchmark.comparison.library import LEAKY_REMARK, RunGroup, Setting, counted
 from benchmark.comparison.statistics import ALPHA, FAMILIES, NOT_SIGNIFICANT, Judged, Verdict
 from benchmark.evaluation.intervals import cluster_bootstrap
 from benchmark.experiment.definition import Protocol
@@ -97,11 +97,6 @@ def one_place(value: float) -> str:
     return points(value / 100).removeprefix("+")
 
 
-def size(difference: float) -> str:
-    """Write how large a difference is, in points without a sign."""
-    return f"{abs(100 * difference):.1f}"
-
-
 def points_span(low: float, high: float) -> str:
     """Write the ends of a difference's interval: `+1.4 to +3.8`."""
     return f"{points(low)} to {points(high)}"
@@ -165,8 +160,7 @@ class TaskComparison(Judged):
         return len(self.group.runs) == 1
 
 
-@dataclass(frozen=True)
-class Gap:
+class Gap(NamedTuple):
     """A comparison that was not made, and why."""
 
     group: str
@@ -179,8 +173,11 @@ class Gap:
 def family_text(judged: Iterable[Judged]) -> str:
     """Say of which families the p-values of a table are, and how many each holds on the page."""
     sizes = {item.family: item.n_family for item in judged}
-    ours = [family for family in FAMILIES if family in sizes]
-    said = [f"{FAMILIES[family]} ({counted(sizes[family], 'p-value')})" for family in ours]
+    said = [
+        f"{title} ({counted(sizes[family], 'p-value')})"
+        for family, title in FAMILIES.items()
+        if family in sizes
+    ]
     return f"Holm's correction over the family: {'; '.join(said)}. * marks 0.05 or less."
 
 
@@ -188,7 +185,7 @@ def verdict_text(judged: Judged) -> str:
     """Write the verdict as it stands in a table."""
     if judged.significant:
         return f"{judged.verdict} {SIGNIFICANT}"
-    detectable = f"{size(judged.minimum_detectable)} pp"
+    detectable = f"{percent(judged.minimum_detectable)} pp"
     return f"{_insignificant(judged)}; minimum detectable difference {detectable}"
 
 
@@ -214,10 +211,10 @@ def _found_text(line: TaskComparison) -> str:
     found = line.difference
     ends = points_span(found.low, found.high)
     if line.significant:
-        return f"by {size(found.accuracy)} pp ({ends})"
+        return f"by {percent(abs(found.accuracy))} pp ({ends})"
     why = _insignificant(line)
     corrected = "" if why == NOT_SIGNIFICANT else f"; {why}"
-    detectable = f"minimum detectable {size(line.minimum_detectable)} pp"
+    detectable = f"minimum detectable {percent(line.minimum_detectable)} pp"
     return f"({points(found.accuracy)} pp, {ends}{corrected}; {detectable})"
 
 
@@ -247,17 +244,11 @@ def _pair_sentence(lines: Sequence[TaskComparison], reference: str) -> str:
     return f"{lines[0].group.label} against {reference}: {parts}.{_caveat(lines)}"
 
 
-def sentences(lines: Sequence[TaskComparison], *, of_mtl: bool = False) -> Iterator[str]:
-    """Say of each pair how the group did.
-
-    of_mtl: say of MTL networks against their counterparts whether MTL beats STL, and by how much:
-    per task, then per network.
-    """
-    if not of_mtl:
+def sentences(lines: Sequence[TaskComparison]) -> Iterator[str]:
+    """Say of each pair how the group did; of MTL networks against their counterparts whether MTL
+    beats STL, and by how much: per task, then per network."""
+    if not all(line.family == "mtl_stl" for line in lines) or not lines:
         yield from (_pair_sentence(ours, ours[0].reference.label) for ours in by_pair(lines))
-        return
-    if not lines:
-        yield "Does MTL beat STL? Not answered: no MTL network and its counterpart were both run."
         return
     answers = []
     for task in TASKS:
@@ -312,7 +303,8 @@ def reading_notes(lines: Sequence[TaskComparison], groups: Sequence[RunGroup]) -
     applies = (True, any(not it.significant for it in lines), False in alone, True in alone)
     yield from (note for note, does in zip(GENERAL_NOTES, applies, strict=True) if does)
     for group in groups:
-        yield from (f"{group.label}: {remark}." for remark in group.all_remarks)
+        remarks = (LEAKY_REMARK,) * group.leaky + group.remarks
+        yield from (f"{group.label}: {remark}." for remark in remarks)
     versions = {str(group.runs[0].trainer_version) for group in groups}
     if len(versions) > 1:
         yield f"They were trained by trainer versions {joined(sorted(versions))}."
@@ -348,8 +340,7 @@ class StudyTable(NamedTuple):
     rows: tuple[tuple[str, ...], ...]
 
 
-@dataclass(frozen=True)
-class Mark:
+class Mark(NamedTuple):
     """One point of a figure with its 95 % interval; of none, both ends are the value."""
 
     label: str
@@ -369,8 +360,7 @@ class StudyPanel(NamedTuple):
     marks: tuple[Mark, ...]
 
 
-@dataclass(frozen=True)
-class StudyPicture:
+class StudyPicture(NamedTuple):
     """Panels of rates, beside each other, or of differences, one below the other."""
 
     name: str
@@ -381,8 +371,7 @@ class StudyPicture:
     of_differences: bool = False
 
 
-@dataclass(frozen=True)
-class StudyPage:
+class StudyPage(NamedTuple):
     title: str
     sentences: tuple[str, ...]
     tables: tuple[StudyTable, ...]

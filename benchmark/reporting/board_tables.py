@@ -5,13 +5,12 @@ Rates are in percent and differences in percentage points (pp), with one decimal
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from benchmark.comparison import wording as words
 from benchmark.comparison.leaderboard import HEADINGS, ONE_SEED, BoardTable, Leaderboard
 from benchmark.comparison.library import Run, Setting, counted
-from benchmark.comparison.pairs import Comparison
 from benchmark.comparison.rows import CombinedScore, GroupGap, Row, TaskScore, WorstGroup
 from benchmark.comparison.statistics import Judged
 from benchmark.comparison.wording import StudyTable, TaskComparison, percent, span, with_sd
@@ -82,8 +81,10 @@ def _cells(
     # What a network does not predict is empty; what was not measured is a dash.
     scores = [(TASK_TITLES[task], row.scores.get(task)) for task in tasks]
     empty = Cell("" if row.scores else NOTHING)
-    rank = Cell(row.rank_text or NOTHING, "", row.rank, style="bold" + " red" * row.stopped)
-    yield Column("#", False), rank
+    # Stopped by a red flag, or not significantly below the first.
+    rank = "!" if row.stopped else f"{row.rank or ''}{'=' * row.tied}"
+    style = "bold" + " red" * row.stopped
+    yield Column("#", False), Cell(rank or NOTHING, "", row.rank, style=style)
     yield Column("experiment", True), name
     val = Cell(with_sd(row.val_combined, row.val_combined_sd), value=row.val_combined)
     yield Column("val", False), val
@@ -147,15 +148,13 @@ def differences_table(tables: Sequence[BoardTable]) -> Table:
     rows = []
     for table in tables:
         counterpart = f"to its {'STL' if table.kind == 'mtl' else 'MTL'} counterpart"
-        labels = {"first": "to the first row", "counterpart": counterpart}
+        labels = {"first": "to the first row", "mtl_stl": counterpart}
         for row in table.rows:
             found: dict[str, dict[TaskName | None, Cell]] = defaultdict(dict)
-            for outcome in row.comparisons:
-                if (judged := outcome.judged) is not None:
-                    label = labels.get(outcome.kind, f"to {outcome.other}")
-                    # Of one task there is no other column.
-                    task = table.tasks[0] if len(table.tasks) == 1 else outcome.task
-                    found[label][task] = _difference(judged)
+            for family, outcome in row.comparisons:
+                if isinstance(outcome, TaskComparison):
+                    label = labels.get(family, f"to {outcome.reference.label}")
+                    found[label][outcome.task] = _difference(outcome)
             for label, cells in found.items():
                 line = (cells.get(task, Cell("")) for task in (*TASKS, None))
                 name = Cell(row.title, label, row.name)
@@ -275,28 +274,30 @@ def page(board: Leaderboard, links: Links = lambda _: ()) -> str:
     )
 
 
-def scores_table(comparison: Comparison) -> Table:
+def scores_table(comparison: Mapping[str, Any]) -> Table:
     """Show each run group's test accuracy; what was not run as well."""
-    tasks, names = comparison.tasks, (Column("test accuracy, %", True), Column("seeds", True))
+    compared = {line.task for found in comparison["tables"].values() for line in found.lines}
+    tasks = [task for task in TASKS if task in compared]
+    names = Column("test accuracy, %", True), Column("seeds", True)
     rows: list[TableRow] = []
-    for group, scores in comparison.groups:
-        name = Cell(f"{group.label}{' (LEAKY)' * group.leaky}")
-        found = map(scores.get, tasks)
+    for arm in comparison["arms"]:
+        name = Cell(arm["arm"] + " (LEAKY)" * arm["leaky"])
+        found = (TaskScore(**it) if it else None for it in map(arm["scores"].get, tasks))
         cells = [_rate(s, s.accuracy, s.accuracy_sd) if s else Cell() for s in found]
-        rows.append(TableRow((name, Cell(", ".join(map(str, group.seeds))), *cells)))
-    for absent in comparison.absent:
-        name = Cell(f"{absent.label} (not run: {absent.why})")
+        rows.append(TableRow((name, Cell(", ".join(map(str, arm["seeds"]))), *cells)))
+    for absent in comparison["missing"]:
+        name = Cell(f"{absent['arm']} (not run: {absent['why']})")
         rows.append(TableRow((name, *[Cell()] * (1 + len(tasks))), "", "missing"))
     return Table.of((*names, *(Column(TASK_TITLES[task], False) for task in tasks)), rows)
 
 
-def pairs_table(lines: Sequence[TaskComparison], *, of_mtl: bool = False) -> Table:
-    """Show differences, a section a pair; of_mtl: MTL networks against their counterparts."""
+def pairs_table(lines: Sequence[TaskComparison]) -> Table:
+    """Show differences, a section a pair; an MTL network's counterparts are one."""
     numbers = [Column(head, False) for head in ("accuracy, pp", "macro-F1, pp", "p", "Holm")]
     rows = []
     for line in lines:
-        found = line.difference
-        other = words.COUNTERPARTS if of_mtl else line.reference.label
+        found, is_mtl = line.difference, line.family == "mtl_stl"
+        other = words.COUNTERPARTS if is_mtl else line.reference.label
         section = f"{line.group.label} against {other} · {words.test_text(line)}"
         cells = (
             Cell(TASK_TITLES[line.task]),

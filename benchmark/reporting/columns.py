@@ -17,8 +17,8 @@ import pandas as pd
 
 from benchmark.comparison import wording as words
 from benchmark.comparison.leaderboard import BoardTable, Leaderboard
-from benchmark.comparison.pairs import QUESTIONS, Comparison, Kind
-from benchmark.comparison.rows import Row, RowQuestion
+from benchmark.comparison.pairs import QUESTIONS
+from benchmark.comparison.rows import Row
 from benchmark.errors import BenchmarkError, RunError, require_choice
 from benchmark.experiment.definition import Backbone
 from benchmark.tasks import TASKS
@@ -52,9 +52,7 @@ FIELDS: Final = {
     name: kind or "text" for name, _, kind in (text.partition(":") for text in _NAMES.split())
 }
 """The columns and their kinds: text (flags too), count, rate (differences of rates too), number."""
-STARTS: Final[dict[RowQuestion, str]] = {
-    "counterpart": "twin", "defined": "compared", "first": "first",
-}  # fmt: skip
+STARTS: Final = {"mtl_stl": "twin", "compare_with": "compared", "first": "first"}
 
 
 def flat_rows(board: Leaderboard) -> Iterator[Values]:
@@ -82,14 +80,16 @@ def flat_row(board: Leaderboard, table: BoardTable, row: Row) -> Values:
         if known[name] is not None:
             known |= {f"{name}_{part}": value for part, value in vars(known[name]).items()}
     missing = []
-    for outcome in row.comparisons:
-        name = STARTS[outcome.kind] + (f"_{outcome.task}" if outcome.task else "")
-        if outcome.judged is None:
-            missing.append(f"{name}: {outcome.other}: {outcome.why}")
+    for family, outcome in row.comparisons:
+        of_task = family != "first" and outcome.task
+        name = f"{STARTS[family]}_{outcome.task}" if of_task else STARTS[family]
+        if isinstance(outcome, words.Gap):
+            missing.append(f"{name}: {outcome.reference}: {outcome.why}")
             continue
-        found = outcome.judged.difference
+        found = outcome.difference
         known |= {name: found.accuracy, f"{name}_low": found.low, f"{name}_high": found.high}
-        known[f"{name}_p_holm"] = outcome.judged.p_holm
+        known[f"{name}_p_holm"] = outcome.p_holm
+    suites = (suite for suite, names in board.suites.items() if row.name in names)
     known |= {
         "table": table.kind,
         "experiment": row.name,
@@ -104,7 +104,7 @@ def flat_row(board: Leaderboard, table: BoardTable, row: Row) -> Values:
         "commit": " ".join(row.commits),
         "runs": " ".join(row.identities),
         "remarks": "; ".join(row.all_remarks),
-        "suite": " ".join(board.suites_of(row.name)) or board.suite,
+        "suite": " ".join(suites) or board.suite,
         "protocol": words.protocol_text(setting.protocol),
         "selection": setting.protocol.selection,
         "people": setting.subset.label if setting.subset else "everyone",
@@ -224,44 +224,27 @@ def json_text(board: Leaderboard) -> str:
     return json.dumps({"schema": 1, **as_data(board)}, indent=2, ensure_ascii=False) + "\n"
 
 
-def comparison_data(comparison: Comparison) -> Values:
-    return {
-        "dataset": comparison.dataset,
-        "drawn": comparison.drawn,
-        "arms": [
-            {
-                "arm": group.label,
-                "experiment": group.runs[0].name,
-                "seeds": list(group.seeds),
-                "runs": list(group.identities),
-                "ad_hoc": group.runs[0].ad_hoc,
-                "leaky": group.leaky,
-                "remarks": list(group.remarks),
-                "scores": {task: vars(score) for task, score in scores.items()},
-            }
-            for group, scores in comparison.groups
-        ],
-        "missing": [{"arm": group.label, "why": group.why} for group in comparison.absent],
-        "tables": [
-            {
-                "kind": kind,
-                "title": QUESTIONS[kind][1],
-                "rows": [_line_data(kind, line) for line in found.lines],
-                "not_compared": [
-                    {"arm": it.group, "reference": it.reference, "why": it.why, "task": it.task}
-                    for it in found.gaps
-                ],
-                "sentences": list(words.sentences(found.lines, of_mtl=kind == "twins")),
-                "family": words.family_text(found.lines),
-            }
-            for kind, found in comparison.tables.items()
-        ],
-        "notes": list(comparison.notes),
-        "limits": list(comparison.limits),
-    }
+def comparison_data(comparison: Values) -> Values:
+    """Give everything that benchmark.comparison.pairs.compare found as plain values."""
+    tables = [
+        {
+            "kind": kind,
+            "title": title,
+            "rows": [_line_data(kind, line) for line in found.lines],
+            "not_compared": [
+                {"arm": it.group, "reference": it.reference, "why": it.why, "task": it.task}
+                for it in found.gaps
+            ],
+            "sentences": list(words.sentences(found.lines)),
+            "family": words.family_text(found.lines),
+        }
+        for family, found in comparison["tables"].items()
+        for kind, title in [QUESTIONS[family]]
+    ]
+    return comparison | {"tables": tables}
 
 
-def _line_data(kind: Kind, line: words.TaskComparison) -> Values:
+def _line_data(kind: str, line: words.TaskComparison) -> Values:
     """Give one task of one pair as plain values by column name; the same columns every time."""
     numbers = dict(vars(line.difference))
     sides = {"arm": line.group, "reference": line.reference}

@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 from benchmark.comparison import pairs as comparing
 from benchmark.comparison.leaderboard import BoardTable, Kind, Leaderboard
 from benchmark.comparison.library import Library, Setting
-from benchmark.comparison.pairs import Book, Found, Pair
+from benchmark.comparison.pairs import Found, Pair
 from benchmark.comparison.rows import Row
 from benchmark.comparison.statistics import Family
 from benchmark.experiment.definition import CONDITIONINGS, Experiment, Protocol
@@ -79,7 +79,6 @@ class Evidence:
     suites: tuple[str, ...] = ()
     """Those asked for; empty: every experiment that was begun."""
     links: RunLinks = RunLinks()
-    book: Book = field(default_factory=Book)
 
     @property
     def dataset(self) -> str:
@@ -133,13 +132,13 @@ class Evidence:
     def found(self) -> dict[Family, Found]:
         """What came of each question: all comparisons, made and corrected together."""
         groups = {name: row.group for name, row in self.networks.items() if row.scores}
-        ours = comparing.counterpart_pairs(self.library, groups.values(), self.dataset, TASKS)
+        ours = comparing.counterpart_pairs(self.library, groups.values(), self.dataset)
         pairs: dict[Family, list[Pair]] = {"mtl_stl": [*ours], "compare_with": [], "first": []}
         pairs |= {family: [] for family in VARIED}
         for family, reference, other in self._named():
             if reference in groups and other in groups:
                 pairs[family].append((groups[reference], groups[other], TASKS))
-        return comparing.judge_pairs(pairs, self.book)
+        return comparing.judge_pairs(pairs)
 
     def _named(self) -> Iterator[tuple[Family, str, str]]:
         """Name what is compared beside counterparts: question, reference and other network."""

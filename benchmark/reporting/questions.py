@@ -176,7 +176,7 @@ def _pairs(evidence: Evidence, question: Question) -> Answer:
         raise RunError(f"of {alike}, both must be finished on the same faces")
     better = "MTL" if is_mtl else "the named network"
     is_tallied = not is_mtl and len(words.by_pair(found.lines)) > 1
-    sentences = [_tally(found.lines)] if is_tallied else words.sentences(found.lines, of_mtl=is_mtl)
+    sentences = [_tally(found.lines)] if is_tallied else words.sentences(found.lines)
     marks: dict[TaskName, list[Mark]] = {task: [] for task in TASKS}
     for line in found.lines:
         label, it = line.group.label, line.difference
@@ -240,7 +240,7 @@ def _lowest_subgroups(evidence: Evidence, question: Question) -> Answer:
     if not evidence.first_ranked:
         raise RunError(NO_RUN)
     best = evidence.first_ranked[0]
-    predictions = evidence.book.predictions(best.group)
+    predictions = best.group.predictions
     gaps, sentences, rows, beyond = _gaps(predictions), [], [], []
     if (worst := best.worst) is not None:
         overall = words.percent(best.scores[worst.task].accuracy)

@@ -92,7 +92,7 @@ def network_sections(evidence: Evidence) -> Iterator[dict[str, Any]]:
     for number, row in enumerate(best):
         tasks, shown = row.group.tasks, dict[str, Any](matrices=[], curves=[], trouble="")
         try:
-            predictions = evidence.book.predictions(row.group)
+            predictions = row.group.predictions
             for task in tasks:
                 shown["matrices"].append(confusion_matrix(predictions, task))
                 shown["matrices"].append(heat_map(row.group, task))

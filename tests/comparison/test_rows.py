@@ -12,7 +12,7 @@ import pytest
 
 from benchmark.comparison.leaderboard import Leaderboard, LeaderboardQuery, arrange
 from benchmark.comparison.library import Run, read_run, read_runs
-from benchmark.comparison.rows import Row, RowComparison, done_row, worst_group
+from benchmark.comparison.rows import Row, done_row, worst_group
 from benchmark.comparison.statistics import holm, mcnemar_p
 from benchmark.comparison.wording import TaskComparison
 from benchmark.errors import RunError
@@ -123,14 +123,9 @@ def row_of(board: Leaderboard, experiment: Experiment) -> Row:
     return row
 
 
-def line_of(found: RowComparison) -> Any:
-    assert isinstance(found.judged, TaskComparison), found.why
-    return found.judged
-
-
-def outcomes(board: Leaderboard, experiment: Experiment) -> Mapping[str, RowComparison]:
+def outcomes(board: Leaderboard, experiment: Experiment) -> Mapping[str, Any]:
     found = row_of(board, experiment).comparisons
-    return {f"{item.kind} {item.task or 'together'}": item for item in found}
+    return {f"{family} {item.task or 'together'}": item for family, item in found}
 
 
 def test_mtl_and_stl_are_compared_on_the_task_they_share(runs: RunBuilder) -> None:
@@ -138,15 +133,15 @@ def test_mtl_and_stl_are_compared_on_the_task_they_share(runs: RunBuilder) -> No
     done(runs, STL, 70, 60)
     board = board_of(runs, MTL, STL)
     found = outcomes(board, MTL)
-    ours = line_of(found["counterpart gender"])
+    ours = found["mtl_stl gender"]
     # 80 and 60 of 100 right, the first so many: 20 faces MTL alone, none STL alone.
     assert ours.difference.accuracy == pytest.approx(0.2)
     assert ours.difference.p == pytest.approx(mcnemar_p(0, 20))
     assert ours.of_trainings_alone
-    assert found["counterpart race"].why == "not registered"
-    theirs = outcomes(board, STL)["counterpart gender"]
-    assert theirs.other == MTL.name
-    assert line_of(theirs).difference.accuracy == pytest.approx(-0.2)
+    assert found["mtl_stl race"].why == "not registered"
+    theirs = outcomes(board, STL)["mtl_stl gender"]
+    assert theirs.reference.label == MTL.name
+    assert theirs.difference.accuracy == pytest.approx(-0.2)
 
 
 def test_rows_are_compared_with_the_first_by_validation_and_may_tie(runs: RunBuilder) -> None:
@@ -157,9 +152,9 @@ def test_rows_are_compared_with_the_first_by_validation_and_may_tie(runs: RunBui
         board = board_of(runs, STL, other)
         assert not row_of(board, STL).comparisons
         row = row_of(board, other)
-        (found,) = row.comparisons
-        assert line_of(found).difference.accuracy == pytest.approx(n_right / 100 - 0.6)
-        assert (row.tied, line_of(found).significant) == (tied, not tied)
+        ((_, found),) = row.comparisons
+        assert found.difference.accuracy == pytest.approx(n_right / 100 - 0.6)
+        assert (row.tied, found.significant) == (tied, not tied)
         assert any(note.startswith("= marks") for note in board.notes) is tied
 
 
@@ -167,7 +162,7 @@ def test_all_tasks_together_count_as_combined_does(runs: RunBuilder) -> None:
     other = an_experiment("b", **{"recipe.learning_rate": 5e-4})
     done(runs, MTL, 90, 60)
     done(runs, other, 80, 50)
-    found = line_of(outcomes(board_of(runs, MTL, other), other)["first together"])
+    found = outcomes(board_of(runs, MTL, other), other)["first together"]
     # The same 10 faces are lost on all three tasks: 10 of 100, whatever the weights.
     assert found.difference.accuracy == pytest.approx(-0.1)
     assert found.difference.p == pytest.approx(2 / 2**10)
@@ -183,13 +178,13 @@ def test_a_comparison_has_one_p_of_one_family_however_often_it_is_shown(runs: Ru
     p = pytest.approx(mcnemar_p(6, 0))
     third, fourth = holm([mcnemar_p(6, 0), mcnemar_p(10, 0)])[0]
     found = {
-        (item.name[-1], it.kind): (it.judged.p_holm, it.judged.n_family)
+        (item.name[-1], family): (it.p_holm, it.n_family)
         for item in ours
-        for it in row_of(board, item).comparisons
-        if it.judged
+        for family, it in row_of(board, item).comparisons
+        if isinstance(it, TaskComparison)
     }
     assert found == {
-        ("b", "defined"): (p, 1),
+        ("b", "compare_with"): (p, 1),
         ("b", "first"): (p, 1),
         ("c", "first"): (pytest.approx(third), 2),
         ("d", "first"): (pytest.approx(fourth), 2),
@@ -212,4 +207,4 @@ def test_rows_that_are_not_shown_are_compared_all_the_same(runs: RunBuilder) -> 
     query = LeaderboardQuery([MTL], "utkface-100", known={STL.name: STL})
     board = arrange(read_runs(runs.records())[0], query)
     assert [row.name for table in board.tables for row in table.rows] == [MTL.name]
-    assert outcomes(board, MTL)["counterpart gender"].judged is not None
+    assert isinstance(outcomes(board, MTL)["mtl_stl gender"], TaskComparison)

@@ -4,10 +4,10 @@ from typing import Any
 
 from benchmark.comparison import rows
 from benchmark.comparison.leaderboard import BoardTable, Leaderboard
-from benchmark.comparison.library import Setting
-from benchmark.comparison.pairs import ROW_FAMILY_OF
-from benchmark.comparison.rows import Row, RowComparison, RowQuestion, TaskScore, WorstGroup
-from benchmark.comparison.statistics import Difference, Judged
+from benchmark.comparison.library import RunGroup, Setting
+from benchmark.comparison.rows import Outcome, Row, TaskScore, WorstGroup
+from benchmark.comparison.statistics import Difference, Family
+from benchmark.comparison.wording import TaskComparison
 from benchmark.experiment.definition import Protocol, StudyRow
 from benchmark.tasks import TASKS, TaskName
 from tests.made_runs import an_experiment
@@ -17,8 +17,8 @@ NASTY = 'mtl-<script>alert("1")</script>&_x|$%#{}~^\\'
 
 
 def outcome(
-    kind: RowQuestion, task: TaskName | None, value: float, p: float, other: str = "gender-other"
-) -> RowComparison:
+    family: Family, task: TaskName | None, value: float, p: float, other: str = "gender-other"
+) -> Outcome:
     """Give what came of a comparison, with an interval of two points to either side; a corrected p
     of 0.05 or less is significant."""
     found = Difference(
@@ -26,7 +26,8 @@ def outcome(
         test="faces_and_seeds", p=p, only_reference=None, only_arm=None,
         n_faces=200, n_clusters=200,
     )  # fmt: skip
-    return RowComparison(kind, other, task, Judged(found, p, 0.04, ROW_FAMILY_OF[kind], 2))
+    groups: dict[str, Any] = {"reference": RunGroup(other), "group": RunGroup("a"), "task": task}
+    return family, TaskComparison(found, p, 0.04, family, 2, **groups)
 
 
 def a_row(name: str = "mtl-cnn-none-full-a", accuracy: float = 0.7, **changes: Any) -> Row:
@@ -41,8 +42,8 @@ def a_row(name: str = "mtl-cnn-none-full-a", accuracy: float = 0.7, **changes: A
         "worst": WorstGroup("age_group", "gender_race", "female Others", 57, 0.561, 0.433, 0.682),
         "gap": rows.GroupGap("age_group", "gender_race", 0.15, 0.05, 0.25, 0.08),
         "comparisons": (
-            outcome("counterpart", "gender", 0.031, 0.004),
-            outcome("defined", "race", -0.012, 0.3, other="mtl-cnn-none-full-b"),
+            outcome("mtl_stl", "gender", 0.031, 0.004),
+            outcome("compare_with", "race", -0.012, 0.3, other="mtl-cnn-none-full-b"),
         ),
         "study": StudyRow("2.2", age_group=0.9028, gender=0.9758, race=0.9253),
         "parameters": 722_496, "trainable_parameters": 12_345, "gmacs": 0.0512, "seconds": 750.0,

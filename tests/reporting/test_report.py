@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from benchmark import registry
 from benchmark.cli.main import app
-from benchmark.comparison.wording import Mark, StudyPanel, StudyPicture
+from benchmark.comparison.wording import Mark, StudyPanel, StudyPicture, TaskComparison
 from benchmark.evaluation.figures import INK
 from benchmark.evaluation.predictions import read_predictions
 from benchmark.reporting import evidence as evidences
@@ -169,10 +169,10 @@ def test_a_comparison_has_one_p_on_the_page_and_on_the_leaderboard(evidence: Evi
     assert all(len(lines) == 1 for lines in shown.values())
     assert {family for ((family, _),) in shown.values()} >= {"mtl_stl", "compare_with", "first"}
     both = [
-        (told[key], outcome.judged)
+        (told[key], it)
         for name, row in evidence.networks.items()
-        for outcome in row.comparisons
-        if outcome.judged and (key := (name, outcome.other, outcome.task)) in told
+        for _, it in row.comparisons
+        if isinstance(it, TaskComparison) and (key := (name, it.reference.label, it.task)) in told
     ]
     assert len(both) > 10
     for line, judged in both:

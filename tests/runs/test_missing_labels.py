@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from benchmark.comparison.library import Library, read_run
-from benchmark.comparison.pairs import Book
+from benchmark.comparison.pairs import group_difference
 from benchmark.data.dataset import FaceSet, store_faces
 from benchmark.evaluation.metrics import score
 from benchmark.evaluation.predictions import predictions_table, read_predictions
@@ -73,7 +73,7 @@ def test_its_numbers_hold_when_they_are_computed_again(faces: FaceSet, runs: Run
 def test_counterparts_are_compared_on_faces_that_both_have(faces: FaceSet, runs: Runs) -> None:
     library = Library(tuple(map(read_run, runs)), {}, {})
     mtl, stl = (library.groups_of(run.record.identity, "")[0] for run in library.runs)
-    found = Book().difference(stl, mtl, "gender")
+    found = group_difference(stl, mtl, "gender")
     assert found.n_faces == labelled(faces, "gender", "test")
     rates = [record.metrics["test/gender/accuracy"] for record in runs]
     assert found.accuracy == pytest.approx(rates[0] - rates[1])
