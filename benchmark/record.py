@@ -177,9 +177,12 @@ class RunRecord:
         """`predictions_outside.csv`: predictions on test faces that are not the run's own."""
         return self.folder / "predictions_outside.csv"
 
+    def exposure(self) -> "pd.DataFrame":
+        """How training met each test face of a leaky run: file, exposure (seen, related, clean)."""
+        return self._csv("exposure.csv", file=str)
+
     @property
     def exposure_path(self) -> Path:
-        """`exposure.csv`: file and exposure (seen, related, clean) of each test face."""
         return self.folder / "exposure.csv"
 
     def _json(self, name: str) -> dict[str, Any]:

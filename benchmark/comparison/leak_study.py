@@ -13,27 +13,35 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from benchmark.comparison import wording as words
 from benchmark.comparison.library import Library, RunGroup
 from benchmark.comparison.statistics import difference_of
 from benchmark.errors import RunError
-from benchmark.evaluation.predictions import predictions_on, read_run_predictions
+from benchmark.evaluation.predictions import RunPredictions, predictions_on
 from benchmark.experiment.definition import Experiment
-from benchmark.tasks import TASK_TITLES, TASKS, TaskName
+from benchmark.tasks import MISSING, TASK_TITLES, TASKS, TaskName
 
 LEAK_SUITES: Final = ("headline", "leak", "leak_vgg16")
 """What `facebench leak` and the report read; in the order of their networks."""
 PUBLISHED: Final = "published"
 HONEST: Final = "honest"
-CHAIN: Final = {
+EXPOSURES: Final = ("seen", "related", "clean")
+SCORES: Final = {
+    PUBLISHED: ("", "our replay, on its own test faces"),
+    "seen": ("", "of these, met in training"),
+    "related": ("", "of these, met in validation or as another picture of the cluster"),
+    "clean": ("", "of these, never met"),
+    "common": ("test population", "our replay, on the leak-free test faces"),
     "duplicates": ("training set", "training set without the test faces' pictures"),
     "batches": ("batching", "… and batches drawn anew each epoch"),
     "scaling": ("input scaling", "… and input scaled as the weights demand"),
     HONEST: ("selection", "honest: … and selected on faces not trained on"),
 }
-"""The models after `published`, by the ending of their names: what each changes, and its title."""
+"""From leaky to honest, what a step to the score changes, and its title. The replay by how it met
+the faces, then on others' faces; then the models that the endings of names mean."""
 ALONE: Final = {
     "split": "training set: no test file",
     "only_duplicates": "training set and test population: one face per cluster",
@@ -42,17 +50,9 @@ ALONE: Final = {
     "only_selection": "selection: on faces not trained on",
 }
 """One condition of the protocol changed by itself; by ending."""
-EXPOSURES: Final = {
-    "seen": "LEAKY · of these, met in training",
-    "related": "LEAKY · of these, met in validation or as another picture of the cluster",
-    "clean": "of these, never met",
-}
 NOT_RUN: Final = "not run"
 PRINTED: Final = "LEAKY · printed by the study, row {row}"
 
-Side = dict[TaskName, pd.DataFrame]
-"""The models of a run group on some test faces: per task, of the faces labelled for it by file
-name, `cluster` and a column per seed, whether its prediction is right."""
 Values = dict[str, Any]
 """Plain values under the names that `--json` has."""
 
@@ -95,41 +95,37 @@ def leak_study(library: Library, experiments: Sequence[Experiment], dataset: str
 
 
 def _network(label: str, groups: Mapping[str, RunGroup], first: Experiment) -> Values:
-    sides = {ending: _side(group) for ending, group in groups.items()}
-    chain = [sides[ending] for ending in CHAIN if ending in sides]
-    if any(not side[t].index.equals(chain[0][t].index) for side in chain for t in side):
+    sides = {ending: _side(group.predictions, group.seeds) for ending, group in groups.items()}
+    replay, published = groups[PUBLISHED], sides[PUBLISHED]
+    chain = [key for key in SCORES if key in sides and key != PUBLISHED]
+    if any(not sides[key].index.equals(sides[chain[0]].index) for key in chain):
         raise RunError(
             f"the models of {label} were tested on different faces",
             allowed="the test faces of one leak-free split",
             fix="Run them again on the data set as it is prepared now",
         )
-    published, name = sides[PUBLISHED], groups[PUBLISHED].label
-    met = _exposure(groups[PUBLISHED], published)
-    scored = [(PUBLISHED, "LEAKY · our replay, on its own test faces", published)]
-    for key, title in EXPOSURES.items():
-        side = {task: frame[met[frame.index] == key] for task, frame in published.items()}
-        scored.append((key, title, side))
+    met = _exposure(replay)
+    models = {PUBLISHED: published} | {key: published[met == key] for key in EXPOSURES}
     if chain:  # After the replay, the same models on the faces of the others.
-        common = _on_common_faces(groups[PUBLISHED], chain[0])
-        scored.append(("common", "LEAKY · our replay, on the leak-free test faces", common))
-    for ending in (ending for ending in CHAIN if ending in sides):
-        title = "LEAKY · " * groups[ending].leaky + CHAIN[ending][1]
-        if len(chain) == 1 and ending == HONEST:
-            title = "honest: trained, selected and tested without the leak"
-        scored.append((ending, title, sides[ending]))
-    about = groups[PUBLISHED].runs[0].record.about["dataset"]
+        models["common"] = _on_faces(replay, groups[chain[0]].predictions.faces)
+    models |= {key: sides[key] for key in chain}
+    titles = {key: title for key, (_, title) in SCORES.items()}
+    if chain == [HONEST]:
+        titles[HONEST] = "honest: trained, selected and tested without the leak"
+    leaky = {key: groups.get(key, replay).leaky and key != "clean" for key in models}
+    about = replay.runs[0].record.about["dataset"]
     of_the_study = first.study and not about["drawn"] and about.get("labels_digest") is None
     return {
         "label": label,
         "scores": [
-            {"key": key, "title": title, "leaky": title.startswith("LEAKY"),
-             "n_test": len(_files(side)), "rates": {t: _rate(frame) for t, frame in side.items()},
-             "experiment": groups[key if key in CHAIN else PUBLISHED].label}
-            for key, title, side in scored
+            {"key": key, "title": "LEAKY · " * leaky[key] + titles[key], "leaky": leaky[key],
+             "experiment": groups.get(key, replay).label, "n_test": len(side),
+             "rates": _rates(side)}
+            for key, side in models.items()
         ],
-        "steps": list(_steps(groups, published, {key: side for key, _, side in scored})),
+        "steps": list(_steps(groups, models)),
         "alone": [
-            {"key": ending, "title": title, "experiments": (name, groups[ending].label),
+            {"key": ending, "title": title, "experiments": (replay.label, groups[ending].label),
              "changes": _changes(published, sides[ending])}
             for ending, title in ALONE.items() if ending in sides
         ],
@@ -138,68 +134,59 @@ def _network(label: str, groups: Mapping[str, RunGroup], first: Experiment) -> V
     }  # fmt: skip
 
 
-def _side(group: RunGroup) -> Side:
-    read, side = read_run_predictions([run.record for run in group.runs], group.tasks), {}
-    for task in group.tasks:
-        ours = read.labelled(task)
-        side[task] = pd.DataFrame(ours.right(task).T, ours.faces["file"], columns=group.seeds)
-        side[task].insert(0, "cluster", ours.faces["cluster"].to_numpy())
-    return side
+def _side(read: RunPredictions, seeds: Sequence[int]) -> pd.DataFrame:
+    """Tell of each face (index file, cluster), by task and seed, whether it is right: 1, 0 or NaN
+    where it has no label of the task."""
+    faces, right = pd.MultiIndex.from_frame(read.faces[["file", "cluster"]]), {}
+    for task in read.predicted:
+        known = (read.faces[task] != MISSING).to_numpy()[:, None]
+        right[task] = pd.DataFrame(np.where(known, read.right(task).T, np.nan), faces, seeds)
+    return pd.concat(right, axis=1)
 
 
-def _on_common_faces(group: RunGroup, honest: Side) -> Side:
-    """Score leaky models on the leak-free test faces; RunError where a run lacks them."""
-    side = {task: honest[task][["cluster"]].copy() for task in group.tasks}
-    files = pd.Index(list(_files(side)))
-    for run in group.runs:
-        table = predictions_on(run.record, files)
-        for task, frame in side.items():
-            frame[run.record.seed] = (table[task] == table[f"{task}_pred"])[frame.index]
-    return side
+def _on_faces(group: RunGroup, faces: pd.DataFrame) -> pd.DataFrame:
+    """Score models on other test faces than their own; RunError where a run lacks them."""
+    tables = [predictions_on(run.record, pd.Index(faces["file"])) for run in group.runs]
+    predicted = {it: np.stack([table[f"{it}_pred"] for table in tables]) for it in group.tasks}
+    return _side(RunPredictions(faces, predicted), group.seeds)
 
 
-def _rate(frame: pd.DataFrame) -> Values | None:
-    right = frame.drop(columns="cluster").to_numpy(dtype=bool).T
-    return words.rate_of(right, frame["cluster"].to_numpy())
+def _rates(side: pd.DataFrame) -> dict[TaskName, Values | None]:
+    known = {task: side[task].dropna() for task in side.columns.unique(0)}
+    return {
+        task: words.rate_of(right.to_numpy().T, right.index.get_level_values("cluster").to_numpy())
+        for task, right in known.items()
+    }
 
 
-def _files(side: Side) -> set[str]:
-    return set().union(*(frame.index for frame in side.values()))
+def _exposure(group: RunGroup) -> npt.NDArray[np.object_]:
+    """Read how each test face was met, in the order of the predictions; equal for all seeds."""
+    run, files = group.runs[0], group.predictions.faces["file"]
+    met = run.record.exposure().reindex(columns=["file", "exposure"]).set_index("file")["exposure"]
+    if set(met.index) != set(files) or not set(met) <= set(EXPOSURES):
+        raise RunError(
+            f"exposure.csv of run {run.short_identity} is not about its test faces",
+            allowed=f"each test face once, as {', '.join(EXPOSURES)}",
+            source=str(run.record.exposure_path),
+        )
+    return met[files].to_numpy()
 
 
-def _exposure(group: RunGroup, side: Side) -> pd.Series:
-    """Read how each test face was met, by file; equal for all seeds."""
-    path = group.runs[0].record.exposure_path
-    try:
-        met = pd.read_csv(path, dtype=str).set_index("file")["exposure"]
-        fits = set(met.index) == _files(side) and set(met) <= set(EXPOSURES)
-    except (OSError, ValueError, KeyError) as error:
-        raise RunError(f"{path.name} cannot be read: {error}", source=str(path)) from error
-    if not fits:
-        found = f"{path.name} of run {group.runs[0].short_identity} is not about its test faces"
-        allowed = f"each test face once, as {', '.join(EXPOSURES)}"
-        raise RunError(found, allowed=allowed, source=str(path))
-    return met
-
-
-def _steps(
-    groups: Mapping[str, RunGroup], published: Side, models: Mapping[str, Side]
-) -> Iterator[Values]:
+def _steps(groups: Mapping[str, RunGroup], models: Mapping[str, pd.DataFrame]) -> Iterator[Values]:
     """Give all steps in their order; what was not run is changed by the next that was."""
-    before, name, together = published, groups[PUBLISHED].label, []
-    changing = {"common": "test population"} | {key: changed for key, (changed, _) in CHAIN.items()}
-    for key, changed in changing.items():
+    before, name, together = models[PUBLISHED], groups[PUBLISHED].label, []
+    for key, changed in ((key, changed) for key, (changed, _) in SCORES.items() if changed):
         together.append(changed)
         step: Values = {"key": key, "title": changed, "experiments": (), "changes": {}}
         if key in models:
             step["title"] = ", ".join(together) + ", together" * (len(together) > 1)
-            step["experiments"] = (name,) if key == "common" else (name, groups[key].label)
+            step["experiments"] = (name, groups[key].label) if key in groups else (name,)
             step["changes"] = _changes(before, models[key], same_models=key == "common")
             before, name, together = models[key], step["experiments"][-1], []
         yield step
 
 
-def _changes(before: Side, after: Side, *, same_models: bool = False) -> Values:
+def _changes(before: pd.DataFrame, after: pd.DataFrame, *, same_models: bool = False) -> Values:
     """Compare two sides, on the same faces or on others; of the same models, seed by seed.
 
     Where one side has one seed and the other several, one seed of each is compared. Each seed's
@@ -208,26 +195,21 @@ def _changes(before: Side, after: Side, *, same_models: bool = False) -> Values:
     count as paired, others as independent.
     """
     found: Values = {}
-    for task in after:
-        frames = before[task], after[task]
-        seeds = [list(frame.columns[1:]) for frame in frames]
-        if min(map(len, seeds)) == 1:
-            shared = [seed for seed in seeds[1] if seed in seeds[0]]
-            seeds = [shared[:1] or ours[:1] for ours in seeds]
-        clusters = pd.concat([frame["cluster"] for frame in frames])
-        clusters = clusters[~clusters.index.duplicated()]
-        values = []
-        for frame, ours in zip(frames, seeds, strict=True):
-            right = frame[ours].astype(float)
-            share = (right - right.mean()) * (len(clusters) / len(right))
-            spread = share.reindex(clusters.index, fill_value=0.0) + right.mean()
-            values.append(spread.to_numpy().T)
+    for task in after.columns.unique(0):
+        one, other = (side[task].dropna() for side in (before, after))
+        if not (over_seeds := min(one.shape[1], other.shape[1]) > 1):
+            shared = one.columns.intersection(other.columns)[:1]
+            one, other = (it[shared] if len(shared) else it.iloc[:, :1] for it in (one, other))
+        faces, values = one.index.union(other.index), []
+        for right in (one, other):
+            share = (right - right.mean()) * (len(faces) / len(right))
+            values.append((share.reindex(faces, fill_value=0.0) + right.mean()).to_numpy().T)
         reference, group = values
         if same_models:
             reference, group = np.zeros_like(group), group - reference
-        result = difference_of(group, reference, clusters.to_numpy())
-        found[task] = {"mean": result.accuracy, "low": result.low, "high": result.high,
-                       "over_seeds": len(seeds[1]) > 1}  # fmt: skip
+        result = difference_of(group, reference, faces.get_level_values("cluster").to_numpy())
+        found[task] = {"mean": result.accuracy, "low": result.low, "high": result.high}
+        found[task]["over_seeds"] = over_seeds
     return found
 
 
