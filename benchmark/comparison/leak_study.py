@@ -137,10 +137,11 @@ def _network(label: str, groups: Mapping[str, RunGroup], first: Experiment) -> V
 def _side(read: RunPredictions, seeds: Sequence[int]) -> pd.DataFrame:
     """Tell of each face (index file, cluster), by task and seed, whether it is right: 1, 0 or NaN
     where it has no label of the task."""
-    faces, right = pd.MultiIndex.from_frame(read.faces[["file", "cluster"]]), {}
+    faces = pd.MultiIndex.from_frame(read.faces[["file", "cluster"]])
+    right: dict[str, pd.DataFrame] = {}
     for task in read.predicted:
         known = (read.faces[task] != MISSING).to_numpy()[:, None]
-        right[task] = pd.DataFrame(np.where(known, read.right(task).T, np.nan), faces, seeds)
+        right[task] = pd.DataFrame(np.where(known, read.right(task).T, np.nan), faces, list(seeds))
     return pd.concat(right, axis=1)
 
 
@@ -152,7 +153,7 @@ def _on_faces(group: RunGroup, faces: pd.DataFrame) -> pd.DataFrame:
 
 
 def _rates(side: pd.DataFrame) -> dict[TaskName, Values | None]:
-    known = {task: side[task].dropna() for task in side.columns.unique(0)}
+    known = {task: side[task].dropna() for task in TASKS if task in side}
     return {
         task: words.rate_of(right.to_numpy().T, right.index.get_level_values("cluster").to_numpy())
         for task, right in known.items()
@@ -196,7 +197,7 @@ def _changes(before: pd.DataFrame, after: pd.DataFrame, *, same_models: bool = F
     """
     found: Values = {}
     for task in after.columns.unique(0):
-        one, other = (side[task].dropna() for side in (before, after))
+        one, other = (pd.DataFrame(side[task]).dropna() for side in (before, after))
         if not (over_seeds := min(one.shape[1], other.shape[1]) > 1):
             shared = one.columns.intersection(other.columns)[:1]
             one, other = (it[shared] if len(shared) else it.iloc[:, :1] for it in (one, other))

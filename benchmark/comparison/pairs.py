@@ -366,4 +366,4 @@ def _row_difference(
         right = known.right[task][:, known.known(task)] if task else all_tasks(known, ours.tasks)
         values.append(right[[run in side.runs for run in row.runs]])
     clusters = one.faces["cluster"].to_numpy()[one.known(task) if task else slice(None)]
-    return difference_of(*values, clusters)
+    return difference_of(values[0], values[1], clusters)

@@ -117,7 +117,8 @@ def label_noise(table: pd.DataFrame) -> pd.DataFrame:
         known = (pairs[f"{task}_x"] != MISSING) & (pairs[f"{task}_y"] != MISSING)
         differs = (pairs[f"{task}_x"] != pairs[f"{task}_y"]).astype(float)
         for files, chosen in ((EQUAL, known & equal), (NEAR, known & ~equal)):
-            shares = differs[chosen].groupby(pairs["cluster"][chosen]).mean().to_numpy()
+            means = differs[chosen].groupby(pairs["cluster"][chosen]).mean()
+            shares = np.array(means, dtype=np.float64)
             bounds = np.full(len(BOUNDS), np.nan)
             if len(shares) >= SMALL_GROUP:
                 ends = cluster_bootstrap(shares[:, None], np.arange(len(shares)))
@@ -151,11 +152,12 @@ def ceiling_row(table: pd.DataFrame, tasks: Sequence[TaskName]) -> Row | None:
     found = noise[(noise["files"] == NEAR) & noise["task"].isin(tasks)].set_index("task")
     if found["ceiling"].isna().any():
         return None
-    bounds = found.loc[list(tasks), ["ceiling", "ceiling_low", "ceiling_high"]]
+    bounds = found[["ceiling", "ceiling_low", "ceiling_high"]].loc[list(tasks)]
     ends = zip(tasks, bounds.to_numpy().tolist(), strict=True)
-    scores = {task: TaskScore(*of, None) for task, of in ends}
+    scores = {task: TaskScore(value, low, high, None) for task, (value, low, high) in ends}
     independent = ", ".join(
-        f"{TASK_TITLES[task]} {100 * found.loc[task, 'independent_ceiling']:.1f}" for task in tasks
+        f"{TASK_TITLES[task]} {100 * float(found['independent_ceiling'][task]):.1f}"
+        for task in tasks
     )
     remark = (
         "no result: what labels of one photograph leave within reach, from "

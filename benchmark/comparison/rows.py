@@ -197,7 +197,7 @@ def _summary(group: RunGroup, remarks: Sequence[str], study: StudyRow | None) ->
         f"all test faces have one {TASK_TITLES[task]}: its accuracy says nothing" for task in alone
     )
     scores, combined, gap = {}, None, None
-    ends = table[table["by"] == "all"].set_index("task")[["low", "high"]]
+    ends: Any = table[table["by"] == "all"].set_index("task")[["low", "high"]]
     for task in tested:
         accuracy, accuracy_sd = over_seeds(f"test/{task}/accuracy")
         f1, f1_sd = over_seeds(f"test/{task}/macro_f1")
