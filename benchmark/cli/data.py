@@ -303,7 +303,7 @@ def audit(
 
 
 def _audit_tables(found: dict[str, Any]) -> Iterator[Table]:
-    """Lay out the faces of each part by label, and what parts share."""
+    """Lay out the faces of each part by label, what parts share, and what is left out."""
     import pandas as pd
 
     counts = pd.DataFrame(found["counts"]).set_index(["part", *TASKS])["n"]
@@ -320,6 +320,9 @@ def _audit_tables(found: dict[str, Any]) -> Iterator[Table]:
     shared = [(split, *map(str, n.values())) for split, n in found["overlaps"].items()]
     heads = ("split", "equal bytes", "cluster", "file name")
     yield Table.of(heads, shared, "Shared between parts")
+    if left_out := [(row["kind"], row["reason"], f"{row['n']:,}") for row in found["left_out"]]:
+        reason = Column("reason", left=True, fold=True)
+        yield Table.of(["kind", reason, "files"], left_out, "Left out, and why")
 
 
 def _class_name(task: TaskName, label: int) -> str:
@@ -396,7 +399,7 @@ def _split_findings(audit: dict[str, Any]) -> Iterator[DataError]:
             # Faces seen are taken to be as hard as the others, and to be all predicted rightly.
             highest = f": an honest 70 % can read as up to {70 + 30 * seen:.1f} %"
             yield DataError(
-                f"{100 * seen:.1f} % of {part} ({overlap['leaking']:,} of {n_files}) is in {other}"
+                f"{_percent(seen)} of {part} ({overlap['leaking']:,} of {n_files}) is in {other}"
                 + (highest if other == training else "")
             )
         if overlap["undecided"]:
@@ -434,7 +437,7 @@ def _split_tables(audit: dict[str, Any]) -> Iterator[Table]:
         counts = [f"{overlap[key]:,}" for key in alike]
         if by_name_only & {*pair}:
             counts[2:4] = NOTHING, NOTHING
-        rows.append((*pair, *counts, f"{100 * overlap['leaking_fraction']:.1f} %"))
+        rows.append((*pair, *counts, _percent(overlap["leaking_fraction"])))
         for found in overlap["examples"]:
             how = f"{found['finding']} by {found['found_by']}" + ", mirrored" * found["mirrored"]
             files = f"{pair[0]}: {found['file']}\n{pair[1]}: {found['other_file']}"
@@ -444,3 +447,8 @@ def _split_tables(audit: dict[str, Any]) -> Iterator[Table]:
     if examples:
         columns = [Column(head, left=True, fold=True) for head in ("found", "files")]
         yield Table.of(columns, examples, "Examples (--csv FILE writes every pair)")
+
+
+def _percent(fraction: float) -> str:
+    """Write a fraction in percent; one that is not nothing never reads as nothing."""
+    return "<0.1 %" if 0 < fraction < 0.0005 else f"{100 * fraction:.1f} %"

@@ -19,6 +19,7 @@ import typer
 from benchmark import registry
 from benchmark.cli.output import CommandResult, speaking, watching
 from benchmark.errors import BenchmarkError, DataError, RunError, require
+from benchmark.experiment.architectures import ARCHITECTURES
 from benchmark.experiment.definition import Experiment
 from benchmark.record import HOW_TO_RUN, all_records
 
@@ -30,6 +31,8 @@ DEFAULT_DATA_DIR = Path("data")
 DEFAULT_RUNS_DIR = Path("mlruns")
 MAKES_DATA_DIR = ("data prepare", "data fetch", "data crop", "weights add")
 READS_RUNS_DIR = ("status", "clean", "ui")
+Completions = Iterator[tuple[str, str]]
+"""Names, each with what the shell shows beside it; typer keeps those that begin as typed."""
 
 
 def option(text: str, *names: str, **more: Any) -> Any:
@@ -42,12 +45,15 @@ def advanced(text: str, *names: str, **more: Any) -> Any:
     return option(text, *names, rich_help_panel="Advanced options", **more)
 
 
-def completing(*kinds: str) -> Callable[[typer.Context], Iterator[tuple[str, str]]]:
+def _runs_dir(context: typer.Context) -> Path:
+    return Path(context.params.get("runs_dir") or DEFAULT_RUNS_DIR)
+
+
+def completing(*kinds: str) -> Callable[[typer.Context], Completions]:
     """Complete names of `experiments`, `suites`, `grids`, with their questions; else nothing."""
 
-    def complete(context: typer.Context) -> Iterator[tuple[str, str]]:
-        runs_dir = Path(context.params.get("runs_dir") or DEFAULT_RUNS_DIR)
-        with contextlib.suppress(BenchmarkError), registry.with_tuned(runs_dir):
+    def complete(context: typer.Context) -> Completions:
+        with contextlib.suppress(BenchmarkError), registry.with_tuned(_runs_dir(context)):
             for kind in kinds:
                 for item in getattr(registry, kind)().values():
                     yield item.name, item.asks
@@ -58,7 +64,26 @@ def completing(*kinds: str) -> Callable[[typer.Context], Iterator[tuple[str, str
 complete_experiment = completing("experiments")
 complete_suite = completing("suites")
 complete_tunable = completing("experiments", "grids")
-complete_run = completing("experiments", "suites")
+
+
+def complete_run(context: typer.Context) -> Completions:
+    """Complete an experiment, a suite, or the first digits of a run that is here."""
+    yield from completing("experiments", "suites")(context)
+    for folder in sorted(_runs_dir(context).glob("work/[0-9a-f]*")):
+        yield folder.name[:12], "a run"
+
+
+def complete_architecture() -> list[str]:
+    return sorted(ARCHITECTURES)
+
+
+def complete_dataset(context: typer.Context) -> Completions:
+    """Complete the name of a prepared data set, or `drawn`."""
+    yield "drawn", "synthetic faces"
+    folder = Path(context.params.get("data_dir") or DEFAULT_DATA_DIR)
+    for path in sorted(folder.glob("*/manifest.json")):
+        yield path.parent.name, "prepared here"
+
 
 # fmt: off
 Named = Annotated[list[str] | None, typer.Argument(
@@ -76,9 +101,11 @@ OneSuite = Annotated[str | None, option(
     "All experiments of a suite.", autocompletion=complete_suite)]
 Seeds = Annotated[str, option("Seeds, as in 0,1,2.")]
 DatasetName = Annotated[str | None, option(
-    "A prepared data set, or `drawn` (synthetic); the only one prepared if left out.")]
+    "A prepared data set, or `drawn` (synthetic); the only one prepared if left out.",
+    autocompletion=complete_dataset)]
 OnDataset = Annotated[str | None, option(
-    "Runs on this data set; if left out, on the only one or on photographs.")]
+    "Runs on this data set; if left out, on the only one or on photographs.",
+    autocompletion=complete_dataset)]
 Changes = Annotated[list[str] | None, option(
     "Change a field: recipe.max_epochs=3.", "--set")]
 DeviceName = Annotated[str | None, option("cpu, cuda or mps; the best if left out.")]

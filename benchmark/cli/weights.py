@@ -23,7 +23,8 @@ COLOURS = {"here": "green", "missing": "yellow", "damaged": "red"}
 def list_(
     answer: options.QuietAnswer,
     architecture: Annotated[str | None, option(
-        "Only this one, with its files and addresses.")] = None,
+        "Only this one, with its files and addresses.",
+        autocompletion=options.complete_architecture)] = None,
     data_dir: options.DataDir = options.DEFAULT_DATA_DIR,
     weights_dir: options.WeightsDir = None,
 ) -> None:  # fmt: skip
@@ -101,7 +102,8 @@ def add(
     answer: options.QuietAnswer,
     file: Annotated[Path, typer.Argument(help="A weight file: .h5, .pth, .safetensors.")],
     architecture: Annotated[str | None, option(
-        "What it is for, where the file does not tell.")] = None,
+        "What it is for, where the file does not tell.",
+        autocompletion=options.complete_architecture)] = None,
     label: Annotated[str | None, option("Keep it as weights of your own: local:LABEL.")] = None,
     preprocessing: Annotated[str | None, option(
         "How your own are fed: imagenet, caffe, vggface, unit, centred, or channels, scale, mean "

@@ -65,6 +65,11 @@ SCHEMES: Final[dict[str, dict[str, dict[str, str]]]] = {
     "IMDB-WIKI": {"gender": _codes("female male")},
     "ISO 5218": {"gender": {"1": "male", "2": "female", "0": "", "9": ""}},
     "CelebA (its column Male)": {"gender": {"1": "male", "-1": "female"}},
+    "RAF-DB": {
+        "age_group": _codes("0-3 4-19 20-39 40-69 70+"),
+        "gender": MALE_FIRST | {"2": ""},
+        "race": _codes("White Black Asian"),
+    },
     "FairFace": {
         "age_group": _codes("0-2 3-9 10-19 20-29 30-39 40-49 50-59 60-69 70+"),
         "gender": MALE_FIRST,

@@ -68,6 +68,10 @@ def test_seeds_and_folds_are_read_in_order() -> None:
         ("run --suite qui", ["quick"]),
         ("compare qui", ["quick"]),
         ("tune grid-mtl-vgg16-f", ["grid-mtl-vgg16-frozen"]),
+        ("weights list --architecture vgg1", ["vgg16", "vgg19"]),
+        ("run --dataset m", ["mine-100"]),
+        ("run --dataset d", ["drawn"]),
+        ("card 0123", ["0123456789ab"]),
     ],
 )  # fmt: skip
 def test_names_that_are_here_are_completed(
@@ -76,6 +80,8 @@ def test_names_that_are_here_are_completed(
     base = registry.experiment(MTL)
     recipe = {"schema": 1, "base": base.name, "tuned": named(base, base, "tuned").as_dict()}
     write_json(tmp_path / "mlruns/tuned/recipe.json", recipe)
+    for path in ("data/mine-100/manifest.json", "mlruns/work/0123456789abcdef/experiment.json"):
+        write_json(tmp_path / path, {})
     monkeypatch.chdir(tmp_path)
     # As bash asks.
     env = {"_FACEBENCH_COMPLETE": "complete_bash", "COMP_WORDS": f"facebench {line}"}
