@@ -10,8 +10,10 @@ from benchmark import registry
 from benchmark.cli import options
 from benchmark.cli.options import option
 from benchmark.cli.output import CommandResult, busy, out, print_points, print_table, tell
+from benchmark.errors import require
 from benchmark.files import write_text
 from benchmark.reporting import tables as forms
+from benchmark.tasks import TASKS
 
 MOST_NOTES: Final = 5
 """Lines under a comparison on the terminal."""
@@ -24,6 +26,8 @@ def compare(
         metavar="RUN...", autocompletion=options.complete_run,
         help="A run's id (8 digits or more), an experiment (all its finished seeds) or a suite "
         "(all its experiments).")],
+    task: Annotated[
+        list[str] | None, option("age_group, gender or race; all if left out.")] = None,
     dataset: options.OnDataset = None,
     runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
     data_dir: options.DataDir = options.DEFAULT_DATA_DIR,
@@ -36,16 +40,19 @@ def compare(
 
     Examples:
       facebench compare mtl-cnn-none-full-short
-      facebench compare quick
+      facebench compare quick --task age_group
       facebench compare 1123730c00 3c32f0f3cf --json
     """
     from benchmark.comparison import pairs, wording
     from benchmark.reporting.board_tables import pairs_table, scores_table
     from benchmark.reporting.columns import comparison_data
 
+    for name in task or ():
+        require(name in TASKS, f"unknown task {name!r}", allowed=", ".join(TASKS))
+    tasks = [name for name in TASKS if not task or name in task]
     library = options.open_library(runs_dir, data_dir, answer)
     with busy("comparing"):
-        found = pairs.compare(library, what, dataset=dataset)
+        found = pairs.compare(library, what, dataset=dataset, tasks=tasks)
     data = answer.data = comparison_data(found)
     drawn, tables, notes = data["drawn"], found["tables"].values(), data["notes"]
     title = f"{'SYNTHETIC FACES · ' * drawn}Comparison on {data['dataset']}"

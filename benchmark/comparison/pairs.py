@@ -182,9 +182,10 @@ def judge_pairs(
 
 
 def compare(
-    library: Library, arguments: Sequence[str], *, dataset: str | None = None
-) -> dict[str, Any]:
-    """Compare what `arguments` name: ids of runs, experiments, suites.
+    library: Library, arguments: Sequence[str], *,
+    dataset: str | None = None, tasks: Sequence[TaskName] = TASKS,
+) -> dict[str, Any]:  # fmt: skip
+    """Compare what `arguments` name, ids of runs, experiments, suites, on these tasks.
 
     Each group is compared with the first. Where only suites are named, or one experiment alone,
     each experiment is compared with the one that its definition names, and every MTL experiment
@@ -202,17 +203,18 @@ def compare(
     are_suites = [it in library.suites and it not in library.experiments for it in arguments]
     pairs: dict[Family, list[Pair]] = {}
     if all(are_suites) or len(groups) == 1:
-        pairs["mtl_stl"] = list(counterpart_pairs(library, groups, where))
+        counterparts = counterpart_pairs(library, groups, where)
+        pairs["mtl_stl"] = [pair for pair in counterparts if pair[2][0] in tasks]
         of_counterparts = [{side.label for side in pair[:2]} for pair in pairs["mtl_stl"]]
         known = ((library.experiments.get(group.label), group) for group in groups)
         pairs["compare_with"] = [
-            (library.run_group(definition.compare_with, where), group, TASKS)
+            (library.run_group(definition.compare_with, where), group, tasks)
             for definition, group in known
             if definition and definition.compare_with
             if {definition.compare_with, group.label} not in of_counterparts
         ]
     else:
-        pairs["named"] = [(groups[0], group, TASKS) for group in groups[1:]]
+        pairs["named"] = [(groups[0], group, tasks) for group in groups[1:]]
     judged = judge_pairs(pairs, strict=not any(are_suites) and len(groups) > 1)
     tables = {family: found for family, found in judged.items() if any(found)}
     lines = [line for found in tables.values() for line in found.lines]
@@ -241,7 +243,11 @@ def compare(
                 "ad_hoc": group.runs[0].ad_hoc,
                 "leaky": group.leaky,
                 "remarks": list(group.remarks),
-                "scores": {task: vars(it) for task, it in group_scores(group.predictions).items()},
+                "scores": {
+                    task: vars(score)
+                    for task, score in group_scores(group.predictions).items()
+                    if task in tasks
+                },
             }
             for group in whole
         ],

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from benchmark import registry
-from tests.cli.conftest import GENDER, MTL, facebench, fits, flat, one_run, outcome
+from tests.cli.conftest import GENDER, MTL, answered_json, facebench, fits, flat, one_run, outcome
 from tests.made_runs import RunBuilder, answered, made_up_faces
 
 
@@ -25,6 +25,8 @@ def test_a_suite_is_answered_in_words_and_eighty_columns(runs: RunBuilder) -> No
     notes = stdout.rpartition("\n\n")[2]
     assert 0 < notes.count("·") <= 5
     assert "--json has all" in notes
+    data = answered_json("compare", MTL, GENDER, "--task", "gender")
+    assert [row["task"] for row in data["tables"][0]["rows"]] == ["gender"]
 
 
 def test_subsets_are_compared_in_eighty_columns_and_written(runs: RunBuilder) -> None:
