@@ -72,6 +72,11 @@ FROM_TIMM: Final = tuple(
 )
 
 ARCHITECTURES: Final[dict[str, Architecture]] = {item.name: item for item in (*OURS, *FROM_TIMM)}
+NOT_OFFERED: Final = {
+    "vggface2": "no published file of it can be trusted: they are pickled programs, or hold "
+    "Caffe's ResNet-50, whose strides and pooling are not this one's (docs/EXPERIMENTS.md)"
+}
+"""Weight sources that a person may look for, and why no architecture has them."""
 
 
 def architecture_named(name: str) -> Architecture:

@@ -18,7 +18,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Final, Literal, TypeVar, Union, get_args, get_origin
 
 from benchmark.errors import ExperimentError, require
-from benchmark.experiment.architectures import architecture_named
+from benchmark.experiment.architectures import NOT_OFFERED, architecture_named
 from benchmark.tasks import TASKS, TaskName
 
 Definition = TypeVar("Definition")
@@ -110,7 +110,8 @@ class Backbone:
         require(
             self.weights in architecture.weight_sources
             or OWN_WEIGHTS.fullmatch(self.weights) is not None,
-            f"{self.architecture} has no {self.weights!r} weights",
+            f"{self.architecture} has no {self.weights!r} weights"
+            + (f": {NOT_OFFERED[self.weights]}" if self.weights in NOT_OFFERED else ""),
             allowed=f"{', '.join(architecture.weight_sources)}, local:LABEL, run:ID",
             fix="Choose one of those, or add a source in benchmark/models/weight_manifest.py",
         )

@@ -286,7 +286,8 @@ def scores_table(comparison: Mapping[str, Any]) -> Table:
         cells = [_rate(s, s.accuracy, s.accuracy_sd) if s else Cell() for s in found]
         rows.append(TableRow((name, Cell(", ".join(map(str, arm["seeds"]))), *cells)))
     for absent in comparison["missing"]:
-        name = Cell(f"{absent['arm']} (not run: {absent['why']})")
+        why = absent["why"].removeprefix("not run").lstrip(": ")
+        name = Cell(f"{absent['arm']} (not run{f': {why}' * bool(why)})")
         rows.append(TableRow((name, *[Cell()] * (1 + len(tasks))), "", "missing"))
     return Table.of((*names, *(Column(TASK_TITLES[task], False) for task in tasks)), rows)
 
