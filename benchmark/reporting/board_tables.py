@@ -280,11 +280,11 @@ def scores_table(comparison: Mapping[str, Any]) -> Table:
     tasks = [task for task in TASKS if task in compared]
     names = Column("test accuracy, %", True), Column("seeds", True)
     rows: list[TableRow] = []
-    for arm in comparison["arms"]:
-        name = Cell(arm["arm"] + " (LEAKY)" * arm["leaky"])
-        found = (TaskScore(**it) if it else None for it in map(arm["scores"].get, tasks))
+    for group in comparison["arms"]:
+        name = Cell(group["arm"] + " (LEAKY)" * group["leaky"])
+        found = (TaskScore(**it) if it else None for it in map(group["scores"].get, tasks))
         cells = [_rate(s, s.accuracy, s.accuracy_sd) if s else Cell() for s in found]
-        rows.append(TableRow((name, Cell(", ".join(map(str, arm["seeds"]))), *cells)))
+        rows.append(TableRow((name, Cell(", ".join(map(str, group["seeds"]))), *cells)))
     for absent in comparison["missing"]:
         why = absent["why"].removeprefix("not run").lstrip(": ")
         name = Cell(f"{absent['arm']} (not run{f': {why}' * bool(why)})")

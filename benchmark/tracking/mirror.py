@@ -51,7 +51,7 @@ SAME_SCORE: Final = 1e-9
 
 
 class MlflowMirror:
-    """Bring MLflow to what the runs' folders say; `on_trouble` is told why it cannot be done."""
+    """Bring MLflow to what the runs' folders say; `on_trouble` takes the reason why it cannot."""
 
     def __init__(self, runs_dir: Path, on_trouble: Callable[[str], None]) -> None:
         self.runs_dir = runs_dir

@@ -178,8 +178,8 @@ def _tried(
     reason = ""
     try:
         yield TrialEvent("began", number)
-        with contextlib.closing(objective(handle.trial.params, number)) as told:
-            for one in told:
+        with contextlib.closing(objective(handle.trial.params, number)) as answers:
+            for one in answers:
                 if one is None:
                     yield None
                 elif isinstance(one, str):
@@ -242,9 +242,9 @@ def fresh_scores(
         scores, runs = dict[int, float](), list[str]()
         try:
             for seed in FRESH_SEEDS:
-                told = list(objective(trial.point, trial.number, seed))
-                runs += [one for one in told if isinstance(one, str)]
-                scores[seed] = max(one[1] for one in told if isinstance(one, tuple))
+                answers = list(objective(trial.point, trial.number, seed))
+                runs += [one for one in answers if isinstance(one, str)]
+                scores[seed] = max(one[1] for one in answers if isinstance(one, tuple))
                 say(f"trial {trial.number}, fresh seed {seed}: {scores[seed]:.2%}")
         except BenchmarkError as error:
             say(f"trial {trial.number} cannot be trained anew: {error}")

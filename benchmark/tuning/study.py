@@ -182,7 +182,7 @@ class TrialQueue:
     """A study in its storage; every method may be called while other processes do the same.
 
     address: a database's URL; if empty, SQLite in the folder of the studies. A server that goes
-    away once it has answered is waited for, up to AWAY_SECONDS, which `say` is told.
+    away once it has answered is waited for, up to AWAY_SECONDS, which `say` says.
     """
 
     def __init__(
@@ -326,7 +326,7 @@ class TrialQueue:
     ) -> None:
         trial = self._storage.get_trial(trial_id)
         if trial.state.is_finished():
-            return  # It was told, and the answer was lost.
+            return  # It was stored, and the answer was lost.
         retried = [one.user_attrs.get("retry_of") for one in self._all_trials()]
         # Queued first: if this process dies between the two, the next one finds it queued.
         if again and trial.number not in retried:
