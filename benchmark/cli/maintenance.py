@@ -32,6 +32,8 @@ STATES: Final = {
 }  # fmt: skip
 """Word and colour of each; those that ask for attention first."""
 
+START_SECONDS: Final = 300
+"""That MLflow's server may take."""
 COLOURS: Final = {"holds": "green", "differs": "bold red", "not checked": "yellow"}
 
 
@@ -169,17 +171,23 @@ def clean(
     """
     from benchmark.runs.folder import leftovers
 
-    n_bytes, paths = 0, list(leftovers(runs_dir, data_dir))
-    for path in paths:
-        files = [file for file in (path, *path.rglob("*")) if file.is_file()]
-        n_bytes += sum(file.stat().st_size for file in files)
-        if path.is_dir() and not dry_run:
-            shutil.rmtree(path)
-        elif not dry_run:
-            path.unlink(missing_ok=True)
-    answer.data = {"dry_run": dry_run, "n": len(paths), "bytes": n_bytes}
+    n, n_bytes = 0, 0
+    for path in list(leftovers(runs_dir, data_dir)):
+        try:
+            files = [file for file in (path, *path.rglob("*")) if file.is_file()]
+            size = sum(file.stat().st_size for file in files)
+            if path.is_dir() and not dry_run:
+                shutil.rmtree(path)
+            elif not dry_run:
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            found = f"{path} cannot be removed: {error.strerror or error}"
+            answer.errors.append(RunError(found, fix="Remove it by hand; the others are done"))
+        else:
+            n, n_bytes = n + 1, n_bytes + size
+    answer.data = {"dry_run": dry_run, "n": n, "bytes": n_bytes}
     done = "would be removed" if dry_run else "removed"
-    out.print(f"{len(paths)} temporary files and folders {done}, {n_bytes / 2**20:,.1f} MiB.")
+    out.print(f"{n} temporary files and folders {done}, {n_bytes / 2**20:,.1f} MiB.")
 
 
 def status(
@@ -244,7 +252,7 @@ def _rows_of_status(runs_dir: Path, going: "Sequence[Queue]") -> list[dict[str, 
         if row["state"] == "claimed":
             waiting.pop(key, None)  # The file may not say yet that it has begun.
             row |= {"where": where[record.identity]} if where.get(record.identity) else {}
-            with contextlib.suppress(RunError, KeyError):
+            with contextlib.suppress(RunError, KeyError, TypeError, ValueError):
                 each = float(record.history()["epoch_seconds"].median())
                 row["seconds_left"] = round(each * (row["of_epochs"] - row["epochs"]))
         elif row["state"] != "done" and key in waiting:
@@ -317,8 +325,9 @@ def _is_free(port: int) -> bool:
 
 
 def _wait_until_up(server: subprocess.Popen[bytes], port: int) -> None:
-    """Wait for the server's health page; TrackingError when it dies."""
-    while server.poll() is None:
+    """Wait for the server's health page; TrackingError when it dies or takes too long."""
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and server.poll() is None:
         with contextlib.suppress(OSError):
             urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2).close()
             return

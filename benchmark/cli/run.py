@@ -20,6 +20,7 @@ from benchmark.files import check_outputs
 from benchmark.reporting.tables import Column, Table
 
 if TYPE_CHECKING:
+    from benchmark.cluster.connection import ClusterOptions
     from benchmark.cluster.fleet import Fleet
     from benchmark.data.dataset import FaceSet
     from benchmark.runs.forecast import Forecast
@@ -58,20 +59,27 @@ class Execution:
     weights_dir: options.WeightsDir = None
     # fmt: on
 
-    @contextlib.contextmanager
-    def fleet(self) -> "Iterator[Fleet | None]":
-        """Connect to the cluster of `--on` and say what it has; None: runs are computed here."""
+    def cluster(self) -> "ClusterOptions | None":
+        """Check the options of `--on`; None where runs are computed in this process."""
         if self.on is None:
             if self.gpus_per_run is not None or self.shared_runs:
                 named = "--shared-runs" if self.shared_runs else "--gpus-per-run"
                 raise ExperimentError(f"{named} without --on", fix="Add --on ray")
-            yield None
-            return
-        from benchmark.cluster.connection import ClusterOptions, connected
-        from benchmark.cluster.fleet import Fleet
+            return None
+        from benchmark.cluster.connection import ClusterOptions
 
         per_run = self.gpus_per_run, self.cpus_per_run
-        cluster = ClusterOptions(self.on, *per_run, self.shared_runs, self.device, self.precision)
+        return ClusterOptions(self.on, *per_run, self.shared_runs, self.device, self.precision)
+
+    @contextlib.contextmanager
+    def fleet(self) -> "Iterator[Fleet | None]":
+        """Connect to the cluster of `--on` and say what it has; None: runs are computed here."""
+        if (cluster := self.cluster()) is None:
+            yield None
+            return
+        from benchmark.cluster.connection import connected
+        from benchmark.cluster.fleet import Fleet
+
         with contextlib.ExitStack() as stack:
             with output.busy("connecting to Ray"):
                 connection = stack.enter_context(connected(cluster))
@@ -149,6 +157,7 @@ def run(
         asked = options.parse_folds(folds)
         chosen = [item.in_fold(fold) for item in chosen for fold in asked]
     numbers = parse_seeds(seeds)
+    where.cluster()  # A wrong option is answered before anything is opened.
     how = where.settings(
         deterministic=deterministic, compile=compile_, read_test=read_test,
         keep_weights=keep_weights,
@@ -378,6 +387,8 @@ def _say_where(faces: "FaceSet", settings: "Settings", *, on_cluster: bool) -> N
     counts = ", ".join(f"{parts.get(part, 0):,} {part}" for part in ("train", "val", "test"))
     device = settings.device
     precision = device.precision + (" unless a few steps find it slower" if device.probes else "")
+    if device.exact:
+        precision = "fp32, deterministic: equal weights twice with as many threads"
     what = "[bold yellow]SYNTHETIC FACES[/], not people: " if faces.drawn else ""
     # The nodes of a cluster choose their own device and precision.
     where = "Ray" if on_cluster else f"{device.description}, {precision}"

@@ -76,6 +76,7 @@ def tune(
     chosen = _chosen(names or [], suite, row or [])
     changes = options.parse_settings(settings or [])
     refit_seeds = options.parse_seeds(seeds) if refit else ()
+    where.cluster()  # A wrong option is answered before anything is opened.
     how = where.settings()
     from benchmark.data.dataset import choose_dataset
     from benchmark.tuning.search import FRESH_SEEDS, grid_study
@@ -119,11 +120,14 @@ def _further(n: int) -> Iterator[None]:
     """Let n more processes of this command search along; they end with this one, and refit none."""
     program = [sys.executable, "-c", "from benchmark.cli.main import main; main()"]
     command = [*program, *sys.argv[1:], "--jobs", "1", "--no-refit", "--quiet"]
-    with contextlib.ExitStack() as stack:
-        for _ in range(n):
-            process = stack.enter_context(subprocess.Popen(command, stdout=subprocess.DEVNULL))
-            stack.callback(process.terminate)
+    processes = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for _ in range(n)]
+    try:
         yield
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.wait()
 
 
 def _chosen(names: list[str], suite: str | None, rows: list[str]) -> list[Experiment | GridSpace]:

@@ -155,6 +155,7 @@ class Head:
     """Global average pooling of the last feature map, or all of its cells."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "tasks", tuple(self.tasks))
         fits = self.tasks in (TASKS, *((task,) for task in TASKS))
         allowed = "one of age_group, gender, race, or all three in this order"
         require(fits, f"head.tasks is {self.tasks!r}", allowed=allowed)

@@ -193,6 +193,7 @@ def _tried(
                     if queue.report(handle, epoch, value) and epoch < last_epoch:
                         state = "pruned"
                         break
+        require(bool(scores), "the trial ended without a score", allowed="one epoch or more")
     except (KeyboardInterrupt, GeneratorExit, ClusterLost, StorageLost):
         with contextlib.suppress(StorageLost):  # The next search finds it, and queues it again.
             queue.end(handle, "failed", reason="stopped from outside", again=True)

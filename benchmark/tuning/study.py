@@ -50,6 +50,8 @@ LOCK_SECONDS: Final = 60
 """How long one process waits for another's write; a write takes milliseconds."""
 AWAY_SECONDS: Final = 120.0
 """How long a database server that has answered before is waited for; a restart takes seconds."""
+_answering: Final = set[str]()
+"""Addresses of databases that answered when they were asked last."""
 ASK_AGAIN_SECONDS: Final = 0.5
 STATES: Final = {
     "failed" if state == TrialState.FAIL else state.name.lower(): state for state in TrialState
@@ -190,8 +192,6 @@ class TrialQueue:
     ) -> None:
         self.study, self._say = study, say
         self.address = address or f"sqlite:///{(study.folder / 'optuna.db').resolve()}"
-        self._answers = False
-        """Whether the database did when it was asked last."""
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
         with self._locked():
@@ -202,7 +202,7 @@ class TrialQueue:
 
     def _stored(self, operation: Callable[[], Found]) -> Found:
         """Do something in the storage, which may be done twice; wait for a server that is away."""
-        end = time.monotonic() + AWAY_SECONDS if self._answers else 0.0
+        end = time.monotonic() + AWAY_SECONDS if self.address in _answering else 0.0
         while True:
             try:
                 found = operation()
@@ -210,12 +210,12 @@ class TrialQueue:
                 trouble = storage_trouble(error, self.address)
                 if not isinstance(trouble, StorageLost) or time.monotonic() > end:
                     raise trouble from error
-                if self._answers:
+                if self.address in _answering:
                     self._say(f"{trouble.found}; it is waited for, {AWAY_SECONDS:g} s at most")
-                self._answers = False  # Given up or stopped, nobody waits again.
+                _answering.discard(self.address)  # Given up or stopped, nobody waits again.
                 time.sleep(ASK_AGAIN_SECONDS)
             else:
-                self._answers = True
+                _answering.add(self.address)
                 return found
 
     def _open(self) -> None:
@@ -327,7 +327,8 @@ class TrialQueue:
         trial = self._storage.get_trial(trial_id)
         if trial.state.is_finished():
             return  # It was stored, and the answer was lost.
-        retried = [one.user_attrs.get("retry_of") for one in self._all_trials()]
+        trials = self.optuna_study.get_trials(deepcopy=False)
+        retried = [one.user_attrs.get("retry_of") for one in trials]
         # Queued first: if this process dies between the two, the next one finds it queued.
         if again and trial.number not in retried:
             point = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
