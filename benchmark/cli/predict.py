@@ -255,7 +255,8 @@ def evaluate(
         "A finished run's id (8 digits or more), or an experiment.", "--run",
         autocompletion=options.complete_run)],
     dataset: Annotated[str, option(
-        "A prepared data set, or `drawn`.", "--dataset")],
+        "A prepared data set, or `drawn`.", "--dataset",
+        autocompletion=options.complete_dataset)],
     device: options.DeviceName = None,
     data_dir: options.DataDir = options.DEFAULT_DATA_DIR,
     runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,

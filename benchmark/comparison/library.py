@@ -196,7 +196,8 @@ class RunGroup:
 def _predictions(
     records: tuple[RunRecord, ...], _sha256: tuple[str, ...], tasks: tuple[TaskName, ...]
 ) -> RunPredictions:
-    """Read predictions once for all that they are compared with; _sha256: of the very files."""
+    """Read predictions once for all that they are compared with; _sha256: as metrics.json has
+    them, so that a run that was scored again is read again."""
     return read_run_predictions(records, tasks)
 
 

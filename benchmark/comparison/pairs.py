@@ -61,11 +61,18 @@ def counterpart_pairs(library: Library, named: Iterable[RunGroup], dataset: str)
             yield stl, group, (task,)
 
 
-def group_difference(reference: RunGroup, group: RunGroup, task: TaskName) -> Difference:
-    """Compare two groups; RunError where that would not be fair, or cannot be done."""
+def group_difference(
+    whole: tuple[RunGroup, RunGroup], reference: RunGroup, group: RunGroup, *, task: TaskName
+) -> Difference:
+    """Compare runs of two groups; RunError where that would not be fair, or a run of either whole
+    group cannot be read."""
     if why := why_not_comparable(group, reference):
         raise RunError(why)
-    return difference_between(reference.predictions, group.predictions, task)
+    sides = []
+    for of, part in zip(whole, (reference, group), strict=True):
+        predicted = of.predictions.predicted[task][[run in part.runs for run in of.runs]]
+        sides.append(RunPredictions(of.predictions.faces, {task: predicted}))
+    return difference_between(sides[0], sides[1], task)
 
 
 def difference_between(
@@ -159,7 +166,8 @@ def judge_pairs(
     found: dict[Family, Found] = {family: Found([], []) for family in pairs}
     for family, reference, group, tasks in ((key, *pair) for key in pairs for pair in pairs[key]):
         both = [task for task in tasks if task in group.tasks and task in reference.tasks]
-        asked += [(family, reference, group, it, partial(group_difference, task=it)) for it in both]
+        compared = partial(group_difference, (reference, group))
+        asked += [(family, reference, group, it, partial(compared, task=it)) for it in both]
         missing = [f"{side.label}: {side.why}" for side in (reference, group) if not side.runs]
         why, task = "; ".join(missing) or NO_TASK, None
         if family == "mtl_stl":

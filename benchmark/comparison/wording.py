@@ -244,6 +244,11 @@ def _pair_sentence(lines: Sequence[TaskComparison], reference: str) -> str:
     return f"{lines[0].group.label} against {reference}: {parts}.{_caveat(lines)}"
 
 
+UNANSWERED: Final = (
+    "Does MTL beat STL? Not answered: no MTL network and its counterpart were both run."
+)
+
+
 def sentences(lines: Sequence[TaskComparison]) -> Iterator[str]:
     """Say of each pair how the group did; of MTL networks against their counterparts whether MTL
     beats STL, and by how much: per task, then per network."""

@@ -22,12 +22,12 @@ import zipfile
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, Final, NamedTuple
 
-from benchmark.data.labels import LICENCE, PICTURE_SUFFIXES, WEBSITE, is_picture_name
+from benchmark.data.labels import LICENCE, PICTURE_SUFFIXES, WEBSITE, is_picture_name, parse_name
 from benchmark.data.progress import OnProgress, keep_quiet, owned
 from benchmark.errors import DataError
 from benchmark.files import sha256_of
@@ -72,7 +72,8 @@ class Source:
     """A folder or an archive of faces; made by `open_source`."""
 
     path: Path
-    entries: Callable[[], Iterator[Entry]]
+    entries: Callable[[], Iterator[Entry]] = field(repr=False, compare=False)
+    """Not compared: a source that went to another process and back is the same one."""
 
     def members(self) -> list[Member]:
         """List every file, and the folders that are links; raise DataError for a damaged or unsafe
@@ -380,9 +381,22 @@ def fetch(data_dir: Path, *, progress: bool = False) -> tuple[Path, bool, int]:
             shutil.rmtree(folder, ignore_errors=True)  # of one that was killed
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
             archive = _downloaded(data_dir, folder, progress=progress)
-        # Every name is read, which finds damage too: an archive without pictures is not kept.
-        pictures, _ = open_source(archive).pictures()
+        try:  # Every name is read, which finds damage too.
+            pictures, _ = open_source(archive).pictures()
+            if not any(map(_has_labels, pictures)):
+                raise DataError("no picture in it has a name of UTKFace's")
+        except DataError as error:
+            found = f"what came as {FILE_NAME} is not the archive: {error.found}"
+            fix = f"It is not kept where it was just fetched. Download it by hand from {WEBSITE}"
+            raise DataError(found, source=str(target), fix=fix) from error
         return archive.replace(target), is_new, len(pictures)
+
+
+def _has_labels(path: str) -> bool:
+    try:
+        return bool(parse_name(path.rpartition("/")[2]))
+    except DataError:
+        return False
 
 
 def _downloaded(data_dir: Path, folder: Path, *, progress: bool) -> Path:

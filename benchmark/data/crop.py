@@ -307,7 +307,7 @@ def crop_folder(
     how["detector"] = load_detector(options.detector).name
     with contextlib.ExitStack() as stack:
         stack.enter_context(owned(target, on_progress))
-        before, n_new = _journal(target, how), 0
+        before, n_new, gone = _journal(target, how), 0, set(files.values())
         done = {entry["rows"][0]["file"]: entry for entry in before}
 
         def contents() -> Iterator[tuple[tuple[int, str, str], bytes | str]]:
@@ -315,6 +315,7 @@ def crop_folder(
             for number, (path, content) in enumerate(opened.contents(set(files)), start=1):
                 body = content if isinstance(content, bytes) else content.encode()
                 file, named = files[path], f"{name_of[files[path]]}\n".encode()
+                gone.discard(file)
                 sha256 = hashlib.sha256(named + body).hexdigest()
                 if not _is_done(target, done.get(file), sha256):
                     yield (number, file, sha256), content
@@ -331,7 +332,10 @@ def crop_folder(
             journal.flush()
             on_progress("cropping", number, len(files))
         on_progress("cropping", len(files), len(files))
-        entries = [done[file] for file in name_of if file in done]
+        for file in gone:
+            lost = CroppedPicture("unreadable", "it went away meanwhile")
+            done[file] = {"rows": _written(target, name_of[file], file, lost), "sha256": ""}
+        entries = [done[file] for file in name_of]
         # Of pictures that are gone or have changed.
         for crop in _crops_of(before) - _crops_of(entries):
             (target / crop).unlink(missing_ok=True)

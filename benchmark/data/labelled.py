@@ -32,6 +32,8 @@ HEADINGS: Final[dict[str, tuple[str, ...]]] = {
     "race": ("race", "ethnicity"),
 }
 """Column, and how tables head it: lower case, with a space for `_` and `-`."""
+OUR_TABLE: Final = frozenset(("sha256", "age group", "label conflict"))
+"""Columns by which a table.csv of a prepared data set is known; its numbers are ours."""
 ALLOWED: Final = "a CSV file with columns file and one or more of age, age_group, gender, race"
 Layout = Literal["utkface", "fairface", "table"]
 """Labels in the names of the files, in FairFace's tables beside them, in a table that is named."""
@@ -123,7 +125,12 @@ def _cells_of(text: str) -> tuple[pd.DataFrame, set[str]]:
         if len(row) <= max(places.values()):
             raise ValueError(f"row {number} has {len(row)} cells: {row}")
     cells = {column: [row[place].strip() for row in rows] for column, place in places.items()}
-    ours = {it for it, at in places.items() if "utkface" in names[at] or names[at] == "age years"}
+    is_table = not OUR_TABLE - set(names)
+    ours = {
+        it
+        for it, at in places.items()
+        if is_table or "utkface" in names[at] or names[at] == "age years"
+    }
     return pd.DataFrame(cells, dtype=object), ours
 
 

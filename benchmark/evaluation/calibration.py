@@ -34,7 +34,7 @@ SMALLEST_PROBABILITY: Final = float(np.finfo(np.float32).tiny)
 SUBGROUP_ECE_COLUMNS: Final = ("task", "by", "group", "n", "ece", "low", "high", "chance")
 SUBGROUP_FACES: Final = 200
 """Smallest subgroup whose calibration error is given: about 0.05 by chance alone."""
-RELIABILITY_COLUMNS: Final = ("bin_low", "bin_high", "n", "confidence", "accuracy", "low", "high")
+RELIABILITY_COLUMNS: Final = ("n", "confidence", "accuracy", "low", "high")
 
 
 def _confidences(probabilities: Floats, truth: Labels) -> tuple[Floats, Floats, Labels]:
@@ -62,7 +62,7 @@ def reliability(probabilities: Floats, truth: Labels) -> pd.DataFrame:
     n = np.bincount(of_face, minlength=CALIBRATION_BINS)
     n_right = np.bincount(of_face, right, CALIBRATION_BINS).astype(np.int64)
     low, high = intervals.wilson(n_right, n)
-    table = table.assign(bin_low=EDGES[:-1], bin_high=EDGES[1:], n=n, low=low, high=high)
+    table = table.assign(n=n, low=low, high=high)
     return table[list(RELIABILITY_COLUMNS)]
 
 

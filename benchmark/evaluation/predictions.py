@@ -358,7 +358,10 @@ def packed_correctness(test: pd.DataFrame) -> dict[str, Any]:
 def correctness_of(records: Sequence[RunRecord], tasks: Sequence[TaskName]) -> Correctness:
     """Tell which of the same test faces one or more runs predicted right; RunError for runs that
     were tested on other faces. Those scored before metrics.json kept it are read whole."""
-    stored = [record.kept_correctness or packed_correctness(_tested(record)) for record in records]
+    stored = [record.kept_correctness for record in records]
+    if not all(stored):
+        read_run_predictions(records, tasks)  # says how faces differ
+        stored = [packed_correctness(_tested(record)) for record in records]
     first = stored[0]
     for record, one in zip(records, stored, strict=True):
         if any(one[name] != first[name] for name in KEPT_COLUMNS):

@@ -155,7 +155,9 @@ def annotated(picture: Image.Image, remarks: Sequence[tuple[str, Box | None]]) -
     pen.multiline_text((text_px // 2, height + text_px // 2), caption, INK, font)
     for number, (_, box) in enumerate(remarks, start=1):
         if box:
-            left, top, *_ = sides = [factor * side for side in box]
+            ends = 2 * (width - 1, height - 1)
+            sides = [min(max(factor * it, 0), end) for it, end in zip(box, ends, strict=True)]
+            left, top, *_ = sides
             pen.rectangle(sides, outline=LINE, width=max(2, text_px // 7))
             pen.text((left + text_px // 2, top), f"#{number}", LINE, font)
     return drawn

@@ -235,7 +235,8 @@ def comparison_data(comparison: Values) -> Values:
                 {"arm": it.group, "reference": it.reference, "why": it.why, "task": it.task}
                 for it in found.gaps
             ],
-            "sentences": list(words.sentences(found.lines)),
+            "sentences": list(words.sentences(found.lines))
+            or [words.UNANSWERED] * (family == "mtl_stl"),
             "family": words.family_text(found.lines),
         }
         for family, found in comparison["tables"].items()

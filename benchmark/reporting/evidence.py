@@ -119,7 +119,7 @@ class Evidence:
         validation first."""
         found: dict[Kind, list[Row]] = {}
         for table, row in self._honest:
-            if table.setting == self.setting and row.rank and row.scores:
+            if row is self.networks.get(row.name) and row.rank and row.scores:
                 found.setdefault(table.kind, []).append(row)
         return found
 

@@ -81,7 +81,8 @@ def answer(evidence: Evidence, question: Question) -> Answer:
     except RunError as error:
         suite = (*question.suites[-1:], *evidence.suites, "quick")[0]
         command = f"facebench run --suite {suite} --seeds 0,1,2 --dataset {evidence.dataset}"
-        why = f"Not answered by these runs: {error.found}."
+        said = str(error) if error.source else f"{error.found}."
+        why = f"Not answered by these runs: {said}"
         return Answer(question, [why], command=command)
 
 

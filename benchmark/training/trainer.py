@@ -105,8 +105,10 @@ class TrainingState:
         try:
             self.network.load_state_dict(checkpoint["network"])
             # How it steps on its device stays its own.
-            state = {"state": checkpoint["optimiser"]["state"]}
-            self.optimiser.load_state_dict(self.optimiser.state_dict() | state)
+            saved = checkpoint["optimiser"]
+            both = zip(self.optimiser.param_groups, saved["param_groups"], strict=True)
+            groups = [own | {"params": theirs["params"]} for own, theirs in both]
+            self.optimiser.load_state_dict(saved | {"param_groups": groups})
         except (KeyError, ValueError, RuntimeError) as error:
             raise RunError(f"the checkpoint does not fit the network: {error}") from error
         for name in KEPT:

@@ -41,6 +41,7 @@ WRONG = (
     ("leaderboard --why because", "--why gives a reason for nothing"),
     ("leaderboard --folds", "facebench run NAME --folds 0-4"),
     (f"leaderboard --acknowledge {GENDER} --why because", "raises no red flag"),
+    (f"compare {GENDER} --task age", "unknown task 'age' (allowed: age_group, gender, race)"),
     ("report --mlflow-url file:///etc", "is no address"),
     ("report --out page.pdf", "FILE.html or a folder"),
     (f"card {MTL}", f"there is no run '{MTL}'"),

@@ -264,6 +264,19 @@ def test_predictions_that_cannot_be_trusted_are_a_refusal_and_a_gap_in_a_suite(
     refused("face '00099.jpg' is test, twice", runs, MTL, THIRD)
 
 
+def test_a_damaged_seed_is_a_gap_also_where_another_one_is_compared(runs: RunBuilder) -> None:
+    *_, record = done(runs, MTL, 70, 71, 72)
+    done(runs, OTHER, 60)
+    done(runs, THIRD, 50, 51, 52)
+    path = record.predictions_path
+    path.write_text(path.read_text() + path.read_text().splitlines()[-1] + "\n")
+    of = ((OTHER, MTL), (THIRD, OTHER))
+    naming = [dataclasses.replace(item, compare_with=other.name) for item, other in of]
+    table = compared(runs, "all", known=(MTL, *naming))["tables"]["compare_with"]
+    assert {line.group.label for line in table.lines} == {THIRD.name}
+    assert ["changed after they were scored" in gap.why for gap in table.gaps] == [True]
+
+
 def test_ad_hoc_runs_are_found_by_id_alone_and_marked(runs: RunBuilder) -> None:
     done(runs, MTL, 70)
     (record,) = done(runs, OTHER.adjusted({"recipe.max_epochs": 1}), 90)

@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import pickle
 import stat
 import tarfile
 import zipfile
@@ -31,6 +32,8 @@ def test_every_kind_of_source_holds_the_same(tmp_path: Path) -> None:
         assert {member.path: member.n_bytes for member in source.members()} == sizes
         wanted = {"UTKFace/a.jpg", "UTKFace/b.jpg"}
         assert dict(source.contents(wanted)) == {path: FILES[path] for path in wanted}
+        # A key of what processes decode: it comes back as a copy.
+        assert pickle.loads(pickle.dumps(source)) == source
 
 
 def flipped(content: bytes, place: int, bits: int) -> bytes:

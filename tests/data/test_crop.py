@@ -3,12 +3,14 @@
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
+from benchmark.data import crop
 from benchmark.data.crop import (
     BOX_COLUMNS,
     COLUMNS,
@@ -134,6 +136,21 @@ def test_every_crop_has_a_file_of_its_own(tmp_path: Path) -> None:
     assert len({name.casefold() for name in names}) == 8
     assert all((tmp_path / "out" / name).is_file() for name in names)
     assert table["faces_seen"].tolist() == [1, 1, 1, 1, 1, 2, 2, 1]
+
+
+def test_a_picture_that_goes_away_once_it_is_listed_has_a_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, begun = folder_of(tmp_path / "in", {f"{n}.png": FACE for n in range(3)}), crop._journal
+
+    def removing(*given: Any) -> Any:
+        (source / "1.png").unlink()
+        return begun(*given)
+
+    monkeypatch.setattr(crop, "_journal", removing)
+    table, _, _ = crop_folder(source, tmp_path / "out", CropOptions(detector=WHITE))
+    assert table["outcome"].tolist() == ["cropped", "unreadable", "cropped"]
+    assert table["reason"].iloc[1] == "it went away meanwhile"
 
 
 def assert_same_files(one: Path, other: Path) -> None:

@@ -91,10 +91,12 @@ def test_an_archive_is_fetched_once_its_licence_is_accepted(tmp_path: Path) -> N
 
 
 def test_what_is_no_archive_or_not_of_the_checksum_is_refused_and_not_kept(tmp_path: Path) -> None:
+    cats = tar_of(tmp_path / "cats.tar", {"cats/cat.jpg": b"content"}).read_bytes()
     for content, digest, found in (
         (Hub.content, "0" * 64, "not those of the hub's checksum"),
-        (b"no archive", "", r"UTKFace\.tar\.gz is not an archive"),
-        (b"\x1f\x8b broken", "", r"UTKFace\.tar\.gz is damaged or cut short"),
+        (b"no archive", "", r"what came as UTKFace\.tar\.gz is not the archive"),
+        (b"\x1f\x8b broken", "", r"what came as UTKFace\.tar\.gz is not the archive"),
+        (cats, "", r"is not the archive: no picture in it has a name of UTKFace's"),
     ):
         Hub.content, Hub.digest = content, digest
         with pytest.raises(DataError, match=found):

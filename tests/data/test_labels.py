@@ -130,6 +130,7 @@ def test_numbers_are_classes_where_they_can_be_no_other_or_the_name_or_map_says_
     for head, ours in (
         ("file,gender_utkface,age", {"gender"}),
         ("file,UTKFace gender,age_years", {"gender", "age"}),
+        ("file,sha256,age,age_group,gender,label_conflict", {"file", "age", "age_group", "gender"}),
     ):
         row = ",".join("1" for _ in head.split(","))
         assert parse_label_table("labels.csv", f"{head}\n{row}\n".encode())[2] == ours, head

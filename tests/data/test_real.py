@@ -66,7 +66,7 @@ def test_the_split_is_the_published_one_and_nothing_leaks(real: Prepared) -> Non
 
 def test_the_smaller_archive_shares_the_split(real: Prepared, tmp_path: Path) -> None:
     again = prepare(shared_file("data", "UTKFace.tar.gz"), real.faces.folder.parent)
-    assert (again.is_new, again.seconds < 5) == (False, True)
+    assert not again.is_new
     archive = shared_file("data", "UTKFace-100px.tar.gz")
     smaller = prepare(archive, tmp_path, table=real.faces.folder / "table.csv").faces
     assert smaller.name == "utkface-100px-100"

@@ -5,6 +5,7 @@ import shutil
 from collections import defaultdict
 from html import unescape
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import numpy as np
@@ -16,6 +17,8 @@ from benchmark.cli.main import app
 from benchmark.comparison.wording import Mark, StudyPanel, StudyPicture, TaskComparison
 from benchmark.evaluation.figures import INK
 from benchmark.evaluation.predictions import read_predictions
+from benchmark.experiment.definition import Experiment
+from benchmark.record import RunRecord
 from benchmark.reporting import evidence as evidences
 from benchmark.reporting import figures
 from benchmark.reporting.evidence import Evidence, RunLinks
@@ -24,7 +27,7 @@ from benchmark.reporting.report import answers_of, network_sections
 from benchmark.tasks import TASKS
 from tests.conftest import ROOT
 from tests.made_runs import RunBuilder
-from tests.reporting.stores import DRAWN, QUICK, evidence_of, fill, page_of
+from tests.reporting.stores import DRAWN, QUICK, builder, evidence_of, fill, page_of
 
 
 def words_of(page: str) -> str:
@@ -230,3 +233,17 @@ def test_every_link_of_leaderboard_and_report_leads_to_a_file_or_a_place_of_the_
                 assert (page.parent / unquote(href)).exists(), f"{page.name}: {href}"
                 n_files += 1
     assert n_files > 10
+
+
+def test_an_experiment_of_two_trainers_is_one_network(tmp_path: Path) -> None:
+    class Newer(RunBuilder):
+        def begun(self, experiment: Experiment, **about: Any) -> RunRecord:
+            return super().begun(experiment, **about, trainer_version=2)
+
+    runs, names = builder(tmp_path / "mlruns"), ("mtl-cnn-none-full", "mtl-cnn-none-full-gate")
+    for made in (runs, Newer(runs.runs_dir, runs.dataset)):
+        fill(made, names, n=200)
+    evidence = evidence_of(runs)
+    assert sorted(row.name for row in evidence.ranked["mtl"]) == sorted(names)
+    found = evidence.found["first"]
+    assert ([line.task for line in found.lines], found.gaps) == ([*TASKS], [])

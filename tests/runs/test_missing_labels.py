@@ -73,7 +73,7 @@ def test_its_numbers_hold_when_they_are_computed_again(faces: FaceSet, runs: Run
 def test_counterparts_are_compared_on_faces_that_both_have(faces: FaceSet, runs: Runs) -> None:
     library = Library(tuple(map(read_run, runs)), {}, {})
     mtl, stl = (library.groups_of(run.record.identity, "")[0] for run in library.runs)
-    found = group_difference(stl, mtl, "gender")
+    found = group_difference((stl, mtl), stl, mtl, task="gender")
     assert found.n_faces == labelled(faces, "gender", "test")
     rates = [record.metrics["test/gender/accuracy"] for record in runs]
     assert found.accuracy == pytest.approx(rates[0] - rates[1])
