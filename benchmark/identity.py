@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from benchmark.experiment.definition import ADJUSTABLE, Experiment
+from benchmark.experiment.parts import LEAK_FREE_SPLITS
 from benchmark.files import canonical_json
 
 
@@ -51,6 +52,23 @@ def steering_content(definition: Mapping[str, Any]) -> dict[str, Any]:
     if definition.get("subset") is not None:
         content["subset"] = definition["subset"]
     return content
+
+
+def definition_key(
+    definition: Mapping[str, Any], *, any_split: bool = False, any_fold: bool = False
+) -> str:
+    """Give the part of a definition that steers its training, as comparable text.
+
+    A name or a question may change without making a run another one's. any_split: leak-free splits
+    of all versions count as one; any_fold: so do the five folds and the fixed split.
+    """
+    content = steering_content(definition)
+    protocol = content["protocol"]
+    if any_split and protocol.get("split") in LEAK_FREE_SPLITS:
+        protocol["split"] = LEAK_FREE_SPLITS[0]
+    if any_fold:
+        protocol["fold"] = None
+    return canonical_json(content)
 
 
 def family_of(experiment: Experiment, ingredients: Ingredients) -> str:

@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from benchmark import __version__
-from benchmark.errors import RunError, did_you_mean
+from benchmark.errors import RunError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -221,57 +221,6 @@ def all_records(runs_dir: Path) -> Iterator[RunRecord]:
     for folder in sorted(work_folder(runs_dir).glob("[0-9a-f]*")):
         if (folder / "experiment.json").is_file():
             yield RunRecord(folder)
-
-
-def records_named(name: str, runs_dir: Path) -> list[RunRecord]:
-    """Find runs by the first digits of an id, or by the experiment that they were begun as.
-
-    A run that cannot be read has no name, and is found by its id alone.
-    """
-    if RUN_ID.fullmatch(name):
-        return [record for record in all_records(runs_dir) if record.identity.startswith(name)]
-    return [record for record in all_records(runs_dir) if _name_of(record) == name]
-
-
-def _name_of(record: RunRecord) -> str | None:
-    try:
-        return record.experiment_name
-    except (RunError, LookupError, TypeError):
-        return None
-
-
-def finished_runs(name: str, runs_dir: Path) -> list[RunRecord]:
-    """Find the finished runs that an id's digits or an experiment's name mean, by ascending seed.
-
-    Raise RunError where there are none. This is what every command that takes a run asks.
-    """
-    found = records_named(name, runs_dir)
-    if not found:
-        names = {str(it) for record in all_records(runs_dir) if (it := _name_of(record))}
-        guess = did_you_mean(name, names)
-        fix = f"{guess}`facebench status --all` lists the runs" if guess else HOW_TO_RUN
-        allowed = "8 digits or more of a run's id, or the name of an experiment that was run"
-        raise RunError(f"there is no run {name!r}", allowed=allowed, source=str(runs_dir), fix=fix)
-    if done := [record for record in found if record.state == "done"]:
-        return sorted(done, key=lambda record: record.seed)
-    first = found[0]
-    which = f"run {first.identity[:12]} ({first.experiment_name}, seed {first.seed})"
-    raise RunError(
-        f"{which} is not done but {first.state}", allowed="a finished run",
-        source=str(first.folder), fix=first.how_to_finish,
-    )  # fmt: skip
-
-
-def finished_run(name: str, runs_dir: Path) -> RunRecord:
-    """Find the one finished run that is meant; raise RunError where there are several, too."""
-    runs = finished_runs(name, runs_dir)
-    if len(runs) > 1:
-        raise RunError(
-            f"{name!r} means {len(runs)} finished runs", source=str(runs_dir),
-            allowed=", ".join(f"{it.identity[:12]} (seed {it.seed})" for it in runs),
-            fix="Name one by its id, with more digits",
-        )  # fmt: skip
-    return runs[0]
 
 
 NAMED_PACKAGES: Final = ("torch", "torchvision", "timm", "mlflow", "numpy", "pillow", "pandas")

@@ -1,4 +1,5 @@
-"""Every experiment and suite by name, those that `facebench tune` found included. No torch.
+"""Every experiment and suite by name, those that `facebench tune` found included, and the runs that
+an experiment's name or an id means. No torch.
 
 A definition file is a module with `EXPERIMENTS`, a tuple of Experiment, and `SUITES`, a tuple of
 Suite; either may be absent. Ours are the modules of the package `experiments`; an installed
@@ -28,9 +29,11 @@ from types import ModuleType
 from typing import Final, NamedTuple, TypeVar
 
 import experiments as definitions
-from benchmark.errors import BenchmarkError, ExperimentError, did_you_mean, require
+from benchmark.errors import BenchmarkError, ExperimentError, RunError, did_you_mean, require
 from benchmark.experiment.definition import Experiment, Suite
 from benchmark.experiment.space import GridSpace
+from benchmark.identity import definition_key
+from benchmark.record import HOW_TO_RUN, RUN_ID, RunRecord, all_records
 
 SCHEMA: Final = 1
 TUNED: Final = "tuned"
@@ -294,6 +297,67 @@ def counterparts_of(mtl: Experiment) -> dict[str, Experiment | None]:
     tasks, known = mtl.head.tasks, _registered().experiments
     found = {task: known.get(mtl.counterpart_name(task)) for task in tasks if len(tasks) > 1}
     return {task: None if why_no_counterpart(mtl, stl) else stl for task, stl in found.items()}
+
+
+def records_named(name: str, runs_dir: Path) -> list[RunRecord]:
+    """Find runs by the first digits of an id, or those of an experiment as it is defined now.
+
+    As in every comparison, a run that was changed on the command line (ad hoc), or whose definition
+    was edited since, is found by its id alone. An experiment that is not registered here has the
+    runs that were begun under its name.
+    """
+    if RUN_ID.fullmatch(name):
+        return [record for record in all_records(runs_dir) if record.identity.startswith(name)]
+    defined, found = experiments().get(name), []
+    key = definition_key(defined.as_dict()) if defined else ""
+    for record in all_records(runs_dir):
+        with contextlib.suppress(RunError, LookupError, TypeError):  # unreadable, found by its id
+            begun = record.about["experiment"]
+            of_it = definition_key(begun) == key if defined else begun["name"] == name
+            if of_it and not record.about["ad_hoc"]:
+                found.append(record)
+    return found
+
+
+def finished_runs(name: str, runs_dir: Path) -> list[RunRecord]:
+    """Find the finished runs that an id's digits or an experiment's name mean, by ascending seed.
+
+    Raise RunError where there are none. This is what every command that takes a run asks.
+    """
+    found = records_named(name, runs_dir)
+    if done := [record for record in found if record.state == "done"]:
+        return sorted(done, key=lambda record: record.seed)
+    if found:
+        first = found[0]
+        which = f"run {first.identity[:12]} ({first.experiment_name}, seed {first.seed})"
+        raise RunError(
+            f"{which} is not done but {first.state}", allowed="a finished run",
+            source=str(first.folder), fix=first.how_to_finish,
+        )  # fmt: skip
+    begun: dict[str, list[str]] = {}
+    for record in all_records(runs_dir):
+        with contextlib.suppress(RunError, LookupError, TypeError):
+            begun.setdefault(record.experiment_name, []).append(record.identity[:12])
+    if others := begun.get(name):
+        nothing = f"{name} was run ad hoc or with an older definition alone"
+        fix = f"Name a run by its id, or run it: `facebench run {name}`"
+        raise RunError(nothing, allowed=", ".join(others), source=str(runs_dir), fix=fix)
+    guess = did_you_mean(name, begun)
+    fix = f"{guess}`facebench status --all` lists the runs" if guess else HOW_TO_RUN
+    allowed = "8 digits or more of a run's id, or the name of an experiment that was run"
+    raise RunError(f"there is no run {name!r}", allowed=allowed, source=str(runs_dir), fix=fix)
+
+
+def finished_run(name: str, runs_dir: Path) -> RunRecord:
+    """Find the one finished run that is meant; raise RunError where there are several, too."""
+    runs = finished_runs(name, runs_dir)
+    if len(runs) > 1:
+        raise RunError(
+            f"{name!r} means {len(runs)} finished runs", source=str(runs_dir),
+            allowed=", ".join(f"{it.identity[:12]} (seed {it.seed})" for it in runs),
+            fix="Name one by its id, with more digits",
+        )  # fmt: skip
+    return runs[0]
 
 
 def _looked_up(kind: str, name: str, known: dict[str, Definition]) -> Definition:

@@ -19,7 +19,8 @@ from benchmark import registry
 from benchmark.cli import options, output
 from benchmark.cli.output import ExitCode, busy, out, print_table, watching
 from benchmark.errors import BenchmarkError, RunError, TrackingError
-from benchmark.record import HOW_TO_RUN, RunRecord, all_records, finished_runs, records_named
+from benchmark.record import HOW_TO_RUN, RunRecord, all_records
+from benchmark.registry import finished_runs, records_named
 from benchmark.reporting.tables import Cell, Column, Table
 
 if TYPE_CHECKING:

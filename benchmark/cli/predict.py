@@ -17,7 +17,7 @@ from benchmark.cli.options import option
 from benchmark.cli.output import ExitCode, busy, out, print_table, watching
 from benchmark.errors import BenchmarkError, DataError, RunError, and_more
 from benchmark.files import check_outputs, sha256_of
-from benchmark.record import finished_runs
+from benchmark.registry import finished_runs
 from benchmark.reporting.tables import NOTHING, Cell, Column, Table
 from benchmark.tasks import TASK_TITLES, TaskName
 
@@ -127,7 +127,8 @@ def predict(
 
 def _edited(network: "TrainedNetwork") -> Iterator[str]:
     """Say that the network's experiment was edited after it was trained, where it was."""
-    from benchmark.comparison.library import definition_key, edited_after
+    from benchmark.comparison.library import edited_after
+    from benchmark.identity import definition_key
 
     trained = network.experiment
     now = registry.experiments().get(trained.name, trained)

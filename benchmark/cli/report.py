@@ -20,7 +20,8 @@ from benchmark.cli.options import advanced, option
 from benchmark.cli.output import CommandResult, busy, out, print_points, print_table, tell, watching
 from benchmark.errors import DataError, RunError, TrackingError, and_more
 from benchmark.files import check_outputs, write_text
-from benchmark.record import finished_runs, work_folder
+from benchmark.record import work_folder
+from benchmark.registry import finished_runs
 from benchmark.reporting.tables import Table
 
 if TYPE_CHECKING:

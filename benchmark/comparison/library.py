@@ -16,9 +16,8 @@ from benchmark.data.progress import OnProgress, keep_quiet
 from benchmark.errors import ExperimentError, RunError, did_you_mean
 from benchmark.evaluation.predictions import RunPredictions, read_run_predictions
 from benchmark.experiment.definition import Experiment, Protocol, Subset, Suite
-from benchmark.experiment.parts import LEAK_FREE_SPLITS
-from benchmark.files import canonical_json, is_locked, lock_owner
-from benchmark.identity import steering_content
+from benchmark.files import is_locked, lock_owner
+from benchmark.identity import definition_key
 from benchmark.record import RUN_ID, RunRecord
 from benchmark.tasks import TASKS, TaskName
 
@@ -49,23 +48,6 @@ class Setting:
     def faces(self) -> tuple[str, str, str]:
         """The very faces and split that numbers are about, by names and digests."""
         return self.dataset, self.pixel_digest, self.split_digest
-
-
-def definition_key(
-    definition: Mapping[str, Any], *, any_split: bool = False, any_fold: bool = False
-) -> str:
-    """Give the part of a definition that steers its training, as comparable text.
-
-    A name or a question may change without making a run another one's. any_split: leak-free splits
-    of all versions count as one; any_fold: so do the five folds and the fixed split.
-    """
-    content = steering_content(definition)
-    protocol = content["protocol"]
-    if any_split and protocol.get("split") in LEAK_FREE_SPLITS:
-        protocol["split"] = LEAK_FREE_SPLITS[0]
-    if any_fold:
-        protocol["fold"] = None
-    return canonical_json(content)
 
 
 @dataclass(frozen=True)

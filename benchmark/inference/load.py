@@ -22,7 +22,8 @@ from benchmark.evaluation.predictions import Probabilities, probability_columns
 from benchmark.experiment.definition import Experiment
 from benchmark.models.network import Network, rebuild_network
 from benchmark.models.weight_formats import header_of, read_weight_file, refused
-from benchmark.record import MODEL_FILE, RunRecord, finished_run
+from benchmark.record import MODEL_FILE, RunRecord
+from benchmark.registry import finished_run
 from benchmark.tasks import TaskName
 from benchmark.training.steps import in_fp32
 

@@ -29,7 +29,8 @@ from benchmark.experiment.architectures import ARCHITECTURES, architecture_named
 from benchmark.models import weight_formats as formats
 from benchmark.models.backbone import build_backbone
 from benchmark.models.weight_manifest import Preprocessing, PublishedFile, files_for, stored_path
-from benchmark.record import RunRecord, finished_run
+from benchmark.record import RunRecord
+from benchmark.registry import finished_run
 
 LOCAL: Final = "local:"
 RUN: Final = "run:"

@@ -23,6 +23,7 @@ from benchmark.errors import RunError, and_more
 from benchmark.evaluation.artifacts import RebuiltRecord
 from benchmark.experiment.definition import Experiment
 from benchmark.files import check_outputs, write_text
+from benchmark.identity import definition_key
 from benchmark.models.weight_manifest import stored_path
 from benchmark.record import HOW_TO_RUN, all_records
 from benchmark.reporting.board_tables import latex, markdown, page
@@ -139,7 +140,7 @@ def _begun(runs: Sequence[Run]) -> tuple[list[Experiment], list[str]]:
     """List every registered experiment that was begun; with notes on the runs of no such one."""
     known, begun = registry.experiments(), {run.name for run in runs}
     ours = {run.definition_key for run in runs if not run.ad_hoc}
-    keys = {name: library.definition_key(item.as_dict()) for name, item in known.items()}
+    keys = {name: definition_key(item.as_dict()) for name, item in known.items()}
     shown = {name: item for name, item in known.items() if name in begun or keys[name] in ours}
     of_shown = {keys[name] for name in shown}
     others = [it.name for it in runs if it.name not in known and it.definition_key not in of_shown]

@@ -20,7 +20,6 @@ from benchmark.comparison.library import Run, RunGroup, read_run
 from benchmark.comparison.rows import Row
 from benchmark.errors import RunError
 from benchmark.evaluation.predictions import read_predictions
-from benchmark.record import finished_runs
 from benchmark.reporting.board_tables import markdown, page
 from benchmark.reporting.columns import FIELDS, flat_rows
 from benchmark.reporting.leaderboards import available_runs, leaderboards
@@ -171,16 +170,16 @@ def load_run(
 ) -> FinishedRun:
     """Load a finished run: its metrics, history, subgroups, predictions, figures and network.
 
-    what: a run's id (8 digits or more), or the name of an experiment. seed, dataset: which of an
-    experiment's runs; those of its present definition before ad-hoc ones. runs_dir: where runs are.
-    Raises RunError where there is no such run, or more than one.
+    what: a run's id (8 digits or more), or the name of an experiment, which means its runs as it is
+    defined now. seed, dataset: which of them. runs_dir: where runs are. Raises RunError where there
+    is no such run, or more than one.
     """
-    fitting = [
-        read_run(record)
-        for record in finished_runs(what, Path(runs_dir))
-        if seed in (None, record.seed) and dataset in (None, record.about["dataset"]["name"])
-    ]
-    found = [run for run in fitting if not run.ad_hoc] or fitting
+    with registry.with_tuned(Path(runs_dir)):
+        found = [
+            read_run(record)
+            for record in registry.finished_runs(what, Path(runs_dir))
+            if seed in (None, record.seed) and dataset in (None, record.about["dataset"]["name"])
+        ]
     if len(found) == 1:
         return FinishedRun(found[0])
     there = [f"{r.short_identity} (seed {r.record.seed}, {r.setting.dataset})" for r in found]

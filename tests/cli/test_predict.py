@@ -58,14 +58,18 @@ def test_a_table_says_what_labels_are_and_csv_and_json_have_all_digits(
 def test_an_experiment_that_was_edited_after_its_run_is_said_to_be_so(
     faces: Path, run: Arguments, trained_runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    definition = next(all_records(trained_runs_dir)).about["experiment"]
-    trained = Experiment.from_dict(definition)
+    record = next(all_records(trained_runs_dir))
+    trained = Experiment.from_dict(record.about["experiment"])
     recipe = dataclasses.replace(trained.recipe, learning_rate=0.5)
     reworded = dataclasses.replace(trained, asks="Is it the same in other words?")
     for now, n_said in ((dataclasses.replace(trained, recipe=recipe), 1), (reworded, 0)):
         monkeypatch.setattr(registry, "experiments", lambda now=now: {now.name: now})
-        said = flat(facebench("predict", faces, *run).stderr)
+        said = flat(facebench("predict", faces, "--run", record.identity, *run[2:]).stderr)
         assert said.count("its definition was edited after 1 run") == n_said
+        # By name it is none of the experiment's runs, as in a comparison.
+        by_name = facebench("predict", faces, *run)
+        assert by_name.exit_code == 2 * n_said
+        assert by_name.stderr.count(f"alone (allowed: {record.identity[:12]})") == n_said
 
 
 def test_faces_are_cropped_and_drawn_where_it_is_asked_for_and_over_no_other_file(

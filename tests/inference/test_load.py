@@ -66,10 +66,14 @@ def test_a_run_that_cannot_be_used_is_said_to_be_so(runs_dir: Path, record: RunR
     for name in ("ffffffff", "mtl-vgg16-imagenet-full", "../..", "abc", "*"):
         with pytest.raises(RunError, match="there is no run"):
             trained_run(name, runs_dir)
-    shutil.copytree(record.folder, record.folder.with_name("0" * 64))
+    other = Path(shutil.copytree(record.folder, record.folder.with_name("0" * 64)))
     with pytest.raises(RunError, match="means 2 finished runs") as caught:
         trained_run("mtl-cnn-none-full-tiny", runs_dir)
     assert record.identity[:12] in caught.value.allowed
+    about = json.loads((other / "experiment.json").read_text())
+    (other / "experiment.json").write_text(json.dumps(about | {"ad_hoc": True}))
+    network = trained_run("mtl-cnn-none-full-tiny", runs_dir)  # not the one with --set
+    assert network.record == record
     (record.folder / "model.safetensors").unlink()
     with pytest.raises(RunError, match=r"kept no weights.*--keep-weights"):
         trained_run(record.identity, runs_dir)
