@@ -26,7 +26,7 @@ def facebench_process(*arguments: object, **env: str) -> subprocess.CompletedPro
 
 def test_one_command_runs_and_another_ranks(on_drawn: Places, tmp_path: Path) -> None:
     places = on_drawn[:-2]  # tracked in MLflow
-    run = ("run", RACE, *places, "--offline")
+    run = ("run", RACE, *places, "--offline", "--precision", "fp32")
     code, _, stderr = outcome(*run)
     assert (code, "1 finished, 0 up to date, 0 not run, 0 failed." in stderr) == (0, True), stderr
     assert stderr.startswith("SYNTHETIC FACES, not people: data set drawn")

@@ -284,6 +284,7 @@ def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None
     assert "pip install 'facebench[cluster]'" in refusal("ray")
 
 
+@pytest.mark.slow
 def test_an_address_that_does_not_answer_is_one_sentence_within_15_seconds() -> None:
     pytest.importorskip("ray", reason="needs Ray: pip install 'facebench[cluster]'")
     with socket.socket() as silent:

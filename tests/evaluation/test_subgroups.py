@@ -180,7 +180,10 @@ def simulated_gaps(name: str, *, clustered: bool, repeats: int) -> pd.DataFrame:
     return pd.DataFrame(held)
 
 
-@pytest.mark.parametrize(("name", "clustered"), [("mild", True), ("plain", False), ("plain", True)])
+@pytest.mark.parametrize(
+    ("name", "clustered"),
+    [("mild", True), pytest.param("plain", False, marks=pytest.mark.slow), ("plain", True)],
+)
 def test_intervals_hold_the_truth_at_the_stated_rate_or_more(name: str, clustered: bool) -> None:
     # 200 predictions: the rate has a standard error of 1.5 points, and 92 is two below 95.
     held = simulated_gaps(name, clustered=clustered, repeats=200)
@@ -188,7 +191,7 @@ def test_intervals_hold_the_truth_at_the_stated_rate_or_more(name: str, clustere
     assert name == "mild" or held["found"].all(), "a planted gap is found"
 
 
-@pytest.mark.parametrize("clustered", [False, True])
+@pytest.mark.parametrize("clustered", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_equal_groups_are_found_to_differ_as_rarely_as_stated(clustered: bool) -> None:
     # A twentieth of 300 predictions, with a standard error of 1.3 points.
     held = simulated_gaps("equal", clustered=clustered, repeats=300)
@@ -248,7 +251,10 @@ def test_rates_that_follow_from_the_labels_alone_are_what_permutation_gives() ->
     assert row["p"] > 0.4
 
 
-@pytest.mark.parametrize(("shift", "least", "most"), [(0.0, 0.0, 0.10), (0.4, 0.95, 1.0)])
+@pytest.mark.parametrize(
+    ("shift", "least", "most"),
+    [(0.0, 0.0, 0.10), pytest.param(0.4, 0.95, 1.0, marks=pytest.mark.slow)],
+)
 def test_equal_rates_seldom_differ_and_a_planted_difference_is_found(
     shift: float, least: float, most: float
 ) -> None:

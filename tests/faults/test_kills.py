@@ -79,12 +79,13 @@ def outcomes(runs_dir: Path) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("shares", [(0.7,), pytest.param((0.5, 0.8), marks=pytest.mark.slow)])
 def test_a_run_killed_at_random_moments_ends_as_an_undisturbed_one(
-    drawn_data_dir: Path, tmp_path: Path
+    drawn_data_dir: Path, tmp_path: Path, shares: tuple[float, ...]
 ) -> None:
     seconds, rng = timed(*run(drawn_data_dir, tmp_path / "whole")), random.Random(20)
     here = tmp_path / "killed"
-    for share in (0.5, 0.8):
+    for share in shares:
         killed(started(*run(drawn_data_dir, here)), rng.uniform(share, 1) * seconds)
         for path in here.glob("work/*/[!.]*.json"):
             json.loads(path.read_text(encoding="utf-8"))
