@@ -71,7 +71,7 @@ def definition_key(
     return canonical_json(content)
 
 
-def family_of(experiment: Experiment, ingredients: Ingredients) -> str:
+def group_identity(experiment: Experiment, ingredients: Ingredients) -> str:
     """Identity without the seed: what runs over several seeds share."""
     content = steering_content(experiment.as_dict()) | asdict(ingredients)
     for later in ("labels_digest", "missing_labels"):
@@ -86,5 +86,5 @@ def family_of(experiment: Experiment, ingredients: Ingredients) -> str:
 
 def identity_of(experiment: Experiment, ingredients: Ingredients, seed: int) -> str:
     """Identity of the run of `experiment` with `seed`: 64 hexadecimal digits."""
-    content = {"family": family_of(experiment, ingredients), "seed": seed}
+    content = {"family": group_identity(experiment, ingredients), "seed": seed}
     return hashlib.sha256(canonical_json(content).encode()).hexdigest()

@@ -81,8 +81,8 @@ class RunRecord:
         return str(self.about["experiment"]["name"])
 
     @property
-    def family(self) -> str:
-        """Identity without the seed: runs of one family differ in nothing else."""
+    def group_identity(self) -> str:
+        """Identity without the seed: runs of one group differ in nothing else."""
         return str(self.about["family"])
 
     @property

@@ -1,7 +1,7 @@
 """Every architecture from each of its published starts, for three tasks at once and for each alone.
 
 Generated: trained whole, and where there are pretrained weights with the deepest stage alone. Rows
-that a family's file defines by hand are taken from there, with their recipe for the counterparts;
+that an architecture's file defines are taken from there, with their recipe for the counterparts;
 those that start from nothing come from the table below. Frozen rows get their counterparts here
 too, so that every multi-task row on the study's recipe can be set against single tasks.
 
@@ -16,8 +16,8 @@ from benchmark.experiment import TASKS, Backbone, Experiment, Head, Recipe
 from experiments import cnn, densenet121, modern, resnet50, squeezenet, vgg16, vgg16_stl, vgg19
 from experiments.variations import alone
 
-FAMILIES = (cnn, vgg16, vgg16_stl, vgg19, resnet50, densenet121, squeezenet, modern)
-WRITTEN = {item.name: item for family in FAMILIES for item in family.EXPERIMENTS}
+MODULES = (cnn, vgg16, vgg16_stl, vgg19, resnet50, densenet121, squeezenet, modern)
+WRITTEN = {item.name: item for module in MODULES for item in module.EXPERIMENTS}
 
 
 class FromNothing(NamedTuple):

@@ -16,8 +16,8 @@ from typing import Any, Final
 from benchmark.experiment import Experiment, Protocol, Suite
 from experiments import cnn, densenet121, resnet50, vgg16, vgg16_early, vgg16_stl, vgg19
 
-FAMILIES: Final = (vgg16, vgg16_stl, vgg19, resnet50, densenet121, vgg16_early)
-STUDY: Final = (*(row for family in FAMILIES for row in family.EXPERIMENTS), *cnn.STUDY)
+MODULES: Final = (vgg16, vgg16_stl, vgg19, resnet50, densenet121, vgg16_early)
+STUDY: Final = (*(row for module in MODULES for row in module.EXPERIMENTS), *cnn.STUDY)
 COMMON: Final = Protocol(split="published-1", input_scaling="unit", shuffling="fixed_batches")
 EARLY: Final = Protocol(
     split="published-1", input_scaling="unit_minus_mean", shuffling="fixed_batches"

@@ -1,4 +1,4 @@
-"""The two variations that every family makes: heads that see gender, and one task by itself.
+"""The two variations that every architecture has: heads that see gender, and one task by itself.
 
 Both keep everything else, the recipe included, so that a comparison asks one thing.
 """

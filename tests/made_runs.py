@@ -15,7 +15,7 @@ from benchmark.evaluation.metrics import score
 from benchmark.evaluation.predictions import predictions_table, read_predictions, write_predictions
 from benchmark.experiment.definition import Backbone, Experiment, Head, Recipe, Suite
 from benchmark.files import sha256_of, write_json, write_text
-from benchmark.identity import Ingredients, family_of, identity_of
+from benchmark.identity import Ingredients, group_identity, identity_of
 from benchmark.record import RunRecord
 from benchmark.tasks import TASKS, TaskName, n_classes
 
@@ -117,7 +117,7 @@ class RunBuilder:
         identity = identity_of(experiment, ingredients, seed)
         folder = self.runs_dir / "work" / identity
         content = {
-            "schema": 1, "identity": identity, "family": family_of(experiment, ingredients),
+            "schema": 1, "identity": identity, "family": group_identity(experiment, ingredients),
             "experiment": experiment.as_dict(), "seed": seed, "dataset": self.dataset,
             "weights": {"source": experiment.backbone.weights, "sha256": file, "origin": None},
             "trainer_version": 1, "protocol_name": experiment.protocol.name,

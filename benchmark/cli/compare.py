@@ -149,9 +149,9 @@ def _study(
     stem = runs_dir / "leaderboards" / f"{suite or command}-{dataset}"
     files = [f"{stem}.md"]
     write_text(Path(files[0]), "\n".join(lines))
-    for picture in page.pictures:
-        files.append(f"{stem}{'-' * bool(picture.name)}{picture.name}.png")
-        write_png(Path(files[-1]), study_figure(picture, dataset, drawn=page.data["drawn"]))
+    for figure in page.figures:
+        files.append(f"{stem}{'-' * bool(figure.name)}{figure.name}.png")
+        write_png(Path(files[-1]), study_figure(figure, dataset, drawn=page.data["drawn"]))
     answer.data = page.data | {"sentences": list(page.sentences), "files": files}
     out.print(Text(heading, style="bold"))
     for table in tables:

@@ -18,7 +18,7 @@ from benchmark.comparison.library import Library, Run, Setting, counted, edited_
 from benchmark.comparison.pairs import RowPair, compare_rows, counterpart_names, row_pairs
 from benchmark.comparison.references import LOGISTIC
 from benchmark.comparison.rows import Outcome, Row, done_row
-from benchmark.comparison.statistics import Judged
+from benchmark.comparison.statistics import PairResult
 from benchmark.data.progress import OnProgress, keep_quiet
 from benchmark.data.splits import N_FOLDS
 from benchmark.errors import RunError
@@ -39,7 +39,7 @@ ONE_SEED: Final = "one seed: no claim about the experiment"
 RANK_DIGITS: Final = 9
 """Validation scores that agree to this many decimals are a tie."""
 
-Families = dict[str, dict[Setting, dict[str, list[Run]]]]
+RunsByGroup = dict[str, dict[Setting, dict[str, list[Run]]]]
 """By experiment and setting, then by the identity without the seed: each makes a row."""
 
 
@@ -118,8 +118,8 @@ def arrange(runs: Iterable[Run], query: LeaderboardQuery) -> Leaderboard:
     ours = [run for run in runs if run.setting.dataset == query.dataset]
     known = {**query.known, **{item.name: item for item in query.experiments}}
     library = Library(tuple(ours), known, {})
-    families, left_out = _families(library, query)
-    tables = _tables(families, query, drawn=any(run.setting.drawn for run in ours))
+    groups, left_out = _runs_by_group(library, query)
+    tables = _tables(groups, query, drawn=any(run.setting.drawn for run in ours))
     outcomes = _comparisons(tables, library, query.experiments) if query.compared else {}
     for place, table in enumerate(tables):
         rows = [replace(row, comparisons=outcomes.get(id(row), ())) for row in table.rows]
@@ -151,7 +151,7 @@ def _comparisons(
         groups: dict[str, list[Run]] = defaultdict(list)
         for run in library.runs_of(name, any_split=True):
             if run.done and run.setting in found:
-                groups[run.record.family].append(run)
+                groups[run.record.group_identity].append(run)
         for runs in groups.values():
             # Nothing is compared with one that cannot be read; where it is shown, it says why.
             with contextlib.suppress(RunError):
@@ -164,29 +164,29 @@ def _comparisons(
     return compare_rows(pairs)
 
 
-def _families(library: Library, query: LeaderboardQuery) -> tuple[Families, list[str]]:
+def _runs_by_group(library: Library, query: LeaderboardQuery) -> tuple[RunsByGroup, list[str]]:
     """Give each run to the experiments it is a run of, and say which belong to none."""
     names, owned = [item.name for item in query.experiments], set[str]()
-    families: Families = {name: defaultdict(lambda: defaultdict(list)) for name in names}
+    groups: RunsByGroup = {name: defaultdict(lambda: defaultdict(list)) for name in names}
     for name in names:
         mine = [run for run in library.runs if run.ad_hoc and run.name == name and query.ad_hoc]
         for run in [*library.runs_of(name, any_split=True), *mine]:
-            families[name][run.setting][run.record.family].append(run)
+            groups[name][run.setting][run.record.group_identity].append(run)
             owned.add(run.record.identity)
-    left = [it for it in library.runs if it.name in families and it.record.identity not in owned]
+    left = [it for it in library.runs if it.name in groups and it.record.identity not in owned]
     older = Counter(run.name for run in left if not run.ad_hoc)
     notes = [f"{name}: {edited_after(name, count)}." for name, count in sorted(older.items())]
     if n_changed := sum(run.ad_hoc for run in left):
         n_runs = counted(n_changed, "ad-hoc run")
         notes.append(f"Left out: {n_runs}, changed on the command line.")
-    return families, notes
+    return groups, notes
 
 
-def _tables(families: Families, query: LeaderboardQuery, *, drawn: bool) -> list[BoardTable]:
+def _tables(groups: RunsByGroup, query: LeaderboardQuery, *, drawn: bool) -> list[BoardTable]:
     """Make the rows, a table for each setting and tasks, the default protocol first: settings of
     runs, and of what was not run."""
     asked = {(item.protocol, item.subset and item.subset.tested) for item in query.experiments}
-    settings = list(dict.fromkeys(setting for found in families.values() for setting in found))
+    settings = list(dict.fromkeys(setting for found in groups.values() for setting in found))
     for protocol, subset in asked - {(setting.protocol, setting.subset) for setting in settings}:
         settings.append(Setting(query.dataset, drawn, protocol.split, "", "", protocol, subset))
     settings.sort(
@@ -200,8 +200,8 @@ def _tables(families: Families, query: LeaderboardQuery, *, drawn: bool) -> list
         query.watch("Making rows", n_made, len(query.experiments))
         own = item.protocol, item.subset and item.subset.tested
         for setting in settings:
-            found = families[item.name].get(setting, {})
-            ours = [_row(item, found, family) for family in sorted(found)]
+            found = groups[item.name].get(setting, {})
+            ours = [_row(item, found, group) for group in sorted(found)]
             if not found and (setting.protocol, setting.subset) == own:
                 ours = [_missing(item, query.missing.get(item.name, "not run"))]
             rows[setting, item.task_label] += ours
@@ -214,10 +214,10 @@ def _missing(experiment: Experiment, *remarks: str) -> Row:
     return Row("missing", experiment.name, remarks=remarks, study=study, definition=definition)
 
 
-def _row(experiment: Experiment, by_family: Mapping[str, Sequence[Run]], family: str) -> Row:
-    """Make one experiment's row from a family's runs, finished or not; it says how it differs from
+def _row(experiment: Experiment, by_group: Mapping[str, Sequence[Run]], group: str) -> Row:
+    """Make one experiment's row from a group's runs, finished or not; it says how it differs from
     the definition, or from other rows of the same name."""
-    runs, firsts = by_family[family], [others[0] for others in by_family.values()]
+    runs, firsts = by_group[group], [others[0] for others in by_group.values()]
     run, said = runs[0], []
     if run.ad_hoc:
         changes = changed_settings(experiment.as_dict(), run.definition)
@@ -284,10 +284,10 @@ def _reading_notes(tables: Sequence[BoardTable]) -> Iterator[str]:
             "in single-task tables it is the task's."
         )
     outcomes = [outcome for row in rows for outcome in row.comparisons]
-    if judged := [it for _, it in outcomes if isinstance(it, Judged)]:
+    if compared := [it for _, it in outcomes if isinstance(it, PairResult)]:
         yield (
             "Differences are a row minus the other on the same test faces, in percentage points, "
-            f"with their 95 % interval. {words.family_text(judged)} Without it there is no "
+            f"with their 95 % interval. {words.family_text(compared)} Without it there is no "
             "significant difference, which does not mean that the two are equal."
         )
     if any(row.tied for row in rows):

@@ -3,7 +3,7 @@
 Everything is computed from stored predictions and from `exposure.csv`, which says how training met
 each test face. A leaky run is scored on its own test part, as the study scored itself, and on the
 leak-free test faces, on which every further model of the chain is scored too; so a step that
-changes the models is a paired difference on common faces. Each task is judged on the faces that are
+changes the models is a paired difference on common faces. Each task is scored on the faces that are
 labelled for it. All is LEAKY but what is never met or honest.
 """
 
@@ -256,7 +256,7 @@ def leak_page(study: Values) -> words.StudyPage:
         f"LEAKY · What a leak is worth, {study['dataset']}",
         tuple(sentence for network in networks for sentence in _sentences(network)),
         tuple(table for network in networks for table in _tables(network)),
-        tuple(map(_picture, networks)),
+        tuple(map(_figure, networks)),
         tuple(notes),
         study,
     )
@@ -290,7 +290,7 @@ def _sentences(network: Values) -> Iterator[str]:
         yield (
             f"{network['label']}, trained, selected and tested without the leak: "
             f"{rates[HONEST]} % on {honest['n_test']:,} faces; against the leaky score "
-            f"{' / '.join(map(words.points, falls))} pp."
+            f"{' / '.join(map(words.pp, falls))} pp."
         )
 
 
@@ -323,7 +323,7 @@ def _tables(network: Values) -> Iterator[words.StudyTable]:
             yield words.StudyTable(f"{start}{caption}", ("changed", *titles), tuple(rows))
 
 
-def _picture(network: Values) -> words.StudyPicture:
+def _figure(network: Values) -> words.StudyFigure:
     panels, study = [], network["study"] or {}
     for task in TASKS:
         marks = []
@@ -339,4 +339,4 @@ def _picture(network: Values) -> words.StudyPicture:
             panels.append(words.StudyPanel(task, TASK_TITLES[task], tuple(marks)))
     title = f"LEAKY · From a leaky score to the honest one: {network['label']}"
     caption = "accuracy on test faces, 95 % interval; red diamonds: LEAKY"
-    return words.StudyPicture(network["label"], title, caption, tuple(panels))
+    return words.StudyFigure(network["label"], title, caption, tuple(panels))

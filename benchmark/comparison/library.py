@@ -83,7 +83,7 @@ def read_run(record: RunRecord) -> Run:
     try:
         dataset, definition = about["dataset"], about["experiment"]
         sha256 = (about.get("weights") or {}).get("sha256")
-        _ = (record.family, record.seed)
+        _ = (record.group_identity, record.seed)
         return Run(
             record,
             Setting(
@@ -269,7 +269,7 @@ class Library:
         meant = [run for run in found if run.trainer_version == newest]
         kinds: dict[str, list[str]] = defaultdict(list)
         for run in meant:
-            kinds[run.record.family].append(run.short_identity)
+            kinds[run.record.group_identity].append(run.short_identity)
         if len(kinds) > 1:
             ids = "; ".join(map(", ".join, kinds.values()))
             other = ", ".join(files_of_several(meant))

@@ -1,7 +1,7 @@
 """Which run groups are compared on which tasks, and the results.
 
-The command line, the report and leaderboards plan their pairs here. All pairs of a page are judged
-together, so that each comparison has one corrected p. Built from the runs' folders alone.
+The command line, the report and leaderboards plan their pairs here. The p-values of a page are
+corrected together, so that each comparison has one. Built from the runs' folders alone.
 """
 
 from collections import defaultdict
@@ -18,8 +18,8 @@ from benchmark.comparison.statistics import (
     Difference,
     Family,
     difference_of,
-    judge,
     paired_difference,
+    results_of,
 )
 from benchmark.errors import RunError
 from benchmark.evaluation.intervals import cluster_bootstrap, wilson
@@ -117,7 +117,7 @@ def compared_runs(reference: RunGroup, group: RunGroup) -> tuple[RunGroup, RunGr
 
 
 class Found(NamedTuple):
-    """The judged differences of one question, and what could not be compared."""
+    """The results of one question, and what could not be compared."""
 
     lines: list[words.TaskComparison]
     """The tasks of a pair stand together; among counterparts, those of an MTL network."""
@@ -129,8 +129,8 @@ Asked = tuple[Family, RunGroup, RunGroup, Any, Callable[[RunGroup, RunGroup], Di
 runs of both that are compared, or raises RunError."""
 
 
-def judge_lines(asked: Iterable[Asked]) -> list[words.TaskComparison | RunError]:
-    """Compare and judge all of a page together, whichever side is the reference; in their order.
+def compare_lines(asked: Iterable[Asked]) -> list[words.TaskComparison | RunError]:
+    """Compare all of a page, corrected together, whichever side is the reference; in their order.
 
     What cannot be compared is the error that says why.
     """
@@ -143,22 +143,22 @@ def judge_lines(asked: Iterable[Asked]) -> list[words.TaskComparison | RunError]
             outcomes.append((family, pair, compared(one, other), sides))
         except RunError as error:
             outcomes.append((family, pair, error, sides))
-    judged = judge(
+    results = results_of(
         (family, pair, it) for family, pair, it, _ in outcomes if isinstance(it, Difference)
     )
     # The same pair the other way round shares all but the sign of its difference.
     return [
         it
         if isinstance(it, RunError)
-        else words.TaskComparison(**(vars(judged[pair]) | sides | {"difference": it}))
+        else words.TaskComparison(**(vars(results[pair]) | sides | {"difference": it}))
         for _, pair, it, sides in outcomes
     ]
 
 
-def judge_pairs(
+def compare_pairs(
     pairs: Mapping[Family, Iterable[Pair]], *, strict: bool = False
 ) -> dict[Family, Found]:
-    """Compare all that a page asks for, and judge it together: one verdict for each comparison.
+    """Compare all that a page asks for, corrected together: one verdict for each comparison.
 
     What cannot be compared becomes a gap; with `strict` a RunError, unless there are no runs.
     """
@@ -174,7 +174,7 @@ def judge_pairs(
             why, task = reference.why, tasks[0]
         if not both:
             found[family].gaps.append(words.Gap(group.label, reference.label, why, task))
-    for (family, reference, group, *_), line in zip(asked, judge_lines(asked), strict=True):
+    for (family, reference, group, *_), line in zip(asked, compare_lines(asked), strict=True):
         if not isinstance(line, RunError):
             found[family].lines.append(line)
         elif not strict:
@@ -223,8 +223,8 @@ def compare(
         ]
     else:
         pairs["named"] = [(groups[0], group, tasks) for group in groups[1:]]
-    judged = judge_pairs(pairs, strict=not any(are_suites) and len(groups) > 1)
-    tables = {family: found for family, found in judged.items() if any(found)}
+    results = compare_pairs(pairs, strict=not any(are_suites) and len(groups) > 1)
+    tables = {family: found for family, found in results.items() if any(found)}
     lines = [line for found in tables.values() for line in found.lines]
     if not lines:
         gaps = [gap for found in tables.values() for gap in found.gaps]
@@ -335,15 +335,15 @@ def _most_alike(row: Row, candidates: Sequence[Row]) -> Row | None:
         ours, run = row.runs[0], other.runs[0]
         same_weights = run.weights_sha256 == ours.weights_sha256
         same_trainer = run.trainer_version == ours.trainer_version
-        return same_trainer, same_weights, len(other.runs), run.record.family
+        return same_trainer, same_weights, len(other.runs), run.record.group_identity
 
     return max((other for other in candidates if other.scores), key=likeness, default=None)
 
 
 def compare_rows(pairs: Sequence[RowPair]) -> dict[int, list[Outcome]]:
-    """Compare all that a leaderboard asks for, by `id` of the row; see judge_pairs."""
+    """Compare all that a leaderboard asks for, by `id` of the row; see compare_pairs."""
     lines = iter(
-        judge_lines(
+        compare_lines(
             (family, other.group, row.group, task, partial(_row_difference, row, other, task))
             for row, family, task, other in pairs
             if isinstance(other, Row)

@@ -79,7 +79,7 @@ class GroupGap:
 
 Outcome = tuple[Family, TaskComparison | Gap]
 """What a row is compared with (mtl_stl, compare_with or first) on a task, None being all of them as
-`combined` weighs them, and what came of it. Judged, its p may be of an earlier family."""
+`combined` weighs them, and what came of it. PairResult, its p may be of an earlier family."""
 
 
 @dataclass(frozen=True)

@@ -217,7 +217,7 @@ def minimum_detectable(difference: Difference, level: float) -> float:
 
 
 @dataclass(frozen=True)
-class Judged:
+class PairResult:
     """A difference with its p corrected over its family."""
 
     difference: Difference
@@ -240,16 +240,16 @@ class Judged:
         return "better" if self.difference.accuracy > 0 else "worse"
 
 
-def judge(asked: Iterable[tuple[Family, Hashable, Difference]]) -> dict[Hashable, Judged]:
-    """Judge all comparisons of a page, each once; by the key that says what was compared."""
+def results_of(asked: Iterable[tuple[Family, Hashable, Difference]]) -> dict[Hashable, PairResult]:
+    """Correct all comparisons of a page, each once; by the key that says what was compared."""
     order, families = list(FAMILIES), dict[Hashable, tuple[Family, Difference]]()
     for family, key, difference in sorted(asked, key=lambda item: order.index(item[0])):
         families.setdefault(key, (family, difference))
-    found: dict[Hashable, Judged] = {}
+    found: dict[Hashable, PairResult] = {}
     for family in FAMILIES:
         ours = {key: difference for key, (of, difference) in families.items() if of == family}
         corrected, level = holm([difference.p for difference in ours.values()])
         for (key, difference), p_holm in zip(ours.items(), corrected, strict=True):
             detectable = minimum_detectable(difference, level)
-            found[key] = Judged(difference, p_holm, detectable, family, len(ours))
+            found[key] = PairResult(difference, p_holm, detectable, family, len(ours))
     return found

@@ -17,7 +17,7 @@ import pandas as pd
 from benchmark.comparison import wording as words
 from benchmark.comparison.library import Library, RunGroup, files_of_several
 from benchmark.comparison.pairs import difference_between
-from benchmark.comparison.statistics import NOT_SIGNIFICANT, Difference, Judged, judge
+from benchmark.comparison.statistics import NOT_SIGNIFICANT, Difference, PairResult, results_of
 from benchmark.errors import RunError
 from benchmark.evaluation.intervals import Labels
 from benchmark.evaluation.predictions import RunPredictions, predictions_on
@@ -34,7 +34,7 @@ TRAININGS: Final = {
 Differences = dict[tuple[str, str], Difference]
 """By the subset or router, and the training or network that it is compared with."""
 Values = dict[str, Any]
-"""Plain values under the names that `--json` has; `compared` holds Judged beside them."""
+"""Plain values under the names that `--json` has; `compared` holds PairResult beside them."""
 
 
 def subset_study(library: Library, experiments: Sequence[Experiment], dataset: str) -> Values:
@@ -43,7 +43,7 @@ def subset_study(library: Library, experiments: Sequence[Experiment], dataset: s
     They are compared on the seeds that all of them have. Gives dataset, drawn, subsets (title,
     n_test and groups by training, where they were run), systems (a router before specialists,
     routed against the single network; oracle_accuracy: if every face went to its own specialist),
-    missing, and compared: differences judged as one family, each `of` a subset or router `against`
+    missing, and compared: differences, one family of tests, each `of` a subset or router `against`
     a training or the single network. Raises RunError where there is nothing to compare, or where
     runs have other test faces or start from other weights.
     """
@@ -83,14 +83,14 @@ def subset_study(library: Library, experiments: Sequence[Experiment], dataset: s
         parts = [members[subset].get("subset", none) for subset in own]
         parts += [whole.get((router,), none), whole.get((TASK,), none)]
         systems.append(_system(router, parts, differences))
-    judged = judge(("subsets", key, difference) for key, difference in differences.items())
+    compared = results_of(("subsets", key, it) for key, it in differences.items())
     return {
         "dataset": dataset,
         "drawn": any(run.setting.drawn for run in runs),
         "subsets": subsets,
         "systems": [system for system in systems if system],
         "missing": [name for name in found if name not in groups],
-        "compared": {key: judged[key] for key in differences},
+        "compared": {key: compared[key] for key in differences},
     }
 
 
@@ -154,14 +154,14 @@ def subset_page(study: Values) -> words.StudyPage:
     if missing:
         notes.append(f"Not run: {', '.join(missing)}.")
     plain = [
-        {"of": of, "against": by, **asdict(judged), "verdict": judged.verdict}
-        for (of, by), judged in compared.items()
+        {"of": of, "against": by, **asdict(result), "verdict": result.verdict}
+        for (of, by), result in compared.items()
     ]
     return words.StudyPage(
         f"Specialists against everyone, {study['dataset']}",
         tuple(_sentences(study)),
         tuple(_tables(study)),
-        (_picture(study),),
+        (_figure(study),),
         tuple(notes),
         study | {"compared": plain},
     )
@@ -184,24 +184,24 @@ def _sentences(study: Values) -> Iterator[str]:
         if said:
             yield f"{start} the specialist {'; it '.join(said)}."
     for system in study["systems"]:
-        judged = study["compared"][system["router"], "single"]
+        result = study["compared"][system["router"], "single"]
         routed, single = (system[name]["rate"]["mean"] for name in ("routed", "single"))
         yield (
             f"Routing each face by {system['router']} to its specialist scores "
             f"{100 * routed:.1f} % on all test faces, the single network {100 * single:.1f} %: "
-            f"{_difference_cells(judged)[0]} pp, {words.verdict_text(judged)}. "
+            f"{_difference_cells(result)[0]} pp, {words.verdict_text(result)}. "
             f"{100 * system['misrouted_fraction']:.1f} % of faces went to another specialist than "
             "their label's; with none of them the system would score "
             f"{100 * system['oracle_accuracy']:.1f} %."
         )
 
 
-def _difference_cells(judged: Judged | None) -> tuple[str, str]:
+def _difference_cells(result: PairResult | None) -> tuple[str, str]:
     """Write a difference with its interval, and its corrected p."""
-    if judged is None:
+    if result is None:
         return words.NOTHING, words.NOTHING
-    found, mark = judged.difference, f"(mdd {words.percent(judged.minimum_detectable)})"
-    p = f"{words.p_text(judged.p_holm)} {words.SIGNIFICANT if judged.significant else mark}"
+    found, mark = result.difference, f"(mdd {words.percent(result.minimum_detectable)})"
+    p = f"{words.p_text(result.p_holm)} {words.SIGNIFICANT if result.significant else mark}"
     return words.change_text(found.accuracy, found.low, found.high), p
 
 
@@ -228,7 +228,7 @@ def _tables(study: Values) -> Iterator[words.StudyTable]:
         yield words.StudyTable(caption, heads, tuple(rows))
 
 
-def _picture(study: Values) -> words.StudyPicture:
+def _figure(study: Values) -> words.StudyFigure:
     titles = {
         "everyone": "against one trained on everyone",
         "size_matched": "against one trained on as many of everyone",
@@ -237,11 +237,11 @@ def _picture(study: Values) -> words.StudyPicture:
     sizes = {item["title"]: item["n_test"] for item in study["subsets"]}
     sizes |= {item["router"]: item["n_test"] for item in study["systems"]}
     marks: dict[str, list[words.Mark]] = defaultdict(list)
-    for (of, by), judged in study["compared"].items():
+    for (of, by), result in study["compared"].items():
         label = f"{'routed by ' if by == 'single' else ''}{of}  n {sizes[of]:,}"
-        ends = (judged.difference.accuracy, judged.difference.low, judged.difference.high)
-        marks[by].append(words.Mark(label, *ends, filled=judged.significant))
-    return words.StudyPicture(
+        ends = (result.difference.accuracy, result.difference.low, result.difference.high)
+        marks[by].append(words.Mark(label, *ends, filled=result.significant))
+    return words.StudyFigure(
         "",
         "Does a specialist predict the age group of its subset better?",
         "difference in accuracy on the same test faces, pp, 95 % interval; right of 0: the "

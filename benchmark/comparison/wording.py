@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmark.comparison.library import LEAKY_REMARK, RunGroup, Setting, counted
-from benchmark.comparison.statistics import ALPHA, FAMILIES, NOT_SIGNIFICANT, Judged, Verdict
+from benchmark.comparison.statistics import ALPHA, FAMILIES, NOT_SIGNIFICANT, PairResult, Verdict
 from benchmark.evaluation.intervals import cluster_bootstrap
 from benchmark.experiment.definition import Protocol
 from benchmark.tasks import TASK_TITLES, TASKS, TaskName
@@ -86,25 +86,25 @@ def duration_text(seconds: float | None) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
-def points(difference: float) -> str:
-    """Write a difference of rates in points with its sign: 0.0263 is `+2.6`."""
+def pp(difference: float) -> str:
+    """Write a difference of rates in percentage points with its sign: 0.0263 is `+2.6`."""
     value = round(100 * difference, 1)
     return f"{'−' if value < 0 else '+' if value > 0 else ''}{abs(value):.1f}"
 
 
 def one_place(value: float) -> str:
     """Write a number with one place and a true minus sign: -0.04 is `0.0`."""
-    return points(value / 100).removeprefix("+")
+    return pp(value / 100).removeprefix("+")
 
 
-def points_span(low: float, high: float) -> str:
+def pp_span(low: float, high: float) -> str:
     """Write the ends of a difference's interval: `+1.4 to +3.8`."""
-    return f"{points(low)} to {points(high)}"
+    return f"{pp(low)} to {pp(high)}"
 
 
 def change_text(mean: float, low: float, high: float) -> str:
     """Write a difference in percentage points with its interval."""
-    return f"{points(mean)} ({points_span(low, high)})"
+    return f"{pp(mean)} ({pp_span(low, high)})"
 
 
 def p_text(p: float) -> str:
@@ -146,7 +146,7 @@ def setting_text(setting: Setting) -> str:
 
 
 @dataclass(frozen=True)
-class TaskComparison(Judged):
+class TaskComparison(PairResult):
     """One task of one pair of run groups."""
 
     reference: RunGroup
@@ -170,9 +170,9 @@ class Gap(NamedTuple):
     """The task of a counterpart that is missing."""
 
 
-def family_text(judged: Iterable[Judged]) -> str:
+def family_text(results: Iterable[PairResult]) -> str:
     """Say of which families the p-values of a table are, and how many each holds on the page."""
-    sizes = {item.family: item.n_family for item in judged}
+    sizes = {item.family: item.n_family for item in results}
     said = [
         f"{title} ({counted(sizes[family], 'p-value')})"
         for family, title in FAMILIES.items()
@@ -181,17 +181,17 @@ def family_text(judged: Iterable[Judged]) -> str:
     return f"Holm's correction over the family: {'; '.join(said)}. * marks 0.05 or less."
 
 
-def verdict_text(judged: Judged) -> str:
+def verdict_text(result: PairResult) -> str:
     """Write the verdict as it stands in a table."""
-    if judged.significant:
-        return f"{judged.verdict} {SIGNIFICANT}"
-    detectable = f"{percent(judged.minimum_detectable)} pp"
-    return f"{_insignificant(judged)}; minimum detectable difference {detectable}"
+    if result.significant:
+        return f"{result.verdict} {SIGNIFICANT}"
+    detectable = f"{percent(result.minimum_detectable)} pp"
+    return f"{_insignificant(result)}; minimum detectable difference {detectable}"
 
 
-def _insignificant(judged: Judged) -> str:
+def _insignificant(result: PairResult) -> str:
     """Name apart a difference that the correction alone keeps from being significant."""
-    found = judged.difference
+    found = result.difference
     if found.low > 0 or found.high < 0 or found.p <= ALPHA:
         return f"not significant after correction (raw p {p_text(found.p)})"
     return NOT_SIGNIFICANT
@@ -209,13 +209,13 @@ def test_text(line: TaskComparison) -> str:
 def _found_text(line: TaskComparison) -> str:
     """Write how large a significant difference is; else also what could have been detected."""
     found = line.difference
-    ends = points_span(found.low, found.high)
+    ends = pp_span(found.low, found.high)
     if line.significant:
         return f"by {percent(abs(found.accuracy))} pp ({ends})"
     why = _insignificant(line)
     corrected = "" if why == NOT_SIGNIFICANT else f"; {why}"
     detectable = f"minimum detectable {percent(line.minimum_detectable)} pp"
-    return f"({points(found.accuracy)} pp, {ends}{corrected}; {detectable})"
+    return f"({pp(found.accuracy)} pp, {ends}{corrected}; {detectable})"
 
 
 def _caveat(lines: Iterable[TaskComparison]) -> str:
@@ -365,7 +365,7 @@ class StudyPanel(NamedTuple):
     marks: tuple[Mark, ...]
 
 
-class StudyPicture(NamedTuple):
+class StudyFigure(NamedTuple):
     """Panels of rates, beside each other, or of differences, one below the other."""
 
     name: str
@@ -380,7 +380,7 @@ class StudyPage(NamedTuple):
     title: str
     sentences: tuple[str, ...]
     tables: tuple[StudyTable, ...]
-    pictures: tuple[StudyPicture, ...]
+    figures: tuple[StudyFigure, ...]
     notes: tuple[str, ...]
     """How to read it, and what was not run."""
     data: dict[str, Any]

@@ -96,7 +96,7 @@ def error_interval(probabilities: Floats, truth: Labels, clusters: Labels) -> tu
     return max(low, 0.0), min(high, 1.0)
 
 
-def error_by_chance(probabilities: Floats) -> float:
+def expected_error(probabilities: Floats) -> float:
     """Give the mean error of a network that is right as often as it says, in 2,000 draws: above 0
     by chance alone, the more so the fewer faces, about 0.017 for 2,315."""
     random = np.random.default_rng(intervals.RESAMPLING_SEED)
@@ -111,7 +111,7 @@ def subgroup_errors(test: pd.DataFrame) -> pd.DataFrame:
     """Give tasks' calibration errors in every subgroup of SUBGROUP_FACES labelled faces or more.
 
     test: n faces of a predictions table. low, high: see error_interval; chance: see
-    error_by_chance, with which a group is compared, since a smaller one shows a larger error.
+    expected_error, with which a group is compared, since a smaller one shows a larger error.
     """
     rows = []
     for task, faces, truth, _ in by_task(test):
@@ -122,7 +122,7 @@ def subgroup_errors(test: pd.DataFrame) -> pd.DataFrame:
                 if (n := int(chosen.sum())) >= SUBGROUP_FACES:
                     shown = probabilities[chosen], truth[chosen]
                     ends = error_interval(*shown, clusters.to_numpy()[chosen])
-                    error, chance = calibration_error(*shown), error_by_chance(shown[0])
+                    error, chance = calibration_error(*shown), expected_error(shown[0])
                     rows.append((task, by, group, n, error, *ends, chance))
     return pd.DataFrame(rows, columns=list(SUBGROUP_ECE_COLUMNS))
 
@@ -201,7 +201,7 @@ def calibrate(parts: Mapping[str, tuple[Floats, Labels]]) -> Calibration:
         temperature_is_at_an_end=temperature in TEMPERATURES,
         ece={part: calibration_error(*values) for part, values in parts.items()},
         ece_tempered=softer,
-        ece_by_chance=error_by_chance(test[0]) if test else None,
+        ece_by_chance=expected_error(test[0]) if test else None,
         nll={part: float(log_losses(*values).mean()) for part, values in parts.items()},
         brier={part: float(brier_losses(*values).mean()) for part, values in parts.items()},
         reliability=reliability(*test) if test else pd.DataFrame(columns=[*RELIABILITY_COLUMNS]),

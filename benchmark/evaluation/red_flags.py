@@ -16,7 +16,7 @@ from benchmark.tasks import TASK_TITLES, TaskName
 
 RED_FLAG_ABOVE: Final[Mapping[TaskName, float]] = {"age_group": 0.83, "gender": 0.98, "race": 0.93}
 """Test accuracy that no leak-free result on UTKFace is known to reach: above the best plausible by
-1.5 to 2 points."""
+1.5 to 2 pp."""
 
 UTKFACE_NAME: Final = "utkface"
 """A data set with this in its name is UTKFace, at whatever size."""

@@ -26,7 +26,7 @@ DIVISIONS: Final = BYS[1:]
 """Every division but `all`."""
 
 SMALL_GROUP: Final = 30
-"""A group of fewer faces is marked and never ranked: Wilson's interval of 30 spans 31 points."""
+"""A group of fewer faces is marked and never ranked: Wilson's interval of 30 spans 31 pp."""
 
 GAP_BY: Final[Mapping[TaskName, By]] = {
     "age_group": "gender_race", "gender": "race", "race": "gender",

@@ -278,8 +278,8 @@ class Protocol:
 
     @property
     def name(self) -> str:
-        family = self.split.rpartition("-")[0]
-        return family if self.fold is None else f"{family} fold {self.fold}"
+        kind = self.split.rpartition("-")[0]
+        return kind if self.fold is None else f"{kind} fold {self.fold}"
 
 
 GenderName = Literal["male", "female"]

@@ -12,7 +12,7 @@ from benchmark.comparison import wording as words
 from benchmark.comparison.leaderboard import HEADINGS, ONE_SEED, BoardTable, Leaderboard
 from benchmark.comparison.library import Run, Setting, counted
 from benchmark.comparison.rows import CombinedScore, GroupGap, Row, TaskScore, WorstGroup
-from benchmark.comparison.statistics import Judged
+from benchmark.comparison.statistics import PairResult
 from benchmark.comparison.wording import StudyTable, TaskComparison, percent, span, with_sd
 from benchmark.errors import and_more
 from benchmark.reporting import tables as forms
@@ -163,12 +163,12 @@ def differences_table(tables: Sequence[BoardTable]) -> Table:
     return table_of.keeping(("differences",))
 
 
-def _difference(judged: Judged) -> Cell:
-    """Write a difference in points, `*` where it is significant, its interval and corrected p."""
-    found = judged.difference
-    mark, style = (words.SIGNIFICANT, "bold") if judged.significant else ("", "")
-    note = f"{words.points_span(found.low, found.high)}, p {words.p_text(judged.p_holm)}"
-    return Cell(f"{words.points(found.accuracy)}{mark}", note, found.accuracy, style=style)
+def _difference(result: PairResult) -> Cell:
+    """Write a difference in pp, `*` where it is significant, its interval and corrected p."""
+    found = result.difference
+    mark, style = (words.SIGNIFICANT, "bold") if result.significant else ("", "")
+    note = f"{words.pp_span(found.low, found.high)}, p {words.p_text(result.p_holm)}"
+    return Cell(f"{words.pp(found.accuracy)}{mark}", note, found.accuracy, style=style)
 
 
 def study_table(board: Leaderboard) -> Table:
@@ -313,10 +313,10 @@ def pairs_table(lines: Sequence[TaskComparison]) -> Table:
 
 
 def difference_cell(value: float | None, low: float | None, high: float | None) -> Cell:
-    """Write a difference with its interval in points: `+2.6`, `+1.4 to +3.8`."""
+    """Write a difference with its interval, in pp: `+2.6`, `+1.4 to +3.8`."""
     if value is None or low is None or high is None:
         return Cell()
-    return Cell(words.points(value), words.points_span(low, high), value)
+    return Cell(words.pp(value), words.pp_span(low, high), value)
 
 
 def text_table(found: StudyTable) -> Table:

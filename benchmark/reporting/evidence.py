@@ -138,7 +138,7 @@ class Evidence:
         for family, reference, other in self._named():
             if reference in groups and other in groups:
                 pairs[family].append((groups[reference], groups[other], TASKS))
-        return comparing.judge_pairs(pairs)
+        return comparing.compare_pairs(pairs)
 
     def _named(self) -> Iterator[tuple[Family, str, str]]:
         """Name what is compared beside counterparts: question, reference and other network."""

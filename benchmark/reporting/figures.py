@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.rcsetup import cycler
 
 from benchmark.comparison.library import RunGroup
-from benchmark.comparison.wording import StudyPanel, StudyPicture, percent, points
+from benchmark.comparison.wording import StudyFigure, StudyPanel, percent, pp
 from benchmark.evaluation import figures as style
 from benchmark.evaluation.intervals import confusion
 from benchmark.evaluation.predictions import RunPredictions
@@ -92,10 +92,10 @@ def same_width(ranges: Sequence[tuple[float, float]]) -> list[tuple[float, float
     return [(top - width, top) for top in tops]
 
 
-def common_limits(picture: StudyPicture) -> list[tuple[float, float]]:
+def common_limits(study: StudyFigure) -> list[tuple[float, float]]:
     """Give each panel's axis, all of one width; differences are shown with their 0."""
-    zero = (0.0,) if picture.of_differences else ()
-    ends = [(*zero, *(end for m in it.marks for end in (m.low, m.high))) for it in picture.panels]
+    zero = (0.0,) if study.of_differences else ()
+    ends = [(*zero, *(end for m in it.marks for end in (m.low, m.high))) for it in study.panels]
     return same_width([(min(ours), max(ours)) for ours in ends])
 
 
@@ -110,9 +110,9 @@ def _height(panel: StudyPanel) -> float:
     return ROW * sum(1 + FURTHER_LINE * label.count("\n") for label in _labels(panel)) + 0.2
 
 
-def _draw(axes: Axes, picture: StudyPicture, number: int) -> None:
+def _draw(axes: Axes, study: StudyFigure, number: int) -> None:
     """Draw a panel: per mark a row, its label above its interval, its value at the right."""
-    panel, differences, row = picture.panels[number], picture.of_differences, -1.0
+    panel, differences, row = study.panels[number], study.of_differences, -1.0
     across = axes.get_yaxis_transform()
     for label, mark in zip(_labels(panel), panel.marks, strict=True):
         row += 1 + FURTHER_LINE * label.count("\n")
@@ -120,9 +120,9 @@ def _draw(axes: Axes, picture: StudyPicture, number: int) -> None:
         colour = LEAKY_COLOUR if mark.leaky else style.COLOURS[panel.task]
         style.draw_interval(axes, row, ends, colour, filled=mark.filled, marker=marker)
         axes.text(0, row - 0.24, label, va="bottom", transform=across)
-        words = points(mark.value) if differences else f"{percent(mark.value)} %"
+        words = pp(mark.value) if differences else f"{percent(mark.value)} %"
         axes.text(1.02, row, words, va="center", transform=across)
-    limits = common_limits(picture)[number]
+    limits = common_limits(study)[number]
     axes.set(title=panel.title, yticks=[], xlim=limits, ylim=(row + 0.5, -0.75))
     axes.locator_params(axis="x", nbins=5)
     axes.xaxis.set_major_formatter(style.pp_ticks() if differences else style.percent_ticks())
@@ -140,38 +140,38 @@ def _panel(
 
 
 @style.drawing
-def intervals_figure(name: str, picture: StudyPicture) -> PageFigure:
+def intervals_figure(name: str, study: StudyFigure) -> PageFigure:
     """Draw rates or differences with their 95 % intervals, a panel per task.
 
     name: unique on the page.
     """
-    what = "differences in pp" if picture.of_differences else "test accuracy in percent"
-    write, unit = (points, " pp") if picture.of_differences else (percent, "")
+    what = "differences in pp" if study.of_differences else "test accuracy in percent"
+    write, unit = (pp, " pp") if study.of_differences else (percent, "")
     panels = []
-    for number, panel in enumerate(picture.panels):
+    for number, panel in enumerate(study.panels):
         figure, (axes,) = _panel(_height(panel), grid="x")
-        _draw(axes, picture, number)
+        _draw(axes, study, number)
         numbers = "; ".join(
             f"{it.label}: {write(it.value)}{unit}, {write(it.low)} to {write(it.high)}"
             for it in panel.marks
         )
         says = f"{panel.title}, {what} with 95 % intervals. {numbers}."
-        leaky = picture.title.startswith("LEAKY")
+        leaky = study.title.startswith("LEAKY")
         panels.append(svg(figure, f"{name}-{number}", says, leaky=leaky))
-    return PageFigure(picture.title, picture.caption, tuple(panels))
+    return PageFigure(study.title, study.caption, tuple(panels))
 
 
 @style.drawing
-def study_figure(picture: StudyPicture, dataset: str, *, drawn: bool) -> Figure:
+def study_figure(study: StudyFigure, dataset: str, *, drawn: bool) -> Figure:
     """Draw a study's panels side by side, for a file."""
-    n, caption = len(picture.panels), picture.caption.replace("; ", "\n")
-    title = f"{picture.title}\n{dataset}{' (synthetic faces)' if drawn else ''}"
-    size = (WIDTH * n - 0.6, max(map(_height, picture.panels)))
+    n, caption = len(study.panels), study.caption.replace("; ", "\n")
+    title = f"{study.title}\n{dataset}{' (synthetic faces)' if drawn else ''}"
+    size = (WIDTH * n - 0.6, max(map(_height, study.panels)))
     figure, panels = style.new_figure(
         size, title, n, left=0.1, right=0.6, below=1.2, gap=0.7, grid="x"
     )
     for number, axes in enumerate(panels):
-        _draw(axes, picture, number)
+        _draw(axes, study, number)
     width, height = figure.get_size_inches()
     figure.text(0.1 / width, 0.1 / height, caption, va="bottom", size=10)
     return figure

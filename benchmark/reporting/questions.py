@@ -14,7 +14,7 @@ from benchmark.comparison.library import counted
 from benchmark.comparison.rows import Row
 from benchmark.comparison.statistics import ALPHA, Family
 from benchmark.comparison.subset_study import subset_page, subset_study
-from benchmark.comparison.wording import Mark, StudyPanel, StudyPicture, TaskComparison, joined
+from benchmark.comparison.wording import Mark, StudyFigure, StudyPanel, TaskComparison, joined
 from benchmark.errors import RunError, and_more
 from benchmark.evaluation.figures import BY_TITLES, ROWS_BY
 from benchmark.evaluation.predictions import RunPredictions
@@ -164,8 +164,8 @@ def _intervals(
         for task, ours in marks.items()
         if ours
     ]
-    picture = StudyPicture("", title, caption, tuple(panels), **options)
-    return figures.intervals_figure(name, picture)
+    figure = StudyFigure("", title, caption, tuple(panels), **options)
+    return figures.intervals_figure(name, figure)
 
 
 def _pairs(evidence: Evidence, question: Question) -> Answer:
@@ -232,7 +232,7 @@ def _tally(lines: Sequence[TaskComparison]) -> str:
         if significant := [line for line in ours if line.significant]:
             largest = max(significant, key=lambda line: abs(line.difference.accuracy))
             pair = f"{largest.group.label} against {largest.reference.label}"
-            part += f", by {words.points(largest.difference.accuracy)} pp at most ({pair})"
+            part += f", by {words.pp(largest.difference.accuracy)} pp at most ({pair})"
         parts.append(f"{part}.")
     return " ".join(parts)
 
@@ -355,7 +355,7 @@ def _study(evidence: Evidence, question: Question) -> Answer:
         question,
         page.sentences or ["Nothing could be compared."],
         evidence.links.of(known),
-        figures=[figures.intervals_figure(f"{slug}-{n}", it) for n, it in enumerate(page.pictures)],
+        figures=[figures.intervals_figure(f"{slug}-{n}", it) for n, it in enumerate(page.figures)],
         tables=[*map(text_table, page.tables)],
         notes=page.notes,
         leaky=page.title.startswith("LEAKY"),

@@ -99,7 +99,7 @@ def forecast_all(
         n_bytes = 0 if settings.keep_weights == "none" else 4 * work.parameters
         for seed in seeds:
             outlook: Outlook = "run"
-            fetch, family = "", None
+            fetch, group = "", None
             try:
                 plan = plan_run(experiment, seed, faces, offline)
             except WeightsMissing as error:
@@ -110,14 +110,14 @@ def forecast_all(
                     continue
                 fetch = published[0].file_name
             else:
-                family = plan.family
+                group = plan.group_identity
                 if is_locked(plan.folder / "claim"):
                     outlook = "held"
                 elif is_done(plan, settings):
                     outlook = "up to date"
                 elif (plan.folder / CHECKPOINT_FILE).is_file():
                     outlook = "resume"
-            seconds, rest, basis = costs.of(work, family)
+            seconds, rest, basis = costs.of(work, group)
             build = costs.build(work, seed, faces)
             yield Forecast(experiment, seed, outlook, seconds, rest, build, basis, n_bytes, fetch)
 
@@ -179,11 +179,11 @@ class _Costs:
         else:
             self.speed, self.basis = H200_SPEED, ON_H200
 
-    def of(self, work: _Work, family: str | None) -> tuple[float, float, str]:
+    def of(self, work: _Work, group: str | None) -> tuple[float, float, str]:
         """Predict seconds of training and of the rest of a run; and say what that rests on."""
         rows, like = self.rows, _like(work.experiment, cached=work.cached)
         seconds, of, alike = work.operations / self.speed, "", rows[rows["like"] == like]
-        if len(own := alike[alike["family"] == family]):
+        if len(own := alike[alike["group"] == group]):
             rows, seconds, of = own, own["seconds"].median(), "its seeds"
         elif len(alike):
             rows, seconds, of = alike, alike["per_image"].median() * work.n_images, like
@@ -212,7 +212,7 @@ class _Costs:
 
 
 COLUMNS: Final = (
-    *("family", "like", "device", "started", "finished"),
+    *("group", "like", "device", "started", "finished"),
     *("seconds", "per_image", "rest", "speed", "build"),
 )
 
@@ -231,7 +231,7 @@ def _measured(record: RunRecord) -> dict[str, Any]:
     built = sum(cache["seconds"] for cache in caches if cache.get("origin") == "built")
     is_built = caches[0].get("origin") == "built"
     return {
-        "family": record.family, "device": about["device"], "started": started,
+        "group": record.group_identity, "device": about["device"], "started": started,
         "like": _like(experiment, cached="origin" in caches[0]), "finished": finished,
         "seconds": seconds, "per_image": seconds / n_images,
         "rest": max(0.0, finished - started - seconds - built),

@@ -16,7 +16,7 @@ from benchmark.data.splits import check_split_version
 from benchmark.errors import WeightsError
 from benchmark.evaluation.predictions import n_shared
 from benchmark.experiment.definition import Experiment
-from benchmark.identity import MASKED, Ingredients, family_of, identity_of
+from benchmark.identity import MASKED, Ingredients, group_identity, identity_of
 from benchmark.models import weights as weight_files
 from benchmark.models.network import Network
 from benchmark.models.weights import WeightFile
@@ -81,9 +81,9 @@ class Plan:
         return self.folder.name
 
     @property
-    def family(self) -> str:
+    def group_identity(self) -> str:
         """Identity without the seed: that of its run group."""
-        return family_of(self.experiment, self.ingredients)
+        return group_identity(self.experiment, self.ingredients)
 
     def about(self, device: Device, network: Network, counts: dict[str, int]) -> dict[str, Any]:
         """Give what `experiment.json` holds; counts: faces per part of the split."""
@@ -91,7 +91,7 @@ class Plan:
         faces, weights, missing = self.faces, self.weights, self.ingredients.missing_labels
         faces_seen = list(weights.faces_seen) if weights else []
         return {
-            "schema": SCHEMA, "identity": self.identity, "family": self.family,
+            "schema": SCHEMA, "identity": self.identity, "family": self.group_identity,
             "experiment": self.experiment.as_dict(), "seed": self.seed,
             "dataset": about_faces(faces, self.experiment.protocol.split, counts)
             | ({"missing_labels": missing} if missing else {}),

@@ -25,7 +25,7 @@ from benchmark.evaluation.predictions import packed_correctness, predictions_tab
 from benchmark.evaluation.subgroups import group_codes
 from benchmark.experiment.definition import Experiment
 from benchmark.files import write_json
-from benchmark.identity import Ingredients, family_of, identity_of
+from benchmark.identity import Ingredients, group_identity, identity_of
 from benchmark.reporting.leaderboards import FORMATS, available_runs, leaderboards
 from benchmark.tasks import TASKS, TaskName, combined, n_classes
 
@@ -96,7 +96,7 @@ class Store:
         about = {
             "schema": 1,
             "identity": identity,
-            "family": family_of(experiment, ingredients),
+            "family": group_identity(experiment, ingredients),
             "experiment": experiment.as_dict(),
             "seed": seed,
             "dataset": {

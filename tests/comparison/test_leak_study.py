@@ -181,7 +181,7 @@ def test_leaky_stands_on_everything_that_is(memorised: RunBuilder) -> None:
     for name, *_ in page.tables[0].rows:
         assert name.startswith("LEAKY · ") == ("never met" not in name and "honest" not in name)
     assert "LEAKY 90.0 / 90.0 / 90.0 %" in page.sentences[0]
-    figure = study_figure(page.pictures[0], study["dataset"], drawn=study["drawn"])
+    figure = study_figure(page.figures[0], study["dataset"], drawn=study["drawn"])
     assert figure.texts[0].get_text().startswith("LEAKY")
     n_marks = len(study["networks"][0]["scores"])  # each with its label and its value
     assert [len(axes.texts) for axes in figure.axes] == [2 * n_marks] * 3

@@ -11,7 +11,7 @@ import pytest
 
 from benchmark.comparison import wording as words
 from benchmark.comparison.library import Library, RunGroup, read_run, standing
-from benchmark.comparison.pairs import Found, compare, judge_lines
+from benchmark.comparison.pairs import Found, compare, compare_lines
 from benchmark.comparison.statistics import Difference, Family
 from benchmark.comparison.wording import Gap, TaskComparison, gap_sentences, sentences
 from benchmark.comparison.wording import test_text as text_of_test
@@ -365,7 +365,7 @@ def lines_of(
 ) -> tuple[TaskComparison, ...]:
     group, reference = groups
     pairs = zip(TASKS, found, strict=False)
-    lines = judge_lines(
+    lines = compare_lines(
         (family, reference, group, task, lambda *_, it=it: it) for task, it in pairs
     )
     return tuple(line for line in lines if isinstance(line, TaskComparison))
@@ -373,7 +373,7 @@ def lines_of(
 
 def test_differences_have_a_sign_and_p_values_two_digits() -> None:
     for value, text in ((0.0263, "+2.6"), (-0.0141, "−1.4"), (0.0, "0.0"), (-0.0004, "0.0")):
-        assert words.points(value) == text
+        assert words.pp(value) == text
     for p, text in ((1.0, "1.00"), (0.0123, "0.012"), (0.00123, "0.0012"), (1e-9, "<0.0001")):
         assert words.p_text(p) == text
 

@@ -86,7 +86,7 @@ def test_the_temperature_is_fitted_on_validation_and_evaluated_on_test() -> None
 
 def test_the_error_that_chance_gives_by_hand() -> None:
     # One face at 0.6: right in 60 % of draws (|1 - 0.6| = 0.4), wrong in 40 % (0.6): 0.48.
-    assert calibration.error_by_chance(np.array([[0.6, 0.4]])) == pytest.approx(0.48, abs=0.01)
+    assert calibration.expected_error(np.array([[0.6, 0.4]])) == pytest.approx(0.48, abs=0.01)
 
 
 def simulated(
@@ -155,6 +155,6 @@ def test_the_error_of_a_subgroup_is_that_of_its_faces_alone() -> None:
     women = errors.set_index("group").loc["female"]
     faces = probabilities[:n_women], test["gender"].to_numpy()[:n_women]
     assert (women["n"], women["ece"]) == (n_women, pytest.approx(calibration_error(*faces)))
-    assert women["chance"] == calibration.error_by_chance(faces[0])
+    assert women["chance"] == calibration.expected_error(faces[0])
     ends = error_interval(*faces, np.arange(n_women))
     assert [women["low"], women["high"]] == pytest.approx(ends)

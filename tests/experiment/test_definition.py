@@ -20,7 +20,7 @@ from benchmark.experiment import space as spaces
 from benchmark.experiment.definition import Backbone, Experiment, Head, Protocol, Recipe, Suite
 from benchmark.experiment.parts import Augmentation, LossWeights, StudyRow, Subset
 from benchmark.experiment.space import AUGMENTATION, check_space, experiment_at, point_of, space_of
-from benchmark.identity import Ingredients, family_of, identity_of, steering_content
+from benchmark.identity import Ingredients, group_identity, identity_of, steering_content
 
 RECIPE = Recipe(learning_rate=1e-3)
 
@@ -199,8 +199,8 @@ def test_what_steers_a_training_changes_its_identity_and_words_do_not() -> None:
     for training in ("subset", "everyone"):
         subset = Subset(gender="female", training=training)  # type: ignore[arg-type]
         changed.append(dataclasses.replace(CNN, subset=subset, ad_hoc=True))
-    families = {family_of(item, WITHOUT_WEIGHTS) for item in (CNN, *changed)}
-    assert len(families) == 1 + len(changed)
+    groups = {group_identity(item, WITHOUT_WEIGHTS) for item in (CNN, *changed)}
+    assert len(groups) == 1 + len(changed)
     reworded = dataclasses.replace(CNN, asks="Really?", compare_with=FIRE.name)
     assert identity_of(reworded, WITHOUT_WEIGHTS, 0) == identity_of(CNN, WITHOUT_WEIGHTS, 0)
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from benchmark import registry
 from benchmark.cli.main import app
-from benchmark.comparison.wording import Mark, StudyPanel, StudyPicture, TaskComparison
+from benchmark.comparison.wording import Mark, StudyFigure, StudyPanel, TaskComparison
 from benchmark.evaluation.figures import INK
 from benchmark.evaluation.predictions import read_predictions
 from benchmark.experiment.definition import Experiment
@@ -178,9 +178,9 @@ def test_a_comparison_has_one_p_on_the_page_and_on_the_leaderboard(evidence: Evi
         if isinstance(it, TaskComparison) and (key := (name, it.reference.label, it.task)) in told
     ]
     assert len(both) > 10
-    for line, judged in both:
-        assert judged.family == line.family
-        assert judged.p_holm == pytest.approx(line.p_holm)
+    for line, result in both:
+        assert result.family == line.family
+        assert result.p_holm == pytest.approx(line.p_holm)
 
 
 def test_matrices_are_means_over_seeds(drawn_runs: RunBuilder) -> None:
@@ -200,10 +200,10 @@ def test_the_panels_of_a_figure_share_a_scale_and_say_their_numbers() -> None:
     ranges, limits = [(0.6, 0.7), (0.96, 1.0)], [(0.594, 0.706), (0.898, 1.01)]
     marks = [Mark('deep − "<b>&', (low + high) / 2, low, high) for low, high in ranges]
     panels = (StudyPanel(task, task, (it,)) for task, it in zip(TASKS, marks, strict=False))
-    picture = StudyPicture("", "LEAKY · scores", "", tuple(panels))
-    for found, ends in zip(figures.common_limits(picture), limits, strict=True):
+    figure = StudyFigure("", "LEAKY · scores", "", tuple(panels))
+    for found, ends in zip(figures.common_limits(figure), limits, strict=True):
         assert found == pytest.approx(ends), "one width, and no higher than just above 1"
-    made, again = (figures.intervals_figure("name", picture).panels for _ in range(2))
+    made, again = (figures.intervals_figure("name", figure).panels for _ in range(2))
     assert made == again
     assert "var(--ink)" in made[0]
     assert INK not in made[0]
