@@ -4,14 +4,13 @@ Not part of it, but logged: name, question, study row, comparison, suite, device
 commit. Editing a sentence therefore reruns nothing; editing a number does.
 """
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from benchmark.experiment.definition import ADJUSTABLE, Experiment
 from benchmark.experiment.parts import LEAK_FREE_SPLITS
-from benchmark.files import canonical_json
+from benchmark.files import digest_of
 
 
 @dataclass(frozen=True)
@@ -81,10 +80,10 @@ def group_identity(experiment: Experiment, ingredients: Ingredients) -> str:
         # Kept apart, so that a run off the leaderboards never stands in for a registered one.
         # The name too: with `--set backbone.weights=none` two rows would otherwise become one.
         content["ad_hoc"] = experiment.name
-    return hashlib.sha256(canonical_json(content).encode()).hexdigest()
+    return digest_of(content)
 
 
 def identity_of(experiment: Experiment, ingredients: Ingredients, seed: int) -> str:
     """Identity of the run of `experiment` with `seed`: 64 hexadecimal digits."""
     content = {"family": group_identity(experiment, ingredients), "seed": seed}
-    return hashlib.sha256(canonical_json(content).encode()).hexdigest()
+    return digest_of(content)

@@ -7,7 +7,6 @@ reads them, and scores them by the same rules. The test faces are evaluated once
 """
 
 import contextlib
-import hashlib
 import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,7 +30,7 @@ from benchmark.evaluation import predictions as stored
 from benchmark.evaluation.artifacts import rows_by_part
 from benchmark.evaluation.intervals import Floats, cluster_bootstrap
 from benchmark.evaluation.subgroups import SMALL_GROUP, subgroup_table
-from benchmark.files import canonical_json, write_json
+from benchmark.files import digest_of, write_json
 from benchmark.identity import MASKED
 from benchmark.tasks import MISSING, TASK_TITLES, TASKS, TaskName, combined, n_classes
 
@@ -222,7 +221,7 @@ class References:
         start = {"schema": SCHEMA, "fitting": FITTING_VERSION, "setting": _as_content(setting)}
         for on, more, network in self._bases(setting) if self.fitting else ():
             content = {**start, "on": on, **more, **of_table}
-            key = hashlib.sha256(canonical_json(content).encode()).hexdigest()
+            key = digest_of(content)
             folder = self.runs_dir / "references" / key
             if not (folder / ABOUT_FILE).is_file():
                 reader = _backbone(network) if network else small_pictures

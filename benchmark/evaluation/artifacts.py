@@ -6,7 +6,6 @@ metrics.json carries one of its own; both keep it under the key `seal`. What fol
 predictions is in no list: `facebench verify` computes it again.
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,7 +26,7 @@ from benchmark.evaluation.metrics import SCORING_VERSION, Scores, score
 from benchmark.evaluation.predictions import by_task, probability_columns
 from benchmark.evaluation.subgroups import gender_gap_table, rate_table
 from benchmark.experiment.definition import Protocol, Subset
-from benchmark.files import canonical_json, file_lock, lock_owner, sha256_of, write_json, write_text
+from benchmark.files import digest_of, file_lock, lock_owner, sha256_of, write_json, write_text
 from benchmark.record import SCHEMA, RunRecord
 from benchmark.tasks import CLASS_NAMES, MISSING, TaskName
 
@@ -62,7 +61,7 @@ def with_checksums(folder: Path, done: Mapping[str, Any]) -> dict[str, Any]:
 
 def with_digest(content: Mapping[str, Any]) -> dict[str, Any]:
     """Add the digest of JSON values to them."""
-    return dict(content) | {DIGEST: hashlib.sha256(canonical_json(content).encode()).hexdigest()}
+    return dict(content) | {DIGEST: digest_of(content)}
 
 
 def is_unchanged(content: Mapping[str, Any]) -> bool:

@@ -30,7 +30,7 @@ from torch.nn.functional import cosine_similarity
 
 from benchmark.errors import WeightsError
 from benchmark.experiment.architectures import ARCHITECTURES, architecture_named
-from benchmark.files import canonical_json
+from benchmark.files import canonical_json, digest_of
 from benchmark.models.backbone import VGG_CONVOLUTIONS, build_backbone, first_options, torchvisions
 from benchmark.models.weight_manifest import PRESETS, Channels, Preprocessing, TensorDigest
 
@@ -457,7 +457,7 @@ def tensor_digest(tensors: Mapping[str, Tensor]) -> TensorDigest:
         if not name.endswith(COUNTER):
             values = tensors[name].detach().cpu().float().contiguous().numpy().astype("<f4")
             lines.append([name, list(values.shape), hashlib.sha256(values.tobytes()).hexdigest()])
-    whole = hashlib.sha256(canonical_json(lines).encode()).hexdigest()
+    whole = digest_of(lines)
     return {"whole": whole, "tensors": {name: sha256[:12] for name, _, sha256 in lines}}
 
 

@@ -266,7 +266,11 @@ def markdown(table: Table) -> str:
 
 
 def markdown_text(text: str) -> str:
-    """Keep text of any origin from breaking a Markdown table or being read as HTML."""
+    """Keep text of any origin from breaking a Markdown table or being read as HTML.
+
+    Backticks stay: a sentence of ours has commands between them. `tracking.notes.plain` is for
+    names and values, in which they are letters, and `_`, `[` and `#` are too.
+    """
     flat = " ".join(text.split())
     return flat.replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*")
 
@@ -352,7 +356,8 @@ def environment() -> "jinja2.Environment":
 
 
 def template(name: str) -> "jinja2.Template":
-    """Load a template; `table.html` has the macro for a Table, `base.html` style and script."""
+    """Load a template; `table.html` has the macro for a Table, `base.html` the style and script of
+    every page."""
     return environment().get_template(name)
 
 

@@ -34,7 +34,8 @@ FIGURES: Final = {"confusion.png": "Confusion matrices", "subgroups.png": "Subgr
 
 
 def plain(text: Any) -> str:
-    """Write any text so that Markdown shows it as it is, on one line."""
+    """Write a name or value so that Markdown shows it as it is, on one line; for a sentence with
+    commands in it, `reporting.tables.markdown_text`."""
     return " ".join(str(text).split()).translate(ESCAPES)
 
 

@@ -29,7 +29,7 @@ from torch import Tensor
 from benchmark.data.batches import FaceBatches, gathered
 from benchmark.data.progress import OnProgress, keep_quiet
 from benchmark.experiment.definition import Augmentation
-from benchmark.files import canonical_json, file_lock, write_json
+from benchmark.files import digest_of, file_lock, write_json
 from benchmark.models.network import FEATURES, Network
 from benchmark.training.device import Device, Precision, first_line
 
@@ -209,7 +209,7 @@ class _View:
             "precision": device.precision, "channels_last": device.channels_last,
             "kind": device.kind, "exact": device.exact and device.kind != "cpu",
         }  # fmt: skip
-        key = hashlib.sha256(canonical_json(content).encode()).hexdigest()
+        key = digest_of(content)
         return self.cache.folder / f"{key}.npy"
 
     def opened(self, origin: str = "found") -> tuple[Tensor, str, float]:
@@ -241,7 +241,9 @@ class _View:
     def _write(self) -> None:
         """Compute all rows and write them, piece by piece; older files are evicted first.
 
-        Raises OSError where they cannot be kept. Not synced: after a crash the checksum tells.
+        Raises OSError where they cannot be kept. Unlike `files.replacing`, not synced, since these
+        are gigabytes and the checksum tells after a crash; and under one name, so that what a
+        killed process left takes its room on the disk only until the next one writes.
         """
         path, one, crc32 = self.path, self.live(self.rows[:1]), 0
         shape, name = (len(self.rows), *one.shape[1:]), str(one.dtype).removeprefix("torch.")

@@ -28,7 +28,7 @@ from benchmark.data.dataset import FaceSet
 from benchmark.errors import RunError, StorageLost, require_choice
 from benchmark.experiment.definition import Experiment
 from benchmark.experiment.space import Choices, Floats, GridSpace, Integers, SearchSpace
-from benchmark.files import canonical_json, file_lock
+from benchmark.files import digest_of, file_lock
 from benchmark.identity import steering_content
 from benchmark.record import versions
 from benchmark.runs.plan import about_faces
@@ -97,7 +97,7 @@ class Study:
     @property
     def identity(self) -> str:
         """sha256 of `about`, 64 hexadecimal digits."""
-        return hashlib.sha256(canonical_json(self.about).encode()).hexdigest()
+        return digest_of(self.about)
 
     @property
     def name(self) -> str:

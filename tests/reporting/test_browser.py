@@ -75,7 +75,7 @@ def test_every_figure_is_shown_and_nothing_is_wider_than_the_screen(
     width: int, shown: "Page", board: "Page"
 ) -> None:
     board.set_viewport_size({"width": width, "height": 900})
-    for element in ("document.documentElement", "document.querySelector('.frame')"):
+    for element in ("document.documentElement", "document.querySelector('.scroll')"):
         assert board.evaluate(f"{element}.scrollWidth <= {element}.clientWidth"), element
     shown.set_viewport_size({"width": width, "height": 900})
     assert shown.evaluate("document.documentElement.scrollWidth") <= width

@@ -33,7 +33,9 @@ function makeSortable(table) {
     head.setAttribute("aria-sort", "none");
     head.querySelector("button").addEventListener("click", () => {
       const before = head.getAttribute("aria-sort");
-      const falls = before === "none" ? !head.classList.contains("left") : before === "ascending";
+      // The first click puts the largest number, or the first word, on top; ranks begin with 1.
+      const isNumber = column > 0 && !head.classList.contains("left");
+      const falls = before === "none" ? isNumber : before === "ascending";
       heads.forEach((other) => other.setAttribute("aria-sort", "none"));
       head.setAttribute("aria-sort", falls ? "descending" : "ascending");
       sortBy(table, column, falls ? -1 : 1);
@@ -41,11 +43,26 @@ function makeSortable(table) {
   });
 }
 
-// Every word must occur in a row.
-function makeSearchable(table, holder) {
-  const rows = [...table.querySelectorAll("tbody tr:not(.section)")];
-  if (rows.length < SEARCHED_FROM) return;
+// Every word must occur in a row. Rows of a part that is shown on demand are not counted.
+function search(rows, input, count) {
   const texts = new Map(rows.map((row) => [row, row.textContent.toLowerCase()]));
+  const counted = rows.filter((row) => !row.closest("[data-of]"));
+  const update = () => {
+    const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
+    for (const row of rows) row.hidden = !words.every((word) => texts.get(row).includes(word));
+    const shown = counted.filter((row) => !row.hidden).length;
+    count.textContent = words.length ? `${shown} of ${counted.length} rows` : `${counted.length} rows`;
+  };
+  input.addEventListener("input", update);
+  update();
+  count.setAttribute("aria-live", "polite");
+}
+
+const rowsOf = (holder) => [...holder.querySelectorAll("tbody tr:not(.section)")];
+
+function makeSearchable(holder) {
+  const rows = rowsOf(holder);
+  if (rows.length < SEARCHED_FROM) return;
   const line = document.createElement("div");
   const label = document.createElement("label");
   const input = document.createElement("input");
@@ -56,15 +73,19 @@ function makeSearchable(table, holder) {
   label.append("Search ", input);
   line.append(label, count);
   holder.querySelector(".scroll").before(line);
-  const update = () => {
-    const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
-    for (const row of rows) row.hidden = !words.every((word) => texts.get(row).includes(word));
-    const shown = rows.filter((row) => !row.hidden).length;
-    count.textContent = words.length ? `${shown} of ${rows.length} rows` : `${rows.length} rows`;
-  };
-  input.addEventListener("input", update);
-  update();
-  count.setAttribute("aria-live", "polite");
+  search(rows, input, count);
+}
+
+// A box shows and hides its columns or tables; a section's heading is as wide as what is shown.
+function showParts(boxes) {
+  for (const box of boxes) {
+    const items = document.querySelectorAll(`[data-of="${box.dataset.part}"]`);
+    for (const item of items) item.hidden = !box.checked;
+  }
+  for (const heading of document.querySelectorAll(".section th")) {
+    const cells = [...heading.closest("tbody").lastElementChild.cells];
+    heading.colSpan = cells.filter((cell) => !cell.hidden).length;
+  }
 }
 
 // Paper has nothing to click on: what is folded is printed too.
@@ -72,8 +93,15 @@ window.addEventListener("beforeprint", () => {
   for (const item of document.querySelectorAll("details")) item.open = true;
 });
 
+// A page has one search for all its tables, or each large table its own.
+const tools = document.querySelector("main > .search");
 for (const holder of document.querySelectorAll(".data")) {
-  const table = holder.querySelector("table");
-  makeSortable(table);
-  makeSearchable(table, holder);
+  makeSortable(holder.querySelector("table"));
+  if (!tools) makeSearchable(holder);
+}
+if (tools) {
+  const boxes = [...tools.querySelectorAll("[data-part]")];
+  for (const box of boxes) box.addEventListener("change", () => showParts(boxes));
+  showParts(boxes);
+  search(rowsOf(document), tools.querySelector("[type=search]"), tools.querySelector("output"));
 }
