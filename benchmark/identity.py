@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from benchmark.experiment.definition import ADJUSTABLE, Experiment
 from benchmark.experiment.parts import LEAK_FREE_SPLITS
-from benchmark.files import digest_of
+from benchmark.files import canonical_json, digest_of
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ CNN is lost and printed no number: these four rows, at the usual 1e-3, are ours.
 
 Cost    eight epochs of UTKFace: 318 to 658 s a run on two shared CPU cores (AMD EPYC, bf16);
         on a GPU not measured yet
-Expect  one seed, runs in docs/RESULTS.md, test: all three at once 70.7 / 91.5 / 83.6 % for age
-        group / gender / race, each alone 71.1 / 92.0 / 83.4 %
+Expect  one seed on split 1 (docs/notes/results_split_1.md), test: all three at once 70.7 / 91.5 /
+        83.6 % for age group / gender / race, each alone 71.1 / 92.0 / 83.4 %
 """
 
 from benchmark.experiment import TASKS, Augmentation, Backbone, Experiment, Head, Recipe

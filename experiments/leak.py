@@ -11,8 +11,9 @@ study's recipe at 100 px: a matter for a GPU. The suite `headline` is the study'
 its own weights: its rows 2.2 and 2.6, replayed under `published` and honest.
 
 Cost    1.4 to 8 s a run of the CNN, 11 to 31 s of SqueezeNet, six at a time on one NVIDIA H200
-Expect  our replay of the CNN LEAKY 89.4 / 94.8 / 92.2 %, on the 70 faces it never met 53.8 / 79.0 /
-        67.1 %, honest 57.1 / 80.9 / 67.2 % (age group / gender / race, three seeds, 4,000 faces)
+Expect  our replay of the CNN LEAKY 91.2 / 95.5 / 92.2 %, on the 70 faces it never met 60.5 / 81.0 /
+        66.7 %, honest 57.1 / 82.2 / 70.1 % (age group / gender / race, three seeds, 4,000 faces of
+        split 2: docs/notes/leak_cnn.md)
 """
 
 from collections.abc import Iterator

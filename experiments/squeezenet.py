@@ -4,9 +4,10 @@ Short rows for two cores, and two on the study's recipe for the suite `matrix`, 
 
 Cost    six epochs of UTKFace on two shared CPU cores (AMD EPYC, bf16): frozen 81 s, deepest stage
         133 s, full 254 s; on a GPU not measured yet
-Expect  one seed, runs in docs/RESULTS.md, test age group / gender / race: frozen 59.1 / 80.8 /
-        63.5 %, deepest stage 67.2 / 88.5 / 78.3 %, full 69.1 / 90.4 / 81.3 %; frozen and random
-        45.9 / 71.2 / 47.6 %. Logistic regression on pooled features: docs/notes/channel_order.md
+Expect  one seed on split 1 (docs/notes/results_split_1.md), test age group / gender / race: frozen
+        59.1 / 80.8 / 63.5 %, deepest stage 67.2 / 88.5 / 78.3 %, full 69.1 / 90.4 / 81.3 %; frozen
+        and random 45.9 / 71.2 / 47.6 %. Logistic regression on pooled features:
+        docs/notes/channel_order.md
 """
 
 from benchmark.experiment import (

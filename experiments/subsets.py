@@ -9,7 +9,8 @@ the study's network, from nothing, at 48 px and in 1,500 steps; `subsets_vgg16_i
 and men alone, from the study's weights, block 5 trained, in 1,500 steps.
 
 Cost    14 to 26 s a run on one core with bf16, nine at a time (`seconds` of the runs' done.json)
-Expect  the single network 61.9 %; specialists better than everyone for women and White faces alone
+Expect  on split 1 the single network 61.9 %, and no specialist that is shown to be better
+        (docs/notes/results_split_1.md)
 """
 
 from collections.abc import Iterator

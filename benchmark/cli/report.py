@@ -5,6 +5,7 @@ import itertools
 import os
 import re
 import textwrap
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -172,7 +173,9 @@ def _notes(board: "Leaderboard") -> Iterator[str]:
     for row in (row for table in board.tables for row in table.rows):
         for remark in footnotes(row):
             remarks.setdefault(remark, []).append(row.name)
-    yield from (f"{and_more(names)}: {remark}" for remark, names in remarks.items())
+    for remark, names in remarks.items():
+        rows = (f"{name} ({n} rows)" if n > 1 else name for name, n in Counter(names).items())
+        yield f"{and_more(list(rows))}: {remark}"
     yield from not_run(board)
     yield from board.notes
 

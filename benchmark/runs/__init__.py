@@ -1,4 +1,4 @@
-"""One run from its plan to `done.json`: folder, checkpoints, execution, verification.
+"""One run from its plan to `done.json`: folder, checkpoints, execution options.
 
 The folder is the truth; MLflow mirrors it (benchmark.tracking).
 """

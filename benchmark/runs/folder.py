@@ -30,12 +30,12 @@ from benchmark.data import splits
 from benchmark.data.replays import exposure
 from benchmark.data.splits import PartName, Rows
 from benchmark.errors import BenchmarkError, RunError
-from benchmark.evaluation.artifacts import rows_by_part, with_checksums, write_artifacts
+from benchmark.evaluation.artifacts import rows_by_part, with_checksums
 from benchmark.evaluation.predictions import predictions_table, write_predictions
 from benchmark.experiment.definition import Experiment
 from benchmark.files import canonical_json, is_locked, replacing, write_json, write_text
 from benchmark.models.network import Network
-from benchmark.record import MODEL_FILE, SCHEMA, RunRecord, work_folder
+from benchmark.record import MODEL_FILE, SCHEMA, work_folder
 from benchmark.runs.plan import Plan, Settings, now
 from benchmark.tasks import TaskName
 from benchmark.training.device import device_trouble
@@ -226,20 +226,16 @@ def store_predictions(plan: Plan, parts: Parts, predict: Predict, settings: Sett
         write_predictions(record.outside_path, predicted(parts.outside, "test"))
 
 
-def finish(
-    plan: Plan, parts: Parts, state: TrainingState, history: pd.DataFrame, settings: Settings
-) -> None:
-    """Compute and write everything that follows from the predictions; `done.json` comes last.
-
-    state: with the selected weights in its network.
-    """
+def store_network(
+    plan: Plan, state: TrainingState, history: pd.DataFrame, settings: Settings
+) -> dict[str, Any]:
+    """Store the history and the selected weights, which `state` has; give what done.json says."""
     folder = plan.folder
-    settings.on_progress("intervals and figures", 0, 0)
     write_text(folder / "history.csv", history.to_csv(index=False))
     if settings.keep_weights != "none":
         px = plan.faces.image_px
         save_weights(folder / MODEL_FILE, state.network, plan.experiment, faces_px=px)
-    done = {
+    return {
         "schema": SCHEMA, "identity": plan.identity, "finished": now(),
         "seconds": float(history["epoch_seconds"].sum()), "epochs": len(history),
         "selected_epoch": state.best_epoch + 1,
@@ -247,11 +243,13 @@ def finish(
         "peak_memory_mib": settings.device.peak_memory_mib(),
         "test_was_read": reads_test(plan, settings),
     }  # fmt: skip
-    training = plan.faces.table.iloc[parts.own["train"]]
-    write_artifacts(plan.record, done, draw=settings.figures, faces=plan.faces, training=training)
-    write_json(folder / "done.json", with_checksums(folder, done))
-    (folder / CHECKPOINT_FILE).unlink(missing_ok=True)
-    settings.mirror(RunRecord(folder))
+
+
+def finish(plan: Plan, done: dict[str, Any], settings: Settings) -> None:
+    """Write done.json, the last file of a run, with the checksums of what training left."""
+    write_json(plan.folder / "done.json", with_checksums(plan.folder, done))
+    (plan.folder / CHECKPOINT_FILE).unlink(missing_ok=True)
+    settings.mirror(plan.record)
 
 
 def mark_interrupted(plan: Plan, settings: Settings) -> None:

@@ -20,6 +20,7 @@ from benchmark.data.batches import FaceBatches
 from benchmark.data.dataset import FaceSet
 from benchmark.data.splits import Rows
 from benchmark.errors import BenchmarkError, ClusterLost, WeightsMissing
+from benchmark.evaluation.artifacts import write_artifacts
 from benchmark.experiment.definition import Experiment
 from benchmark.files import file_lock, lock_owner, write_json
 from benchmark.models import weights as weight_files
@@ -204,7 +205,7 @@ def run(plan: Plan, on_device: FaceBatches, settings: Settings) -> Generator[Eve
 
 
 def _train_and_evaluate(plan: Plan, on_device: FaceBatches, settings: Settings) -> Iterator[Event]:
-    """The path of a face, from the split to the stored predictions."""
+    """The path of a face, from the split to its run's numbers."""
     experiment = plan.experiment
     parts = folder.parts_for(plan)
     loaded = weight_files.load(plan.weights) if plan.weights else None
@@ -236,7 +237,11 @@ def _train_and_evaluate(plan: Plan, on_device: FaceBatches, settings: Settings) 
         history = writer.finish(state)
         folder.store_predictions(plan, parts, options.predict, settings)
         options.write(steps=dict(state.speed_report))
-    folder.finish(plan, parts, state, history, settings)
+    settings.on_progress("intervals and figures", 0, 0)
+    done = folder.store_network(plan, state, history, settings)
+    training = plan.faces.table.iloc[parts.own["train"]]
+    write_artifacts(plan.record, done, draw=settings.figures, faces=plan.faces, training=training)
+    folder.finish(plan, done, settings)
 
 
 class ExecutionOptions:

@@ -1,0 +1,1 @@
+"""Measured speed: training, beside the loops that a user would write."""
