@@ -120,6 +120,12 @@ def test_quoted_make_targets_are_in_the_makefile() -> None:
             assert name in targets if "=" not in word else f"$({name}" in makefile, item
 
 
+def test_test_files_that_documents_name_exist() -> None:
+    text = "\n".join(page.read_text("utf-8") for page in DOCUMENTS)
+    paths = set(re.findall(r"(?:tests/)?([a-z]+/test_\w+|test_\w+(?=\.py))", text))
+    assert not {path for path in paths if not (ROOT / f"tests/{path}.py").is_file()}
+
+
 def commands(command: Any, path: tuple[str, ...] = ("facebench",)) -> Iterator[tuple[str, Any]]:
     """Give every command with its name."""
     if not hasattr(command, "commands"):
