@@ -77,7 +77,7 @@ results: setup ## Compute the published numbers again from the predictions in do
 report: setup ## Write one HTML page that answers the questions; SUITE=study for a suite
 	$(BIN)/facebench report $(if $(filter-out file default,$(origin SUITE)),--suite $(SUITE)) $(DATASET_OPTION)
 
-subsets: setup ## Specialists against everyone: run the suite SEEDS times, compare
+subsets: setup ## Specialists against networks trained on all faces: run the suite SEEDS times, compare
 	$(BIN)/facebench run --suite subsets --seeds $(SEEDS) $(DATASET_OPTION)
 	$(BIN)/facebench subsets $(DATASET_OPTION)
 

@@ -7,7 +7,7 @@ BenchmarkError
 │   └── WeightsMissing    ... is neither available nor to be fetched: the row is not run
 └── RunError          a run cannot start, resume or be read
     ├── DeviceError       the device asked for is not there
-    ├── ClusterLost       the cluster that runs are computed on cannot be used: none goes on
+    ├── ClusterLost       the cluster that runs are computed on cannot be used: all stop
     ├── StorageLost       the database of a search does not answer: no trial can be stored
     └── TrackingError     the MLflow store cannot be used; the run's own folder is not affected
 """

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Starts Ray on the nodes that Slurm allocates, and runs a suite there; what it is given is passed to
-# `facebench run`. Submitted again, it goes on: finished runs are up to date, others resume.
+# `facebench run`. Submitted again, it resumes: finished runs are up to date, others continue.
 #
 #   sbatch --nodes 2 --gpus-per-node 4 deploy/slurm.sh --suite study --seeds 0,1,2
 #

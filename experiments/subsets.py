@@ -29,7 +29,7 @@ from benchmark.experiment import (
 )
 from experiments.vgg16_stl import ALONE_BLOCK5
 
-EVERYONE = Experiment(
+ALL_FACES = Experiment(
     name="age_group-cnn-none-full-steps",
     asks="How well does the single network, trained on all, predict age group?",
     backbone=Backbone("cnn", input_px=32),
@@ -43,7 +43,7 @@ EVERYONE = Experiment(
         augmentation=Augmentation(flip=True),
     ),
 )
-VGG16 = EVERYONE.varied(
+VGG16 = ALL_FACES.varied(
     name="age_group-vgg16-none-full-steps",
     **{
         "backbone": Backbone("vgg16", input_px=48),
@@ -76,21 +76,21 @@ SUBSETS = (
 )
 
 
-def routers_of(everyone: Experiment, *tasks: str) -> Iterator[Experiment]:
+def routers_of(whole: Experiment, *tasks: str) -> Iterator[Experiment]:
     """Give the networks that would say to which specialist a face is sent."""
     for task in tasks:
-        yield everyone.varied(
-            name=everyone.name.replace("age_group", task),
+        yield whole.varied(
+            name=whole.name.replace("age_group", task),
             asks=f"How well would {task} route a face to the specialist for it?",
             **{"head.tasks": (task,)},
         )
 
 
-def experiments_of(everyone: Experiment, subset: Subset) -> tuple[Experiment, ...]:
-    """Give the three experiments of a subset: specialist, everyone, size-matched."""
+def experiments_of(whole: Experiment, subset: Subset) -> tuple[Experiment, ...]:
+    """Give the three experiments of a subset: specialist, all faces, size-matched."""
     people = subset.label.replace("_", " and ")
-    prefix = everyone.name
-    specialist = everyone.varied(
+    prefix = whole.name
+    specialist = whole.varied(
         name=f"{prefix}-{subset.ending}",
         asks=f"Does training on {people} alone predict the age group of {people} better?",
         compare_with=f"{prefix}-{subset.label}-everyone",
@@ -98,7 +98,7 @@ def experiments_of(everyone: Experiment, subset: Subset) -> tuple[Experiment, ..
     )
     all_of_us = specialist.varied(
         name=f"{prefix}-{subset.label}-everyone",
-        asks=f"How well does training on everyone predict the age group of {people}?",
+        asks=f"How well does training on all faces predict the age group of {people}?",
         compare_with=None,
         **{"subset.training": "everyone"},
     )
@@ -111,13 +111,13 @@ def experiments_of(everyone: Experiment, subset: Subset) -> tuple[Experiment, ..
     return specialist, all_of_us, matched
 
 
-def study_of(everyone: Experiment) -> tuple[Experiment, ...]:
+def study_of(whole: Experiment) -> tuple[Experiment, ...]:
     """Give the single network, the routers, and the experiments of every subset."""
-    by_subset = (item for subset in SUBSETS for item in experiments_of(everyone, subset))
-    return (everyone, *routers_of(everyone, "gender", "race"), *by_subset)
+    by_subset = (item for subset in SUBSETS for item in experiments_of(whole, subset))
+    return (whole, *routers_of(whole, "gender", "race"), *by_subset)
 
 
-WITH_CNN = study_of(EVERYONE)
+WITH_CNN = study_of(ALL_FACES)
 WITH_VGG16 = study_of(VGG16)
 WITH_IMAGENET = (
     VGG16_IMAGENET,

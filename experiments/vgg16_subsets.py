@@ -22,9 +22,9 @@ SUBSETS = (
 )
 
 
-WOMEN_BY_EVERYONE = AGE_GROUP.varied(
+WOMEN_BY_ALL_FACES = AGE_GROUP.varied(
     name=f"{AGE_GROUP.stem}-women-everyone",
-    asks="How well does a network trained on everyone predict the age group of women?",
+    asks="How well does a network trained on all faces predict the age group of women?",
     compare_with=None,
     study=None,
     subset=Subset(gender="female", training="everyone"),
@@ -33,12 +33,12 @@ SPECIALISTS = tuple(
     AGE_GROUP.varied(
         name=f"{AGE_GROUP.stem}-{subset.ending}",
         asks=f"How well does training on {people} alone predict the age group of {people}?",
-        # The only subset here that everyone's network is tested on too.
-        compare_with=WOMEN_BY_EVERYONE.name if subset.gender == "female" else None,
+        # The only subset here that the network of all faces is tested on too.
+        compare_with=WOMEN_BY_ALL_FACES.name if subset.gender == "female" else None,
         study=None,
         subset=subset,
     )
     for people, subset in SUBSETS
 )
 
-EXPERIMENTS = (*SPECIALISTS, WOMEN_BY_EVERYONE)
+EXPERIMENTS = (*SPECIALISTS, WOMEN_BY_ALL_FACES)

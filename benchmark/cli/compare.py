@@ -86,7 +86,7 @@ def leak(
     runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
     data_dir: options.DataDir = options.DEFAULT_DATA_DIR,
 ) -> None:  # fmt: skip
-    """Take a leaky score apart: what it is on faces never met, and what each condition is worth.
+    """Decompose a leaky score: accuracy on faces not seen in training, effect of each condition.
 
     Reads the stored predictions of a suite's runs; writes tables (.md) and a figure (.png) of
     each network into RUNS_DIR/leaderboards, all of them marked LEAKY.
@@ -107,7 +107,7 @@ def subsets(
     runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
     data_dir: options.DataDir = options.DEFAULT_DATA_DIR,
 ) -> None:  # fmt: skip
-    """Say whether specialists predict the age group of a subset better than one network of all.
+    """Test whether specialists predict age groups of subsets better than one network of all faces.
 
     Reads the stored predictions of a suite's runs; writes tables (.md) and a figure (.png) into
     RUNS_DIR/leaderboards.

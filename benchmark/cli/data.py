@@ -206,8 +206,8 @@ def _report_findings(answer: options.Answer, faces: "FaceSet") -> None:
         fix = "The data set is complete without them; fix the source and prepare it under another "
         answer.errors.append(DataError(found, source=str(table), fix=f"{fix}--name to have them"))
     if labels is not None:
-        fix = "What these rows do not tell is left out; --map TASK:WORD=CLASS says what a word "
-        fix += f"means, and {table} lists what was left out"
+        fix = "Unusable labels are skipped; --map TASK:WORD=CLASS defines a word; "
+        fix += f"{table} lists what was left out"
         files = ", ".join(file["name"] for file in labels["files"])
         found_in_rows = findings(labels, int((rejected["kind"] == "row").sum()))
         answer.errors += [DataError(found, source=files, fix=fix) for found in found_in_rows]
@@ -450,5 +450,5 @@ def _split_tables(audit: dict[str, Any]) -> Iterator[Table]:
 
 
 def _percent(fraction: float) -> str:
-    """Write a fraction in percent; one that is not nothing never reads as nothing."""
+    """Format a fraction as a percentage; a non-zero fraction is never shown as 0."""
     return "<0.1 %" if 0 < fraction < 0.0005 else f"{100 * fraction:.1f} %"

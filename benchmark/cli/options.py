@@ -119,7 +119,7 @@ QuietAnswer = Annotated[CommandResult, {"quiet": Quiet, "as_json": AsJson}]
 
 
 def as_command(name: str, function: Callable[..., None]) -> Callable[..., None]:
-    """Let a function be called with options, and its answer, the first parameter, be printed.
+    """Turn a function into a command: parse its options and print the result object it fills.
 
     A parameter whose type is a dataclass of options stands for all of them.
     """

@@ -113,7 +113,7 @@ def _of_the_system(error: OSError) -> RunError:
 
 
 def tell(text: str) -> None:
-    """Say on stderr what goes on or was written, unless --quiet or --json asks for silence."""
+    """Say on stderr what is done or was written, unless --quiet or --json asks for silence."""
     if not Options.quiet:
         err.print(text, soft_wrap=True)
 

@@ -40,7 +40,7 @@ CLOSING: Final = "--notes prints {more}differences, costs and limitations."
 
 # fmt: off
 Suites = Annotated[list[str] | None, option(
-    "Show a suite, what is missing included; several in one table.",
+    "Show a suite, including experiments that were not run; repeat to combine suites.",
     autocompletion=options.complete_suite)]
 # fmt: on
 
@@ -60,7 +60,7 @@ def leaderboard(
     from_predictions: Annotated[bool, advanced(
         "Compute every number from the stored predictions anew.")] = False,
     fit_references: Annotated[bool, advanced(
-        "Fit the logistic regressions that are missing, on pixels and on the frozen backbones of "
+        "Fit the logistic regressions not yet fitted, on pixels and on the frozen backbones of "
         "finished runs; minutes on many faces, once.")] = False,
     folds: Annotated[bool, advanced(
         "Compare what `run --folds` gave with the fixed split: mean ± sd and ranks.")] = False,
@@ -223,8 +223,8 @@ def report(
 ) -> None:  # fmt: skip
     """Write one HTML page: the answers first, each with its figure, its table and its runs.
 
-    It needs no network and no file beside it. What the runs do not tell is said, with the command
-    that would.
+    It needs no network and no file beside it. Questions the runs cannot answer are listed
+    with the command that answers them.
 
     Examples:
       facebench report

@@ -46,8 +46,8 @@ class Execution:
     cache_gib: Annotated[float, advanced(
         "GiB that it may take there; the least recently used goes first.", min=0.0)] = 10.0
     on: Annotated[str | None, of_cluster(
-        "Run on Ray: `ray` starts it on this machine, `auto`, HOST:PORT or ray://HOST:PORT is a "
-        "cluster that is there. Left out: one run after another in this process.")] = None
+        "Run on Ray: `ray` starts it on this machine; `auto`, HOST:PORT or ray://HOST:PORT "
+        "connects to a running cluster. Default: one run after another in this process.")] = None
     gpus_per_run: Annotated[float | None, of_cluster(
         "GPUs for each run, or a part of one, as 0.25; 1 if left out and there are any.",
         min=0.0)] = None
@@ -88,7 +88,7 @@ class Execution:
 
     def settings(
         self, *, deterministic: bool = False, compile: bool | None = False,
-        read_test: bool = False, keep_weights: str = "best",
+        evaluate_test: bool = False, keep_weights: str = "best",
     ) -> "Settings":  # fmt: skip
         """Check the options. torch is loaded here, so that a mistyped name is answered before."""
         from benchmark.runs.plan import KEEP_WEIGHTS, Settings
@@ -104,7 +104,7 @@ class Execution:
         settings = Settings(
             self.runs_dir, self.weights_dir or self.data_dir / "weights",
             choose_device(device, self.precision, exact=deterministic),
-            offline=self.offline, read_test=read_test,
+            offline=self.offline, evaluate_test=evaluate_test,
             keep_weights=keep_weights,  # type: ignore[arg-type]
             cache=CacheSettings(cache_dir, self.cache_gib) if self.cache else None,
             speed=SpeedSettings(compile=compile),
@@ -131,8 +131,8 @@ def run(
     sweep: Annotated[list[str] | None, option(
         "Run with every value of a field: recipe.learning_rate=1e-4,1e-3; several fields: with "
         "every combination.")] = None,
-    read_test: Annotated[bool, advanced(
-        "Evaluate ad-hoc runs on the test set too.", "--read-test")] = False,
+    evaluate_test: Annotated[bool, advanced(
+        "Evaluate ad-hoc runs on the test set too.", "--evaluate-test", "--read-test")] = False,
     keep_weights: Annotated[str, advanced("best or none.")] = "best",
     deterministic: Annotated[bool, advanced(
         "fp32, and equal weights twice on the same machine.", "--deterministic")] = False,
@@ -159,7 +159,7 @@ def run(
     numbers = parse_seeds(seeds)
     where.cluster()  # A wrong option is answered before anything is opened.
     how = where.settings(
-        deterministic=deterministic, compile=compile_, read_test=read_test,
+        deterministic=deterministic, compile=compile_, evaluate_test=evaluate_test,
         keep_weights=keep_weights,
     )  # fmt: skip
     with output.busy("opening the data set"):
@@ -338,7 +338,7 @@ def run_shown(
     answer: CommandResult, experiments: list[Experiment], seeds: tuple[int, ...], faces: "FaceSet",
     settings: "Settings", fleet: "Fleet | None",
 ) -> dict[str, int]:  # fmt: skip
-    """Run experiments and show it; count how they end, and keep errors and what is missing."""
+    """Run experiments and show it; count how they end, and keep errors and what was not run."""
     from benchmark.cli.run_display import RunDisplay
     from benchmark.runs.queue import queued
     from benchmark.runs.run import Failed, Missing, run_all

@@ -1,4 +1,4 @@
-"""What a person sees while runs go on: one bar for the suite, one for the run, a line an epoch."""
+"""What is shown while runs proceed: one bar for the suite, one for the run, a line an epoch."""
 
 from rich.markup import escape
 from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
@@ -68,7 +68,7 @@ class RunDisplay(Display):
         self._bars.update(run_bar, completed=done, note=note)
 
     def _show_end(self, event: Event) -> None:
-        """Show how a run ended; of those that are missing one line for all follows at the end."""
+        """Show how a run ended; of those not run one line for all follows at the end."""
         if isinstance(event, Finished):
             which = "" if self._run_bar is not None else f"[bold]{event.plan.title}[/]"
             seconds = event.plan.record.done["seconds"]

@@ -3,7 +3,7 @@
 A node needs no folder of anybody else's. Packed faces and weight files come from Ray's object
 store and are kept in FACEBENCH_WORKER_DIR under their digests, with the features of frozen
 networks; a run's folder is a temporary one there. Ray may run this twice for one run, where a node
-is lost: the second time goes on from the files that were reported last.
+is lost: the second time resumes from the files that were reported last.
 """
 
 import contextlib
@@ -71,7 +71,7 @@ class Returned:
 
 
 class Inbox:
-    """An actor on the driver's machine: what workers report, and the files to go on from."""
+    """An actor on the driver's machine: what workers report, and the files to resume from."""
 
     def __init__(self) -> None:
         self._messages: list[tuple[str, str, Any]] = []
@@ -86,7 +86,7 @@ class Inbox:
         self._messages.append((identity, "files", self._files[identity]))
 
     def begin(self, identity: str, files: Files) -> None:
-        """Take the files that a run goes on from."""
+        """Take the files that a run resumes from."""
         import ray
 
         self._files[identity] = {name: ray.put(content) for name, content in files.items()}

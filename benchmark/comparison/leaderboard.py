@@ -1,4 +1,4 @@
-"""Leaderboards: which experiments stand in which table, in what order, and which are missing; and
+"""Leaderboards: which experiments stand in which table, in what order, and which were not run; and
 how stable an experiment's numbers are over the five folds of the split.
 
 Nothing here depends on the time or the machine, so that a leaderboard is byte-identical when
@@ -17,7 +17,7 @@ from benchmark.comparison import wording as words
 from benchmark.comparison.library import Library, Run, Setting, counted, edited_after, why_not_done
 from benchmark.comparison.pairs import RowPair, compare_rows, counterpart_names, row_pairs
 from benchmark.comparison.references import LOGISTIC
-from benchmark.comparison.rows import Outcome, Row, done_row
+from benchmark.comparison.rows import Outcome, Row, Unmeasured, done_row
 from benchmark.comparison.statistics import PairResult
 from benchmark.data.progress import OnProgress, keep_quiet
 from benchmark.data.splits import N_FOLDS
@@ -50,7 +50,7 @@ class BoardTable:
     setting: Setting
     kind: Kind
     rows: tuple[Row, ...]
-    """Reference rows, then ranked experiments, then missing ones in the order asked for."""
+    """Reference rows, then ranked experiments, then those not run, in the order asked for."""
 
     @property
     def tasks(self) -> tuple[TaskName, ...]:
@@ -92,13 +92,13 @@ class LeaderboardQuery:
     """What a leaderboard shows, and what is known beside the runs."""
 
     experiments: Sequence[Experiment]
-    """The rows, run or not, in the order of those that are missing."""
+    """The rows, run or not; those not run stand in this order."""
     dataset: str
     suites: Sequence[Suite] = ()
     references: Callable[[Setting, tuple[TaskName, ...]], Sequence[Row]] = lambda *_: ()
     """Gives the reference rows of a table."""
     missing: Mapping[str, str] = field(default_factory=dict)
-    """Why an experiment could not be run, by name, such as weights that are not available."""
+    """Which weights are not available, by the name of an experiment that needs them."""
     known: Mapping[str, Experiment] = field(default_factory=dict)
     """Further definitions, whose rows others may be set against."""
     ad_hoc: bool = False
@@ -203,15 +203,18 @@ def _tables(groups: RunsByGroup, query: LeaderboardQuery, *, drawn: bool) -> lis
             found = groups[item.name].get(setting, {})
             ours = [_row(item, found, group) for group in sorted(found)]
             if not found and (setting.protocol, setting.subset) == own:
-                ours = [_missing(item, query.missing.get(item.name, "not run"))]
+                no_weights = query.missing.get(item.name)
+                why: Unmeasured = "not run (weights not available)" if no_weights else "not run"
+                ours = [_unmeasured(item, why, no_weights or "not run")]
             rows[setting, item.task_label] += ours
     places = ((setting, kind) for setting in settings for kind in KINDS)
     return [BoardTable(*place, tuple(_ranked(rows[place]))) for place in places if rows[place]]
 
 
-def _missing(experiment: Experiment, *remarks: str) -> Row:
+def _unmeasured(experiment: Experiment, why: Unmeasured, *remarks: str) -> Row:
     definition, study = experiment.as_dict(), experiment.study
-    return Row("missing", experiment.name, remarks=remarks, study=study, definition=definition)
+    row = Row("missing", experiment.name, remarks=remarks, study=study, definition=definition)
+    return replace(row, unmeasured=why)
 
 
 def _row(experiment: Experiment, by_group: Mapping[str, Sequence[Run]], group: str) -> Row:
@@ -229,12 +232,12 @@ def _row(experiment: Experiment, by_group: Mapping[str, Sequence[Run]], group: s
     done = [run for run in runs if run.done]
     unfinished = [f"seed {run.record.seed} {why_not_done(run)}" for run in runs if not run.done]
     if not done:
-        return _missing(experiment, *unfinished, *said)
+        return _unmeasured(experiment, "not finished", *unfinished, *said)
     remarks = [*said, *unfinished, *([ONE_SEED] if len(done) == 1 else [])]
     try:
         return done_row(experiment.name, done, remarks, None if run.ad_hoc else experiment.study)
     except RunError as error:
-        return _missing(experiment, str(error), *said)
+        return _unmeasured(experiment, "not finished", str(error), *said)
 
 
 def _ranked(rows: Sequence[Row]) -> list[Row]:
@@ -268,8 +271,8 @@ def _reading_notes(tables: Sequence[BoardTable]) -> Iterator[str]:
         )
     if any(len(row.seeds) == 1 for row in done):
         yield (
-            "Rows with one seed tell of that training alone and permit no claim about the "
-            "experiment; their intervals are Wilson's, which counts near-duplicate test faces as "
+            "A row with one seed describes a single training run and supports no claim about the "
+            "experiment; its interval is Wilson's, which counts near-duplicate test faces as "
             "independent. Where a side has one seed, one run is compared with one run, of the "
             "lowest seed that both have."
         )
@@ -293,7 +296,7 @@ def _reading_notes(tables: Sequence[BoardTable]) -> Iterator[str]:
     if any(row.tied for row in rows):
         yield (
             "= marks rows without a significant difference from the first of their table in its "
-            "test score (combined, or the task's)."
+            "test score (the weighted accuracy, or the task's)."
         )
     yield from words.gap_sentences(
         it for family, it in outcomes if isinstance(it, words.Gap) and family != "first"
@@ -301,9 +304,9 @@ def _reading_notes(tables: Sequence[BoardTable]) -> Iterator[str]:
 
 
 STABILITY_NUMBERS: Final = {
-    "selected/val/combined": "val",
+    "selected/val/combined": "val. acc.",
     **{f"test/{task}/accuracy": title for task, title in TASK_TITLES.items()},
-    "test/combined": "combined",
+    "test/combined": "weighted acc.",
 }
 """What is shown of folds, by metric, with its heading; the first one ranks."""
 STABILITY_NOTE: Final = (
@@ -380,7 +383,7 @@ def stability_cells(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     shown = {
         number: heading
         for number, heading in STABILITY_NUMBERS.items()
-        if table[f"{number}/mean"].notna().any() and not (single and heading == "combined")
+        if table[f"{number}/mean"].notna().any() and not (single and number == "test/combined")
     }
     heads = ["experiment", "rank: fixed → folds", "seeds: fixed / folds"]
     heads += [f"{heading}: fixed / folds" for heading in shown.values()]

@@ -4,7 +4,7 @@ Everything is computed from stored predictions and from `exposure.csv`, which sa
 each test face. A leaky run is scored on its own test part, as the study scored itself, and on the
 leak-free test faces, on which every further model of the chain is scored too; so a step that
 changes the models is a paired difference on common faces. Each task is scored on the faces that are
-labelled for it. All is LEAKY but what is never met or honest.
+labelled for it. Every row is LEAKY except `never met` and `honest`.
 """
 
 import dataclasses
@@ -246,7 +246,7 @@ def leak_page(study: Values) -> words.StudyPage:
     ]
     if any(_of_one_seed(step) for network in networks for step in network["steps"]):
         notes.append(
-            "Changes with one seed on a side are of these trainings alone: their intervals hold "
+            "Changes with one seed on a side are of these training runs only: their intervals hold "
             "no variance over seeds."
         )
     notes += [note for network in networks for note in network["notes"]]

@@ -233,7 +233,7 @@ def compare(
         raise RunError(
             f"nothing can be compared. {'. '.join(said) or alone}",
             allowed="two models or more with finished runs on the same test faces",
-            fix="`facebench run NAME --seeds 0,1,2` makes the runs that are missing",
+            fix="`facebench run NAME --seeds 0,1,2` runs what was not run",
         )
     labels = {label for line in lines for label in (line.group.label, line.reference.label)}
     sides = [side for ours in pairs.values() for pair in ours for side in pair[:2]]

@@ -159,9 +159,9 @@ def ceiling_row(table: pd.DataFrame, tasks: Sequence[TaskName]) -> Row | None:
         for task in tasks
     )
     remark = (
-        "no result: what labels of one photograph leave within reach, from "
-        f"{found['n_photographs'].max():,} near-duplicated photographs of all parts; with labels "
-        f"that err independently {independent} %; errors that the labels share make it too high"
+        "not a result: upper bound on accuracy, given how often labels of the same photograph "
+        f"disagree, from {found['n_photographs'].max():,} near-duplicated photographs of all "
+        f"parts; {independent} % if labels err independently; errors that they share raise it"
     )
     value = combined({task: score.accuracy for task, score in scores.items()})
     together = CombinedScore(value, None, None) if len(tasks) > 1 else None
@@ -175,7 +175,7 @@ class References:
     runs_dir: Path
     data_dir: Path
     fitting: bool = False
-    """Whether to fit what is missing, on pixels and on every available frozen backbone."""
+    """Whether to fit what was not fitted yet, on pixels and on every available frozen backbone."""
     runs: Sequence[Run] = ()
     """Where frozen backbones may be found."""
     watch: OnProgress = keep_quiet
@@ -203,7 +203,7 @@ class References:
         return rows + kept
 
     def _computed(self, setting: Setting, tasks: tuple[TaskName, ...]) -> Iterator[Row | None]:
-        """Give the rows that follow from prepared faces; fit and keep what is missing."""
+        """Give the rows that follow from prepared faces; fit and keep what was not fitted yet."""
         faces = self._prepared.get((setting.dataset, setting.split_digest))
         if faces is None:
             return

@@ -82,6 +82,9 @@ Outcome = tuple[Family, TaskComparison | Gap]
 `combined` weighs them, and what came of it. PairResult, its p may be of an earlier family."""
 
 
+Unmeasured = Literal["not run", "not run (weights not available)", "not finished"]
+
+
 @dataclass(frozen=True)
 class Row:
     """One line of a table. What does not exist is None or absent, never 0."""
@@ -122,6 +125,8 @@ class Row:
     remarks: tuple[str, ...] = ()
     definition: Mapping[str, Any] = field(default_factory=dict)
     """As it was run, or as it would be; empty for reference rows."""
+    unmeasured: Unmeasured = "not run"
+    """Why there is no result, where the status is missing."""
     runs: tuple[Run, ...] = field(default=(), compare=False, repr=False)
 
     @property

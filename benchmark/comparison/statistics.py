@@ -46,7 +46,7 @@ FAMILIES: Final[dict[Family, str]] = {
     "depth": "networks that differ in their unfreezing depth",
     "conditioning": "networks that differ in their conditioning",
     "first": "each network against the first of its table",
-    "subsets": "specialists against networks trained on everyone",
+    "subsets": "specialists against networks trained on all faces",
 }
 """The questions. A comparison that several of them ask for belongs to the first of these."""
 
@@ -104,7 +104,7 @@ def difference_of(group: npt.ArrayLike, reference: npt.ArrayLike, clusters: Labe
     (Cornfield & Tukey, "Average values of mean squares in factorials", Annals of Mathematical
     Statistics 27 (1956)). Degrees of freedom: F. E. Satterthwaite, "An approximate distribution of
     estimates of variance components", Biometrics Bulletin 2 (1946). One seed on each side: faces
-    alone, and for values of 0 and 1 McNemar's exact test; that speaks of these two trainings alone.
+    alone, and for values of 0 and 1 McNemar's exact test, about these two trainings only.
     RunError for one seed against several.
     """
     sides = [np.asarray(values, dtype=np.float64) for values in (group, reference)]

@@ -1,4 +1,4 @@
-"""Specialists against everyone: what the runs of a suite like `subsets` answer.
+"""Specialists against networks trained on all faces: what suites like `subsets` answer.
 
 Everything comes from stored predictions. Of each subset up to three run groups are compared on its
 test faces; and the system a user would deploy, a classifier that routes each face to a specialist,
@@ -28,7 +28,7 @@ ROUTERS: Final[tuple[TaskName, ...]] = ("gender", "race")
 TASK: Final[TaskName] = "age_group"
 """What the networks of the study predict; the question is about age."""
 TRAININGS: Final = {
-    "subset": "specialist", "everyone": "everyone", "size_matched": "size-matched",
+    "subset": "specialist", "everyone": "all faces", "size_matched": "size-matched",
 }  # fmt: skip
 
 Differences = dict[tuple[str, str], Difference]
@@ -146,10 +146,10 @@ def subset_page(study: Values) -> words.StudyPage:
     notes = [
         words.STUDY_NUMBERS,
         "All run groups take the same optimiser steps and are selected on the subset's validation "
-        "faces; size-matched is a stratified sample of everyone as large as the subset.",
+        "faces; size-matched is a stratified sample of all faces, as large as the subset.",
         f"p is corrected by Holm's procedure over all {len(compared)} comparisons of the "
         f"page, which are one question; {words.SIGNIFICANT}: significant; mdd: minimum detectable "
-        "difference in pp. One seed a side: McNemar's exact test, of these two trainings alone.",
+        "difference in pp. One seed a side: McNemar's exact test, of these two training runs only.",
     ]
     if missing:
         notes.append(f"Not run: {', '.join(missing)}.")
@@ -158,7 +158,7 @@ def subset_page(study: Values) -> words.StudyPage:
         for (of, by), result in compared.items()
     ]
     return words.StudyPage(
-        f"Specialists against everyone, {study['dataset']}",
+        f"Specialists against networks trained on all faces, {study['dataset']}",
         tuple(_sentences(study)),
         tuple(_tables(study)),
         (_figure(study),),
@@ -213,8 +213,8 @@ def _tables(study: Values) -> Iterator[words.StudyTable]:
         cells = [*_difference_cells(compared.get((title, "everyone")))]
         cells += _difference_cells(compared.get((title, "size_matched")))
         rows.append((f"{title}, n {result['n_test']:,}", *rates, *cells))
-    heads = ("subset", *TRAININGS.values(), "− everyone", "p", "− size-matched", "p ")
-    caption = "Age-group accuracy: trained on the subset, on everyone, on as many of everyone"
+    heads = ("subset", *TRAININGS.values(), "− all faces", "p", "− size-matched", "p ")
+    caption = "Age-group accuracy by training subset: the specialist's own, all faces, size-matched"
     yield words.StudyTable(caption, heads, tuple(rows))
     rows = []
     for system in study["systems"]:
@@ -230,8 +230,8 @@ def _tables(study: Values) -> Iterator[words.StudyTable]:
 
 def _figure(study: Values) -> words.StudyFigure:
     titles = {
-        "everyone": "against one trained on everyone",
-        "size_matched": "against one trained on as many of everyone",
+        "everyone": "against one trained on all faces",
+        "size_matched": "against one trained on a sample of all faces of its size",
         "single": "every face, routed by a classifier, against one network",
     }
     sizes = {item["title"]: item["n_test"] for item in study["subsets"]}

@@ -167,7 +167,7 @@ class Gap(NamedTuple):
     reference: str
     why: str
     task: TaskName | None = None
-    """The task of a counterpart that is missing."""
+    """The task of a counterpart that was not run."""
 
 
 def family_text(results: Iterable[PairResult]) -> str:
@@ -201,7 +201,7 @@ def test_text(line: TaskComparison) -> str:
     """Write which test was used, and on what."""
     name, sides = TEST_NAMES[line.difference.test], (line.group.seeds, line.reference.seeds)
     if line.of_trainings_alone:
-        return f"{name}, seed {sides[0][0]} against seed {sides[1][0]}: these two trainings alone"
+        return f"{name}, seed {sides[0][0]} against seed {sides[1][0]}: these two runs only"
     ours, theirs = map(len, sides)
     return f"{name}, {f'{ours} seeds each' if ours == theirs else f'{ours} against {theirs} seeds'}"
 
@@ -219,8 +219,8 @@ def _found_text(line: TaskComparison) -> str:
 
 
 def _caveat(lines: Iterable[TaskComparison]) -> str:
-    alone = any(line.of_trainings_alone for line in lines)
-    return " One seed on a side speaks of these trainings alone." if alone else ""
+    said = " With one seed on a side, the result applies to these training runs only."
+    return said * any(line.of_trainings_alone for line in lines)
 
 
 def by_pair(lines: Sequence[TaskComparison]) -> list[list[TaskComparison]]:
@@ -283,7 +283,7 @@ def gap_sentences(gaps: Iterable[Gap]) -> Iterator[str]:
     for network, missing in lacking.items():
         networks[", ".join(missing)].append(network)
     for lacked, names in networks.items():
-        yield f"Single-task counterparts missing of {joined(names)}: {lacked}."
+        yield f"Single-task counterparts of {joined(names)} that were not run: {lacked}."
 
 
 GENERAL_NOTES: Final = (

@@ -387,7 +387,7 @@ def fetch(data_dir: Path, *, progress: bool = False) -> tuple[Path, bool, int]:
                 raise DataError("no picture in it has a name of UTKFace's")
         except DataError as error:
             found = f"what came as {FILE_NAME} is not the archive: {error.found}"
-            fix = f"It is not kept where it was just fetched. Download it by hand from {WEBSITE}"
+            fix = f"A file just fetched was removed again; download it by hand from {WEBSITE}"
             raise DataError(found, source=str(target), fix=fix) from error
         return archive.replace(target), is_new, len(pictures)
 

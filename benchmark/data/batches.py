@@ -177,7 +177,7 @@ def random_order(n: int, *, seed: int, epoch: int) -> Tensor:
 def random_passes(n: int, n_wanted: int, *, seed: int, epoch: int) -> Tensor:
     """Give `n_wanted` training faces of `n` for one epoch: (n_wanted,) int64 on the CPU.
 
-    Epochs go on where the one before ended, through one random order of all faces after another,
+    Epochs continue where the one before ended, through one random order of all faces after another,
     so that networks of few and of many faces take equally many steps.
     """
     first = epoch * n_wanted

@@ -4,7 +4,7 @@
     crops.csv       one row per picture: found, box, score, faces seen, or why not; written last
     crops.jsonl     the journal: how these are cropped, then a line per picture done
 
-Begun again, it goes on where it was stopped; when done, it crops pictures that are new or changed.
+Run again, it resumes where it was stopped; when done, it crops pictures that are new or changed.
 A detector is any object with `name` and `find`: OpenCV's YuNet, or somebody else's, named as
 `module:callable` that takes the path of a model file (or None).
 """
@@ -174,7 +174,7 @@ class YuNet:
 
 @dataclass(frozen=True, slots=True)
 class CropOptions:
-    """How faces are chosen and cut; validated at birth.
+    """How faces are chosen and cut; validated on construction.
 
     The defaults are the study's (its cropping notebook), which left the choice among several faces
     to chance. margin: share of the box's width added left and right, and of its height above and

@@ -160,8 +160,8 @@ def subset_parts(
 ) -> dict[PartName, Rows]:
     """Reduce the parts of a split to what `subset` says; without one, give them as they are.
 
-    Validation and test hold the subset's faces alone. Training holds these, or everyone's, or a
-    sample of everyone's as large as the subset's, which depends on the run's seed. Rows ascend.
+    Validation and test hold the subset's faces alone. Training holds these, or all faces, or a
+    sample of all faces as large as the subset's, which depends on the run's seed. Rows ascend.
     Raises DataError where a part would be empty.
     """
     if subset is None:

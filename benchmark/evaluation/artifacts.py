@@ -39,7 +39,7 @@ DIGESTS: Final = "sha256"
 DIGEST: Final = "seal"
 COST: Final = "cost/"
 """Prefix of the metrics that do not follow from predictions."""
-SUSPECTS_SHEET: Final = "label_suspects.png"
+LABEL_ERRORS_SHEET: Final = "label_suspects.png"
 """Shows people: it stays in the run's folder and in MLflow, and is on no page of ours."""
 MISTAKE_COLUMNS: Final = (
     *("task", "file", "truth", "predicted", "probability", "probability_of_label"),
@@ -108,7 +108,7 @@ class RebuiltRecord(RunRecord):
 
 def _read(record: RunRecord) -> pd.DataFrame:
     """Read a run's predictions; RunError unless they are about every face of its parts. The test
-    part as a whole may be absent: ad-hoc runs do not read it."""
+    part as a whole may be absent: ad-hoc runs are not evaluated on it."""
     path, counts = record.predictions_path, record.about["dataset"]["counts"]
     predictions = stored.read_predictions(path)
     for part in stored.PARTS:
@@ -169,8 +169,8 @@ def write_artifacts(
         if len(scores.subgroups):
             figures.write_test_figures(folder, scores, caption)
             if faces is not None:
-                sheet = figures.contact_sheet(label_suspects(scores.test), faces, caption)
-                figures.write_png(folder / SUSPECTS_SHEET, sheet)
+                sheet = figures.contact_sheet(possible_label_errors(scores.test), faces, caption)
+                figures.write_png(folder / LABEL_ERRORS_SHEET, sheet)
     costs = _costs(record.about, done)
     write_json(folder / "metrics.json", _kept_scores(record, scores, costs))
 
@@ -183,7 +183,7 @@ def write_test_tables(folder: Path, scores: Scores, mean_ages: pd.Series | None 
         "subgroups": scores.subgroups, "gaps": scores.gaps, "intervals": scores.intervals,
         "subgroup_rates": rate_table(test), "gender_gaps": gender_gap_table(test),
         "subgroup_ece": subgroup_errors(test), "mistakes": mistakes(test),
-        "label_suspects": label_suspects(test),
+        "label_suspects": possible_label_errors(test),
         **{f"report_{task}": report for task, report in scores.reports.items()},
     }  # fmt: skip
     aged = test[(test["age"] != MISSING) & (test["age_group"] != MISSING)]
@@ -208,7 +208,7 @@ def mistakes(test: pd.DataFrame) -> pd.DataFrame:
     return _first(wrong, "probability", MISTAKES_PER_TASK)[list(MISTAKE_COLUMNS)]
 
 
-def label_suspects(test: pd.DataFrame) -> pd.DataFrame:
+def possible_label_errors(test: pd.DataFrame) -> pd.DataFrame:
     """List the test faces whose label is contradicted most confidently, per task.
 
     The label may be right and the network wrong; nothing is ever relabelled. Of the five folds of

@@ -33,7 +33,7 @@ SMALLEST_PROBABILITY: Final = float(np.finfo(np.float32).tiny)
 
 SUBGROUP_ECE_COLUMNS: Final = ("task", "by", "group", "n", "ece", "low", "high", "chance")
 SUBGROUP_FACES: Final = 200
-"""Smallest subgroup whose calibration error is given: about 0.05 by chance alone."""
+"""Smallest subgroup whose calibration error is given: about 0.05 is expected if calibrated."""
 RELIABILITY_COLUMNS: Final = ("n", "confidence", "accuracy", "low", "high")
 
 
@@ -70,7 +70,7 @@ def error_interval(probabilities: Floats, truth: Labels, clusters: Labels) -> tu
     """Give the ends of a 95 % interval of the calibration error; at least 95 %, never less.
 
     clusters: (n,), resampled as wholes. A percentile interval is of no use here: a sum of absolute
-    gaps is too large by chance, and larger still in a resample (it held a true error of 0 in none
+    gaps is biased upwards, and larger still in a resample (it held a true error of 0 in none
     of 300 simulations).
 
     Written as the largest sum of the bins' gaps over all choices of signs, the error has a lower
@@ -97,8 +97,8 @@ def error_interval(probabilities: Floats, truth: Labels, clusters: Labels) -> tu
 
 
 def expected_error(probabilities: Floats) -> float:
-    """Give the mean error of a network that is right as often as it says, in 2,000 draws: above 0
-    by chance alone, the more so the fewer faces, about 0.017 for 2,315."""
+    """Give the mean error of a network that is right as often as it says, in 2,000 draws: above
+    0, the more so the fewer faces, about 0.017 for 2,315."""
     random = np.random.default_rng(intervals.RESAMPLING_SEED)
     confidence, _, bins = _confidences(probabilities, np.zeros(len(probabilities), np.int64))
     right = random.random((RESAMPLES, len(confidence)), dtype=np.float32) < confidence

@@ -253,8 +253,8 @@ CAUTION: Final = "The label may be right and the network wrong; nothing was rela
 
 
 @drawing
-def contact_sheet(suspects: pd.DataFrame, faces: "FaceSet", caption: str) -> Figure:
-    """Show the first possible label errors of each task, as label_suspects gives them.
+def contact_sheet(errors: pd.DataFrame, faces: "FaceSet", caption: str) -> Figure:
+    """Show the first possible label errors of each task, as possible_label_errors gives them.
 
     It shows people: it is kept with the run and in MLflow, and belongs on no page and in no
     repository.
@@ -266,17 +266,17 @@ def contact_sheet(suspects: pd.DataFrame, faces: "FaceSet", caption: str) -> Fig
     axes.text(0.1, 0.08, f"{title}\n{caption}\n{CAUTION}", va="top", size=11)
     row_of = dict(zip(faces.table["file"], range(len(faces.table)), strict=True))
     pixels, top = faces.pixels(), 0.8
-    shown = suspects[suspects["rank"] <= FACES_PER_TASK]
+    shown = errors[errors["rank"] <= FACES_PER_TASK]
     for task in shown["task"].unique().tolist():
         axes.text(0.1, top + 0.2, TASK_TITLES[task], size=12, weight="bold", color=COLOURS[task])
         top += 0.75
-        for place, suspect in enumerate(shown[shown["task"] == task].to_dict("records")):
+        for place, error in enumerate(shown[shown["task"] == task].to_dict("records")):
             left, upper = 0.1 + 1.5 * (place % FACES_PER_ROW), top + 1.85 * (place // FACES_PER_ROW)
             extent = (left, left + 1.3, upper + 1.3, upper)
-            axes.imshow(pixels[row_of[suspect["file"]]], extent=extent)
-            age = f" ({suspect['age']} years)" if task == "age_group" else ""
-            said = f"{suspect['contradicted_by']} {100 * suspect['probability']:.0f} %"
-            words = f"label {suspect['label']}{age}\npredicted {said}"
+            axes.imshow(pixels[row_of[error["file"]]], extent=extent)
+            age = f" ({error['age']} years)" if task == "age_group" else ""
+            said = f"{error['contradicted_by']} {100 * error['probability']:.0f} %"
+            words = f"label {error['label']}{age}\npredicted {said}"
             axes.text(left + 0.65, upper - 0.03, words, ha="center", va="bottom", size=8)
         top = upper + 1.4
     width = 1.5 * FACES_PER_ROW

@@ -174,8 +174,8 @@ def quadratic_kappa(counts: Floats | Counts) -> Floats:
     squares = _distances(counts) ** 2
     observed = (counts * squares).sum(axis=(-2, -1))
     sums = counts.sum(axis=-1), counts.sum(axis=-2)
-    by_chance = np.einsum("...i,...j,ij->...", *sums, squares, optimize=True)
-    return 1 - _ratio(observed, _ratio(by_chance, n_faces))
+    expected = np.einsum("...i,...j,ij->...", *sums, squares, optimize=True)
+    return 1 - _ratio(observed, _ratio(expected, n_faces))
 
 
 def diagonal(counts: Any) -> Any:

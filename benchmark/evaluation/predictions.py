@@ -295,7 +295,7 @@ def _tested(record: RunRecord) -> pd.DataFrame:
     test = read_predictions(record.predictions_path).query("part == 'test'")
     if test.empty:
         found = f"run {record.identity[:12]} has no predictions of test faces"
-        fix = "Ad-hoc runs are evaluated on the test set with --read-test"
+        fix = "Ad-hoc runs are evaluated on the test set with --evaluate-test"
         raise RunError(found, source=str(record.predictions_path), fix=fix)
     return test
 

@@ -120,7 +120,7 @@ def differences(values: Floats, errors: Floats, again: Floats) -> tuple[Floats, 
 def largest(estimates: Floats, errors: Floats, again: Floats) -> tuple[float, float]:
     """Give a 95 % interval of the largest of m quantities, whichever it truly is.
 
-    estimates, errors: (m,). again: (RESAMPLES, m). The largest estimate is too large by chance: its
+    estimates, errors: (m,). again: (RESAMPLES, m). The largest estimate is biased upwards: its
     percentile interval always misses a gap of 0, and a mild one among ten groups in nine of ten
     simulated runs. Here the lower end holds at once for all quantities that may be the largest
     (those whose simultaneous upper end reaches the lower end of the largest; dropping the others

@@ -293,13 +293,13 @@ class Subset:
     gender: GenderName | None = None
     race: RaceName | None = None
     training: Literal["subset", "everyone", "size_matched"] = "subset"
-    """Trained on the subset, on everyone, or on a stratified sample of everyone of its size."""
+    """Trained on the subset, on all faces, or on a stratified sample of all faces of its size."""
 
     def __post_init__(self) -> None:
         check_fields(self, "subset.")
         is_part = self.gender is not None or self.race is not None
         fix = "Leave the subset out to train and test on all faces"
-        require(is_part, "a subset of everyone", allowed="a gender, a race, or both", fix=fix)
+        require(is_part, "a subset of all faces", allowed="a gender, a race, or both", fix=fix)
 
     @property
     def label(self) -> str:

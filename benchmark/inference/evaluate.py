@@ -189,7 +189,7 @@ def _notes(record: RunRecord, faces: FaceSet, rows: Rows) -> Iterator[str]:
         yield "The run was trained on a subset; here it is evaluated on all faces."
     lacking = [TASK_TITLES[task] for task in tasks if not (faces.table[task] != MISSING).any()]
     if lacking:
-        yield f"{faces.name} does not tell {', '.join(lacking)}: not evaluated."
+        yield f"{faces.name} has no labels of {', '.join(lacking)}: not evaluated."
     labels: dict[str, Any] = faces.manifest.get("labels") or {}
     for column, entries in labels.get("mapping", {}).items():
         if column not in tasks and not (column == "age" and "age_group" in tasks):

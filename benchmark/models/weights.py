@@ -114,7 +114,7 @@ def _writing(folder: Path) -> Iterator[None]:
 def read_trusted(weights_dir: Path) -> dict[str, dict[str, str]]:
     """Read the trusted checksums: by file name, its `sha256` when first met, and `when` (ISO 8601).
 
-    Raise WeightsError where they cannot be read: going on would trust anything anew.
+    Raise WeightsError where they cannot be read: continuing would trust anything anew.
     """
     path = weights_dir / TRUSTED_FILE
     try:

@@ -23,7 +23,10 @@ PARTS: Final = {"scores": "More scores", "cost": "Costs", "origin": "Seeds, devi
 """Columns that stand beside those always shown, by what a page calls them."""
 COSTS: Final = ("experiment", "parameters", "time")
 """Columns always shown that a document's table of costs has too."""
-READING: Final = "Test accuracy in percent with its 95 % interval; # ranks by validation (val)."
+READING: Final = (
+    "Test accuracy in percent with its 95 % interval; # ranks by weighted validation accuracy "
+    "(val. acc.)."
+)
 STUDY_READING: Final = (
     "Test accuracy in percent: age group / gender / race. printed: by the study, on a split that "
     "puts about 80 % of its test faces into training, and so is LEAKY. leak-free: this benchmark, "
@@ -87,7 +90,7 @@ def _cells(
     yield Column("#", False), Cell(rank or NOTHING, "", row.rank, style=style)
     yield Column("experiment", True), name
     val = Cell(with_sd(row.val_combined, row.val_combined_sd), value=row.val_combined)
-    yield Column("val", False), val
+    yield Column("val. acc.", False), val
     for title, s in scores:
         yield Column(title, False), _rate(s, s.accuracy, s.accuracy_sd) if s else empty
     lowest = _rate(low, low.accuracy, None, f" (n {low.n})", low.group) if low else Cell()
@@ -100,7 +103,7 @@ def _cells(
         f1 = Cell(with_sd(s.macro_f1, s.macro_f1_sd), value=s.macro_f1) if s else empty
         yield Column(f"{title} macro-F1", False, "scores"), f1
     together = _rate(both, both.value, both.sd) if both else Cell()
-    yield Column("combined", False, "scores"), together
+    yield Column("weighted acc.", False, "scores"), together
     widest = _rate(gap, gap.gap, None, "", f"permuted {percent(gap.chance)}") if gap else Cell()
     yield Column("gap", False, "scores"), widest
     for task in tasks:
@@ -130,7 +133,7 @@ def _rate(
 
 
 def _name(row: Row, remarks: Sequence[str], links: Links) -> Cell:
-    """Write a row's name; beneath it the reason why it is missing, or an ad-hoc row's changes."""
+    """Write a row's name; beneath it the reason why it was not run, or an ad-hoc row's changes."""
     note = "; ".join(row.remarks) if row.status == "missing" else ""
     changes = (r.removeprefix(words.AD_HOC) for r in row.remarks if r.startswith(words.AD_HOC))
     if not note and (changed := next(changes, "")):
@@ -202,9 +205,7 @@ def study_table(board: Leaderboard) -> Table:
 def state(row: Row) -> str:
     """Say what a row was measured on, or why it was not."""
     if row.status == "missing":
-        if "weights missing" in " ".join(row.remarks):
-            return "weights not available"
-        return "not run" if "not run" in row.remarks else "not finished"
+        return row.unmeasured
     devices = {"GPU" if "nvidia" in device.lower() else "CPU" for device in row.devices}
     return f"{' and '.join(sorted(devices))}, {counted(len(row.seeds), 'seed')}"
 
@@ -227,7 +228,8 @@ def not_run(board: Leaderboard) -> Iterator[str]:
     for row in (row for table in board.tables for row in table.rows if row.status == "missing"):
         reasons["; ".join(row.remarks)].append(row.name)
     for reason, names in reasons.items():
-        yield f"{counted(len(names), 'experiment')} not run, {and_more(names)}: {reason}"
+        why = f": {reason}" * (reason != "not run")
+        yield f"{counted(len(names), 'experiment')} not run, {and_more(names)}{why}"
 
 
 def markdown(board: Leaderboard) -> str:

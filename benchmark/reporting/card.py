@@ -78,7 +78,7 @@ def _content(record: RunRecord) -> dict[str, Any]:
     base = registry.experiments().get(record.experiment_name) if about["ad_hoc"] else None
     changed = changed_settings(base.as_dict(), definition) if base else ()
     changes = "".join(f" --set {shlex.quote(text)}" for text in changed)
-    changes += " --read-test" * bool(about["ad_hoc"] and tested)
+    changes += " --evaluate-test" * bool(about["ad_hoc"] and tested)
     return {
         "about": about,
         "record": record,

@@ -99,7 +99,7 @@ class Evidence:
 
     @cached_property
     def setting(self) -> Setting | None:
-        """What the answers are about: everyone's faces, honestly split, as most rows have it.
+        """What the answers are about: all faces, honestly split, as most rows have it.
 
         None where no such run is finished. Other settings have tables of their own and take part
         in no answer.

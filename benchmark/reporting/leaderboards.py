@@ -94,7 +94,7 @@ def leaderboards(
     """Build a leaderboard for each data set to show, of some suites or of all that was begun.
 
     weights_dir: `data_dir/weights` if left out. compared: set rows against others. fitting: fit the
-    logistic regressions that are missing, which may take minutes and is kept.
+    logistic regressions not yet fitted, which may take minutes and is kept.
     """
     chosen = [registry.suite(name) for name in dict.fromkeys(suites)]
     references = References(available.runs_dir, data_dir, fitting, available.runs, watch)

@@ -29,8 +29,8 @@ from benchmark.tasks import TASK_TITLES, TASKS, TaskName
 
 NO_RUN: Final = "no honest run is finished and ranked on this data set"
 RATES_NOTE: Final = (
-    "Compared experiments are equal in all that steers a training but this, and perhaps the "
-    "learning rate, which the study chose anew for frozen backbones."
+    "Compared experiments share every setting that affects training except this one and possibly "
+    "the learning rate, which the study tuned separately for frozen backbones."
 )
 SHOWN_IN_RANKING: Final = 12
 COSTS: Final[tuple[tuple[str, str, str, float, Callable[[Any], str]], ...]] = (
@@ -320,7 +320,7 @@ def _cost_of_accuracy(evidence: Evidence, question: Question) -> Answer:
         val = words.with_sd(row.val_combined, row.val_combined_sd)
         rows.append([str(number), row.name, val, *cells])
     network = Column("network", left=True)
-    headings = ("#", network, "val, %", "training", "parameters", "GMACs")
+    headings = ("#", network, "val. acc., %", "training", "parameters", "GMACs")
     table = Table.of(headings, rows, "Costs; training is the mean of a run's seconds")
     figure = PageFigure("Accuracy against cost", caption, tuple(panels))
     return Answer(question, sentences, figures=(figure,), tables=(table,))

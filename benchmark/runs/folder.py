@@ -107,13 +107,13 @@ def is_done(plan: Plan, settings: Settings) -> bool:
 
 def reads_test(plan: Plan, settings: Settings) -> bool:
     """Tell whether the run is evaluated on the test set: ad-hoc runs only where asked for."""
-    return not plan.experiment.ad_hoc or settings.read_test
+    return not plan.experiment.ad_hoc or settings.evaluate_test
 
 
 def begin(plan: Plan, about: dict[str, Any], *, resumes: bool = False) -> None:
     """Write what the run is before it trains, and remove the marks of an earlier end.
 
-    resumes: whether it goes on with the training of before; another one is another run in MLflow,
+    resumes: whether it continues an earlier training; another one is another run in MLflow,
     by `training`.
     """
     history: dict[str, Any] = {"training": uuid.uuid4().hex, "attempt": 1}

@@ -40,7 +40,7 @@ class Settings:
     device: Device
     offline: bool = False
     """Never try to download weights."""
-    read_test: bool = False
+    evaluate_test: bool = False
     """Evaluate ad-hoc runs on the test set too."""
     keep_weights: KeepWeights = "best"
     figures: bool = True

@@ -70,7 +70,7 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Failed:
-    """A run ended with an error; the others go on."""
+    """A run ended with an error; the others continue."""
 
     experiment: Experiment
     seed: int
@@ -198,7 +198,7 @@ def run(plan: Plan, on_device: FaceBatches, settings: Settings) -> Generator[Eve
         except (KeyboardInterrupt, GeneratorExit):
             folder.mark_interrupted(plan, settings)
             raise
-        # Any error, since torch and drivers raise many: a suite must go on, and the folder say why.
+        # Any error, since torch and drivers raise many: the suite continues, the folder says why.
         except Exception as error:  # noqa: BLE001
             raise folder.mark_failed(plan, settings, error) from error
     yield Finished(plan)

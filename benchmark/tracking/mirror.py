@@ -69,7 +69,7 @@ class MlflowMirror:
 
     @contextlib.contextmanager
     def trouble_said(self, what_then: str) -> Iterator[None]:
-        """Say what the store or a run's files raise, the first time, and go on."""
+        """Say what the store or a run's files raise, the first time, and continue."""
         try:
             with store_errors(self.runs_dir):
                 yield
@@ -375,8 +375,9 @@ class StudyMirror:
     def _note(self, trials: Sequence[TrialView]) -> str:
         lines = [
             f"**Which recipe suits {plain(self.name)} best on {plain(self.dataset['name'])}?**\n",
-            f"A search from {code(self.name)} for the highest `val/combined`. Its trials are "
-            "nested beneath it: open the + before its name. None is evaluated on the test set.\n",
+            f"A search from {code(self.name)} for the highest weighted validation "
+            "accuracy (`val/combined`). Its trials are nested beneath it: open the + before its "
+            "name. None is evaluated on the test set.\n",
             *(f"- {code(path)}: {plain(words)}" for path, words in self.space.items()),
         ]
         if best := best_trial(trials):

@@ -63,8 +63,8 @@ def data_note(dataset: Mapping[str, Any]) -> str:
         f"{counts['val']:,} validation and {counts['test']:,} test faces; split "
         f"{plain(dataset['split_version'])}, digest `{dataset['split_digest'][:12]}`.\n\n"
         "Each run is one experiment with one seed. Filter by tags: `architecture`, `weights`, "
-        "`tasks`, `trainable`, `seed`. Runs are ranked by `val/combined`, never by test.\n\n"
-        + "\n\n".join(limits_of(dataset))
+        "`tasks`, `trainable`, `seed`. Runs are ranked by `val/combined`, the "
+        "weighted validation accuracy, never by test.\n\n" + "\n\n".join(limits_of(dataset))
     )
 
 

@@ -159,7 +159,7 @@ def store_errors(runs_dir: Path) -> Iterator[None]:
 
 
 def views() -> dict[str, dict[str, Any]]:
-    """Give the views of an experiment by name: MTL runs by their combined score, STL by their task.
+    """Give the views of an experiment by name: MTL runs by weighted accuracy, STL by their task.
 
     So that like is ranked with like: the weighted score is logged of runs of all tasks alone. The
     order is in the view and not in the link: a link that names an order is shown without the view.

@@ -239,7 +239,7 @@ class Steps:
         self._recipe, self.tasks = experiment.recipe, experiment.head.tasks
         self._trained = [item for group in optimiser.param_groups for item in group["params"]]
         self._loss = TaskLoss(self.tasks, forward.faces.labels, self._recipe.loss_weights, train)
-        # Added to in place, so that a CUDA graph can go on adding to the same tensors.
+        # Added to in place, so that a CUDA graph can keep adding to the same tensors.
         self.n_images, device = 0, forward.device.torch_device
         self._loss_sum = torch.zeros((), device=device)
         self._hits = torch.zeros(len(self.tasks), dtype=torch.int64, device=device)
@@ -314,7 +314,7 @@ class Steps:
             yield undo
         except (RuntimeError, OSError, ImportError) as error:
             undo()
-            self._speed.say(f"{failure} ({first_line(error)}): going on {instead}")
+            self._speed.say(f"{failure} ({first_line(error)}): continuing {instead}")
         else:
             self.report[f"{name}_seconds"] = round(time.perf_counter() - started, 3)
 

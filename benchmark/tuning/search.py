@@ -93,7 +93,7 @@ def training_objective(
     while nothing happens there; this process if left out. Raises WeightsError where weights are
     missing: once, not in every trial.
     """
-    settings = replace(settings, read_test=False, keep_weights="none", figures=False)
+    settings = replace(settings, evaluate_test=False, keep_weights="none", figures=False)
     plan_run(study.experiment, TRIAL_SEED, study.faces, settings)
     run_plan = elsewhere or in_this_process(study.faces, settings)
 

@@ -19,9 +19,9 @@ def test_a_suite_is_answered_in_words_and_eighty_columns(runs: RunBuilder) -> No
     assert "Left out, not readable" in flat(stderr)
     said = flat(stdout)
     assert "Does MTL beat STL? Gender: yes, better by 30.0 pp" in said
-    assert "One seed on a side speaks of these trainings alone." in said
+    assert "With one seed on a side, the result applies to these training runs only." in said
     missing = "age group (age_group-cnn-none-full-short: not run)"
-    assert f"Single-task counterparts missing of {MTL}: {missing}" in said
+    assert f"Single-task counterparts of {MTL} that were not run: {missing}" in said
     notes = stdout.rpartition("\n\n")[2]
     assert 0 < notes.count("·") <= 5
     assert "--json has all" in notes

@@ -128,7 +128,7 @@ def test_a_dry_run_lists_what_would_run_and_writes_nothing(
     tmp_path: Path, on_drawn: Places
 ) -> None:
     names = (GENDER, FROZEN)
-    asked = ("run", *names, *TINY, *on_drawn, "--seeds", "0,1", "--read-test", "--dry-run")
+    asked = ("run", *names, *TINY, *on_drawn, "--seeds", "0,1", "--evaluate-test", "--dry-run")
     data = answered_json(*asked)
     rows = [(row["experiment"], row["seed"], row["outcome"]) for row in data["runs"]]
     assert rows == [(name, seed, "run") for name in names for seed in (0, 1)]

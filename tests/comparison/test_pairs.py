@@ -112,7 +112,7 @@ def test_two_runs_by_their_ids_and_experiments_with_all_their_seeds(runs: RunBui
     by_hand = table.lines[0].difference
     assert (by_hand.test, by_hand.accuracy) == ("mcnemar", pytest.approx(0.21))
     assert (by_hand.only_arm, by_hand.only_reference) == (21, 0)
-    assert "speaks of these trainings alone" in said_of(table)[0]
+    assert "applies to these training runs only" in said_of(table)[0]
     assert [(line.task, line.verdict) for line in table.lines] == [(t, "better") for t in TASKS]
 
 
@@ -162,8 +162,8 @@ def test_missing_counterparts_are_named_with_the_reason(runs: RunBuilder) -> Non
     done(runs, STL[0], 70)
     runs.failed(STL[1], "the loss is nan")
     assert said_of(only(compared(runs, MTL, known=(MTL, *STL[:2]))))[1:] == [
-        f"Single-task counterparts missing of {MTL.name}: gender ({STL[1].name}: seed 0 failed: "
-        "the loss is nan), race (not registered)."
+        f"Single-task counterparts of {MTL.name} that were not run: gender ({STL[1].name}: "
+        "seed 0 failed: the loss is nan), race (not registered)."
     ]
     otherwise = dataclasses.replace(STL[2], recipe=OTHER.recipe)
     done(runs, otherwise, 70)
@@ -410,8 +410,8 @@ def test_networks_that_lack_the_same_counterparts_share_a_sentence() -> None:
     gaps = [Gap(group, f"{task}-x", NOT_REGISTERED, task) for group in ("a", "b") for task in TASKS]
     gaps.append(Gap("c", "race-c", "not run", "race"))
     said, other = words.gap_sentences(gaps)
-    assert said.startswith("Single-task counterparts missing of a and b: age group (not registered")
-    assert other == "Single-task counterparts missing of c: race (race-c: not run)."
+    assert said.startswith("Single-task counterparts of a and b that were not run: age group (not")
+    assert other == "Single-task counterparts of c that were not run: race (race-c: not run)."
 
 
 def test_mcnemar_s_limit_is_said_where_it_was_used(groups: Any) -> None:

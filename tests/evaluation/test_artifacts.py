@@ -197,16 +197,16 @@ def test_possible_label_errors_by_hand() -> None:
     # so of male 0.9, 0.6, 0.7, mean 0.733. Face 2 is labelled female and predicted male at 0.9:
     # sure. No male label is predicted female.
     table = gender_table([1, 1, 1, 0, 0, 0], [0.9, 0.8, 0.1, 0.1, 0.4, 0.3])
-    (row,) = artifacts.label_suspects(table).to_dict("records")
+    (row,) = artifacts.possible_label_errors(table).to_dict("records")
     assert (row["file"], row["label"], row["contradicted_by"]) == ("00002.jpg", "female", "male")
     numbers = [row[name] for name in ("probability_of_label", "probability", "margin")]
     assert numbers == pytest.approx([0.1, 0.9, 0.8])
     # The widest margin comes first, and other faces are in no list.
-    found = artifacts.label_suspects(gender_table([0, 0, 0, 1], [0.7, 0.95, 0.8, 0.6]))
+    found = artifacts.possible_label_errors(gender_table([0, 0, 0, 1], [0.7, 0.95, 0.8, 0.6]))
     assert found["file"].tolist() == ["00001.jpg", "00002.jpg", "00000.jpg"]
     assert found["rank"].tolist() == [1, 2, 3]
     for why, table in {
         "below the usual probability": gender_table([1, 0, 0], [0.45, 0.1, 0.1]),
         "a class nobody is labelled with": gender_table([0, 0], [0.99, 0.2]),
     }.items():
-        assert artifacts.label_suspects(table).empty, why
+        assert artifacts.possible_label_errors(table).empty, why

@@ -8,7 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from benchmark.evaluation import figures
-from benchmark.evaluation.artifacts import label_suspects
+from benchmark.evaluation.artifacts import possible_label_errors
 from benchmark.evaluation.figures import caption_of
 from benchmark.evaluation.metrics import Scores, score
 from benchmark.tasks import CLASS_NAMES, TaskName
@@ -60,12 +60,12 @@ def test_figures_name_what_they_show_with_counts_and_where_it_comes_from(scores:
     men = score(made_up_predictions(SKILLS, n=200).query("gender == 0"))
     lone = texts(figures.subgroups_figure(men.subgroups, men.gaps, CAPTION))
     assert "too few subgroups to rank" in lone
-    suspects = label_suspects(made_up_predictions({"race": 1.2}))
-    faces = SimpleNamespace(table=suspects[["file"]], pixels=lambda: [[[0.0]]] * len(suspects))
-    sheet = figures.contact_sheet(suspects, faces, CAPTION)  # type: ignore[arg-type]
-    said = "label {label}\npredicted {contradicted_by}".format(**suspects.iloc[0])
+    errors = possible_label_errors(made_up_predictions({"race": 1.2}))
+    faces = SimpleNamespace(table=errors[["file"]], pixels=lambda: [[[0.0]]] * len(errors))
+    sheet = figures.contact_sheet(errors, faces, CAPTION)  # type: ignore[arg-type]
+    said = "label {label}\npredicted {contradicted_by}".format(**errors.iloc[0])
     assert all(text in texts(sheet) for text in (said, figures.CAUTION))
-    assert len(sheet.axes[0].images) == min(len(suspects), figures.FACES_PER_TASK)
+    assert len(sheet.axes[0].images) == min(len(errors), figures.FACES_PER_TASK)
 
 
 def test_equal_figures_give_equal_files(scores: Scores, tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ REFUSED: list[tuple[Callable[[], object], str]] = [
     (lambda: Head(tasks=("race",), conditioning="gate"), "which has no gender branch"),
     (lambda: Protocol(fold=5), r"a whole number in \[0, 4\] or None"),
     (lambda: Protocol(fold=1, split="published-1"), "folds of leak-free-2 only"),
-    (lambda: Subset(), "a subset of everyone"),
+    (lambda: Subset(), "a subset of all faces"),
     (lambda: Suite("s", "Why?", ("a", "b", "a")), "lists a twice"),
     (lambda: an_experiment(asks="It works."), "a question that ends with"),
     (lambda: an_experiment("mtl-cnn-none-frozen"), r"allowed: mtl-cnn-none-full\[-<variant>\]"),

@@ -147,7 +147,7 @@ def test_a_task_that_the_data_set_does_not_tell_is_neither_trained_nor_evaluated
     metrics = json.loads((kept / "evaluation.json").read_text())["metrics"]
     parts = {name.split("/")[1] for name in metrics}
     assert parts == {"gender", "combined", "n_faces", "n_clusters"}
-    assert "genders does not tell age group, race: not evaluated." in result.stdout
+    assert "genders has no labels of age group, race: not evaluated." in result.stdout
     assert re.search(r"gender +150 ", result.stdout)
     result = CliRunner().invoke(app, [*options, "--dataset", "fairface-32"])
     table = result.stdout.partition("By the race that fairface-32 states")[2]

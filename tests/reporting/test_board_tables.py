@@ -50,7 +50,15 @@ def test_little_is_always_shown_remarks_are_footnotes_and_what_must_be_known_is_
     rows = [a_row(f"mtl-{letter}", remarks=("weights ab",)) for letter in "ab"]
     table = board_table(a_board(*rows, a_row("mtl-c", remarks=("seed 1 failed",))).tables)
     assert [column.heading for column in table.keeping(()).columns] == [
-        *("#", "experiment", "val", "age group", "gender", "race", "worst age group subgroup"),
+        *(
+            "#",
+            "experiment",
+            "val. acc.",
+            "age group",
+            "gender",
+            "race",
+            "worst age group subgroup",
+        ),
         *("parameters", "time", "seeds"),
     ]
     assert table.notes == ("weights ab", "seed 1 failed")
@@ -86,10 +94,10 @@ def test_every_form_is_the_same_twice_and_another_of_other_rows() -> None:
 def test_rows_of_the_study_stand_in_the_suite_s_order_with_printed_leak_free_and_replayed() -> None:
     ours = a_row("mtl-vgg16-imagenet-block5", 0.7, devices=("AMD EPYC, 1 thread",))
     face = Row(
-        "missing", "mtl-vgg16-vggface-block5", remarks=("not measured: weights missing (vggface)",),
+        "missing", "mtl-vgg16-vggface-block5", unmeasured="not run (weights not available)",
         study=StudyRow("3.2", 0.9109, 0.9644, 0.9440), definition=ours.definition,
     )  # fmt: skip
-    assert state(dataclasses.replace(face, remarks=("seed 0 failed",))) == "not finished"
+    assert state(dataclasses.replace(face, unmeasured="not finished")) == "not finished"
     leaky = a_row("mtl-vgg16-imagenet-full", 0.95, leaky=True)
     other = a_row("mtl-cnn-none-full", 0.6, study=None)
     board = dataclasses.replace(
@@ -100,7 +108,8 @@ def test_rows_of_the_study_stand_in_the_suite_s_order_with_printed_leak_free_and
     rows = [[cell.text for cell in row.cells] for row in study_table(board).rows]
     scores = [f"{task} 70.0 ± 1.0 (68.0–72.0)" for task in ("age group", "gender", "race")]
     assert rows == [
-        ["3.2", face.name, "printed 91.1 / 96.4 / 94.4", "–", "–", "weights not available"],
+        ["3.2", face.name, "printed 91.1 / 96.4 / 94.4", "–", "–"]
+        + ["not run (weights not available)"],
         ["2.2", ours.name, "printed 90.3 / 97.6 / 92.5", "\n".join(scores)]
         + ["replayed 91.5 / 91.5 / 91.5", "CPU, 3 seeds"],
     ]

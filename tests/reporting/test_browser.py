@@ -52,8 +52,8 @@ def board(browser: "Browser", tmp_path_factory: pytest.TempPathFactory) -> "Page
 
 def test_the_reports_tables_are_sorted_by_click_and_key_and_searched(shown: "Page") -> None:
     table = shown.locator("#board-0")
-    head = table.locator("thead th", has_text="val").first
-    cells = table.locator("tbody:first-of-type td[data-label=val][data-value]")
+    head = table.locator("thead th", has_text="val. acc.").first
+    cells = table.locator("tbody:first-of-type td[data-label='val. acc.'][data-value]")
     orders = []
     head.get_by_role("button").click()
     for direction in ("descending", "ascending"):

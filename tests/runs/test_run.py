@@ -102,7 +102,7 @@ def test_an_ad_hoc_run_reads_no_test_face_unless_told_to(place: Place) -> None:
     assert not list(record.folder.glob("*.png"))
     assert set(read_predictions(record.predictions_path)["part"]) == {"val"}
     assert not any(name.startswith("test/") for name in record.metrics)
-    again = place.done(ad_hoc, read_test=True)
+    again = place.done(ad_hoc, evaluate_test=True)
     assert set(read_predictions(again.predictions_path)["part"]) == {"val", "test"}
 
 
