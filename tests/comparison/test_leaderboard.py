@@ -68,7 +68,7 @@ def test_seeds_make_one_row_one_seed_permits_no_claim_and_a_rebuild_is_byte_iden
     runs.done(A, tables[0])
     board = board_of(runs, [A])
     assert board.tables[0].rows[0].remarks == (ONE_SEED,)
-    assert any("permit no claim" in note for note in board.notes)
+    assert any("supports no claim" in note for note in board.notes)
     for seed in (1, 2):
         runs.done(A, tables[seed], seed=seed)
     (row,) = rows_of(runs, A)

@@ -50,16 +50,8 @@ def test_little_is_always_shown_remarks_are_footnotes_and_what_must_be_known_is_
     rows = [a_row(f"mtl-{letter}", remarks=("weights ab",)) for letter in "ab"]
     table = board_table(a_board(*rows, a_row("mtl-c", remarks=("seed 1 failed",))).tables)
     assert [column.heading for column in table.keeping(()).columns] == [
-        *(
-            "#",
-            "experiment",
-            "val. acc.",
-            "age group",
-            "gender",
-            "race",
-            "worst age group subgroup",
-        ),
-        *("parameters", "time", "seeds"),
+        *("#", "experiment", "val. acc.", "age group", "gender", "race"),
+        *("worst age group subgroup", "parameters", "time", "seeds"),
     ]
     assert table.notes == ("weights ab", "seed 1 failed")
     assert [row.cells[1].marks for row in table.rows] == [(1,), (1,), (2,)]
