@@ -283,7 +283,7 @@ def _reading_notes(tables: Sequence[BoardTable]) -> Iterator[str]:
         )
     if any(table.kind == "mtl" for table in tables):
         yield (
-            "val is the combined validation accuracy, 0.4 age group + 0.2 gender + 0.4 race; "
+            "val. acc. is the weighted validation accuracy, 0.4 age group + 0.2 gender + 0.4 race; "
             "in single-task tables it is the task's."
         )
     outcomes = [outcome for row in rows for outcome in row.comparisons]

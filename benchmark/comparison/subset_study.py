@@ -170,8 +170,8 @@ def subset_page(study: Values) -> words.StudyPage:
 def _sentences(study: Values) -> Iterator[str]:
     """Say for which subsets the specialist is better, worse, or neither; then of each system."""
     for kind, start in (
-        ("everyone", "Against the network trained on everyone, on the same subset's faces,"),
-        ("size_matched", "Against one trained on as many faces of everyone,"),
+        ("everyone", "Against the network trained on all faces, on the same subset's faces,"),
+        ("size_matched", "Against one trained on a sample of all faces of the subset's size,"),
     ):
         verdicts = {of: item.verdict for (of, by), item in study["compared"].items() if by == kind}
         said = [

@@ -161,7 +161,7 @@ def missing_weights(experiments: Sequence[Experiment], weights_dir: Path) -> Map
         is_file = source != "none" and not source.startswith("run:")
         if is_file and not stored_path(architecture, source, weights_dir).exists():
             how = "`facebench weights list` says how to get them"
-            found[item.name] = f"not measured: weights missing ({source} of {architecture}; {how})"
+            found[item.name] = f"weights not available ({source} of {architecture}; {how})"
     return found
 
 

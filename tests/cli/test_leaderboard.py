@@ -33,7 +33,7 @@ def test_tables_are_printed_and_written_the_same_again_with_links(
         assert result.exit_code == 0
         contents.append({path.suffix: path.read_text() for path in sorted(folder.iterdir())})
     assert "Three tasks, one network (MTL)" in flat(result.output)
-    assert "not measured: weights missing (imagenet of squeezenet1_1;" in flat(result.output)
+    assert "weights not available (imagenet of squeezenet1_1;" in flat(result.output)
     assert contents[0] == contents[1]
     assert f"| {MTL} |" in contents[0][".md"]
     rows = pd.read_csv(io.StringIO(contents[0][".csv"]))
