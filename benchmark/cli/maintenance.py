@@ -227,6 +227,7 @@ def status(
     out.print(f"{words}." if words else f"No run has begun in {runs_dir}. {HOW_TO_RUN}.")
     for one in suites:
         said = ", ".join(f"{n} {state}" for state, n in one["counts"].items())
+        said = said.replace("missing", "not run")
         left = one["seconds_left"]
         out.print(
             f"{sum(one['counts'].values())} runs by process {one['pid']} on {one['host']} "

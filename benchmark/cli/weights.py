@@ -102,7 +102,7 @@ def add(
     answer: options.QuietAnswer,
     file: Annotated[Path, typer.Argument(help="A weight file: .h5, .pth, .safetensors.")],
     architecture: Annotated[str | None, option(
-        "What it is for, where the file does not tell.",
+        "What it is for, where the file does not name it.",
         autocompletion=options.complete_architecture)] = None,
     label: Annotated[str | None, option("Keep it as weights of your own: local:LABEL.")] = None,
     preprocessing: Annotated[str | None, option(

@@ -74,7 +74,7 @@ class Leaderboard:
     notes: tuple[str, ...]
     """What was left out and why, about this very leaderboard."""
     limits: tuple[str, ...]
-    """What numbers of this benchmark are not; the same under every leaderboard."""
+    """The limitations of these numbers; the same under every leaderboard."""
     suites: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Which experiments the suites asked for list."""
     replays: Mapping[str, Row] = field(default_factory=dict)

@@ -47,7 +47,7 @@ LIMITS: Final = (
     "training; that of a difference between run groups of several seeds says both. Overlapping "
     "intervals alone do not say that two rows are equal.",
 )
-"""What the numbers are not: under every table, in every run's note and on every page."""
+"""The limitations: under every table, in every run's note and on every page."""
 LIMITS_DRAWN: Final = (
     "SYNTHETIC FACES: these are emblems drawn by a program. The numbers show that the benchmark "
     "works and say nothing about faces of people.",

@@ -193,7 +193,8 @@ def study_table(board: Leaderboard) -> Table:
         printed = " / ".join(percent(study[task]) for task in row.definition["head"]["tasks"])
         if replay:
             replayed = f"replayed {' / '.join(percent(s.accuracy) for s in replay.scores.values())}"
-        return study["row"], row.name, f"printed {printed}", ours or NOTHING, replayed, state(row)
+        why = state(row).replace(" (", "\n(")
+        return study["row"], row.name, f"printed {printed}", ours or NOTHING, replayed, why
 
     heads = ("row", "experiment", "printed, LEAKY", "leak-free", "replayed, LEAKY", "state")
     columns = [Column(head, left=head != "row", below="LEAKY" in head) for head in heads]

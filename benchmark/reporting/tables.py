@@ -165,7 +165,7 @@ def broken(text: str, width: int) -> str:
 
 SHORTEST_NAME: Final = 18
 """Characters that the names of rows keep at least, if they have so many; so do wrapped texts."""
-SHORTEST_HEADING: Final = 10
+SHORTEST_HEADING: Final = 8
 """Characters on a line of a heading, even where the cells are narrower."""
 ROW_STYLES: Final = {"reference": "italic", "missing": "dim"}
 FORMS: Final = ((True, False, 2), (False, False, 2), (False, True, 2), (False, True, 1))

@@ -101,7 +101,7 @@ def test_rows_of_the_study_stand_in_the_suite_s_order_with_printed_leak_free_and
     scores = [f"{task} 70.0 ± 1.0 (68.0–72.0)" for task in ("age group", "gender", "race")]
     assert rows == [
         ["3.2", face.name, "printed 91.1 / 96.4 / 94.4", "–", "–"]
-        + ["not run (weights not available)"],
+        + ["not run\n(weights not available)"],
         ["2.2", ours.name, "printed 90.3 / 97.6 / 92.5", "\n".join(scores)]
         + ["replayed 91.5 / 91.5 / 91.5", "CPU, 3 seeds"],
     ]
