@@ -229,7 +229,7 @@ def compare(
     if not lines:
         gaps = [gap for found in tables.values() for gap in found.gaps]
         said = [f"{gap.group} against {gap.reference}: {gap.why}" for gap in gaps]
-        alone = f"{', '.join(group.label for group in groups)} has nothing to stand against"
+        alone = f"{', '.join(group.label for group in groups)} has nothing to be compared with"
         raise RunError(
             f"nothing can be compared. {'. '.join(said) or alone}",
             allowed="two models or more with finished runs on the same test faces",

@@ -93,7 +93,7 @@ class Row:
     name: str
     rank: int | None = None
     val_combined: float | None = None
-    """Mean over seeds of the selected epoch's combined validation accuracy: what ranks."""
+    """Mean over seeds of the selected epoch's weighted validation accuracy: what ranks."""
     val_combined_sd: float | None = None
     scores: Mapping[TaskName, TaskScore] = field(default_factory=dict)
     combined: CombinedScore | None = None

@@ -123,7 +123,7 @@ def test_missing_rows_stand_last_say_why_and_have_no_numbers(runs: RunBuilder) -
     (runs.done(B, predicted(60, 80)).folder / "subgroups.csv").unlink()
     runs.done(A, predicted(60, 80), seed=0)
     runs.failed(A, "disk full", seed=1)
-    known = {weights.name: "weights missing"}
+    known = {weights.name: "weights not available"}
     rows = rows_of(runs, D, stopped, absent, weights, B, A, missing=known)
     assert (rows[0].name, rows[0].seeds) == (A.name, (0,))
     assert "seed 1 failed: disk full" in rows[0].remarks
@@ -131,7 +131,7 @@ def test_missing_rows_stand_last_say_why_and_have_no_numbers(runs: RunBuilder) -
         "seed 0 failed: the loss of epoch 3 is nan",
         "seed 4 was interrupted or is still running",
         "not run",
-        "weights missing",
+        "weights not available",
     ]
     assert "has no subgroups.csv" in rows[5].remarks[0]
     assert rows[3] == Row("missing", absent.name, remarks=("not run",), definition=absent.as_dict())

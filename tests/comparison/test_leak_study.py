@@ -99,7 +99,7 @@ def test_every_model_is_scored_on_the_faces_it_is_compared_on(memorised: RunBuil
     assert alone["changes"]["gender"]["mean"] == pytest.approx(0.05), "against the replay"
 
 
-def test_each_task_is_judged_on_the_faces_that_have_its_label(
+def test_each_task_is_scored_on_the_faces_that_have_its_label(
     runs: RunBuilder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, faces in (("OWN", OWN), ("LEAK_FREE", LEAK_FREE)):

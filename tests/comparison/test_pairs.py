@@ -185,7 +185,7 @@ def test_missing_runs_are_shown_as_missing_and_nothing_at_all_is_an_error(runs: 
     refused(f"nothing of {OTHER.name} was run", runs, OTHER)
     for stl in STL[:2]:
         done(runs, stl, 70)
-    refused("has nothing to stand against", runs, STL[0], known=STL)
+    refused("has nothing to be compared with", runs, STL[0], known=STL)
     refused("no task in common", runs, *STL[:2], known=STL)
     done(runs, OTHER, 80)
     runs.begun(THIRD)

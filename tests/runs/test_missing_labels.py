@@ -43,7 +43,7 @@ def labelled(faces: FaceSet, task: TaskName, part: str) -> int:
     return int(((faces.table["part"] == part) & (faces.table[task] != MISSING)).sum())
 
 
-def test_every_face_is_used_and_each_task_judged_on_its_own(faces: FaceSet, runs: Runs) -> None:
+def test_every_face_is_used_and_each_task_scored_on_its_own(faces: FaceSet, runs: Runs) -> None:
     record, single = runs
     placed = dict(faces.table["part"].value_counts())
     known = {task: {part: labelled(faces, task, part) for part in placed} for task in TASKS}
