@@ -195,6 +195,7 @@ def process_of(number: int) -> int:
     return os.getpid()
 
 
+@pytest.mark.slow
 def test_many_items_are_done_elsewhere_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "n_cores", lambda: 2)
     done = list(in_parallel(process_of, ((n, n) for n in range(9)), 9, a_core=2))
