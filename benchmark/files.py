@@ -14,8 +14,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-
 from benchmark.errors import RunError
 
 ASK_AGAIN_SECONDS: Final = 0.05
@@ -83,6 +81,8 @@ def canonical_json(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
+    import numpy as np  # here: definitions and completion do without it
+
     if isinstance(value, (np.generic, np.ndarray)):
         return value.tolist()
     if isinstance(value, Path):

@@ -164,7 +164,7 @@ def clean(
     """Remove the temporary files that killed processes left, an hour ago or longer.
 
     Runs, prepared data sets, weights and MLflow are never touched, nor are cached features, whose
-    limit is --cache-gib.
+    limit `run --cache-gib` sets.
 
     Examples:
       facebench clean --dry-run

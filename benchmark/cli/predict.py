@@ -302,11 +302,12 @@ def _print_evaluation(found: "Evaluation", folder: Path) -> None:
     from benchmark.tracking.notes import rate
 
     record, faces = found.record, found.faces
-    drawn = " [bold yellow](synthetic faces)[/]" if faces.drawn else ""
+    drawn, trained = " [bold yellow](SYNTHETIC FACES)[/]", record.about["dataset"]
+    trained_on = escape(trained["name"]) + drawn * bool(trained["drawn"])
     out.print(
         f"[bold]{escape(record.experiment_name)}[/], seed {record.seed}, run "
-        f"{record.identity[:12]}, trained on {escape(record.about['dataset']['name'])}, evaluated "
-        f"on [bold]{escape(faces.name)}[/]{drawn}: {found.sentence}.",
+        f"{record.identity[:12]}, trained on {trained_on}, evaluated "
+        f"on [bold]{escape(faces.name)}[/]{drawn * faces.drawn}: {found.sentence}.",
         soft_wrap=True,
     )
     rows, subgroups = list[tuple[str | Cell, ...]](), found.scores.subgroups

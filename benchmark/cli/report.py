@@ -111,14 +111,16 @@ def leaderboard(
         return
     answer.data = {"leaderboards": []}
     for board in boards:
+        files = list[Path]()
         if where or sort:
             board = narrowed(board, where or (), sort)
-        with busy("writing"):
-            files = write_board(board, folder, overwrite or out_dir is None)
+        if out_dir or not where:  # a part never replaces the files of the whole
+            with busy("writing"):
+                files = write_board(board, folder, overwrite or out_dir is None)
         answer.data["leaderboards"].append(as_data(board) | {"files": list(map(str, files))})
         _print_board(board, whole=notes)
         others = ", ".join(path.suffix for path in files[1:])
-        tell(f"\nWritten: {files[0]}, {others}")
+        tell(f"\nWritten: {files[0]}, {others}" if files else "\n--out FOLDER writes these rows")
 
 
 def _acknowledge(argument: str, why: str, runs_dir: Path, answer: CommandResult) -> None:

@@ -192,7 +192,7 @@ def verdict_text(result: PairResult) -> str:
 def _insignificant(result: PairResult) -> str:
     """Name apart a difference that the correction alone keeps from being significant."""
     found = result.difference
-    if found.low > 0 or found.high < 0 or found.p <= ALPHA:
+    if found.p <= ALPHA:
         return f"not significant after correction (raw p {p_text(found.p)})"
     return NOT_SIGNIFICANT
 

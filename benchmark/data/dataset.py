@@ -401,7 +401,9 @@ def choose_dataset(data_dir: Path, asked: str | None = None) -> FaceSet:
         f"no data set {asked!r} is prepared" if asked else several,
         allowed=", ".join([*sorted(prepared), DRAWN_NAME]),
         source=str(data_dir),
-        fix="`facebench data prepare SOURCE` prepares one from an archive or a folder of faces; "
+        fix="Name one: --dataset NAME, of make DATASET=NAME"
+        if photographed and asked is None
+        else "`facebench data prepare SOURCE` prepares one from an archive or a folder of faces; "
         f"`--dataset {DRAWN_NAME}` uses synthetic faces, without a download",
     )
 

@@ -17,7 +17,7 @@ from inspect import get_annotations
 from types import NoneType, UnionType
 from typing import Annotated, Any, Final, Literal, TypeVar, Union, get_args, get_origin
 
-from benchmark.errors import ExperimentError, require
+from benchmark.errors import ExperimentError, did_you_mean, require
 from benchmark.experiment.architectures import NOT_OFFERED, architecture_named
 from benchmark.tasks import TASKS, TaskName
 
@@ -364,7 +364,8 @@ def _with_value(node: Any, keys: list[str], value: Any, path: str) -> Any:
     name = keys[0]
     of: Any = type(node)
     allowed = [item.name for item in dataclasses.fields(node) if item.name != "ad_hoc"]
-    require(name in allowed, f"unknown setting {path!r}", allowed=", ".join(allowed))
+    guess = did_you_mean(name, allowed).strip()
+    require(name in allowed, f"unknown setting {path!r}", allowed=", ".join(allowed), fix=guess)
     current, kinds = getattr(node, name), _kinds_of(of)[name]
     if len(keys) > 1:
         found = f"unknown setting {path!r}: {name} has no fields"

@@ -116,6 +116,7 @@ def trained_run(run: str | Path, runs_dir: Path) -> TrainedNetwork:
     if record is None:
         return trained
     title = f"{record.experiment_name}, seed {record.seed}, run {record.identity[:12]}"
+    title += ", trained on SYNTHETIC FACES" * bool(record.about["dataset"]["drawn"])
     temperatures: dict[TaskName, float] = {}
     with contextlib.suppress(RunError, ValueError, LookupError, TypeError):
         temperatures = {

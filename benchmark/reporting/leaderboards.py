@@ -44,9 +44,11 @@ class AvailableRuns:
     notes: list[str]
     warnings: list[str] = field(default_factory=list)
 
-    def datasets(self, asked: str | None) -> list[str]:
-        """Name the data sets to show: the one asked for, else photographs, else synthetic."""
-        drawn, source = {it.setting.dataset: it.setting.drawn for it in self.runs}, self.runs_dir
+    def datasets(self, asked: str | None, *, ad_hoc: bool = False) -> list[str]:
+        """Name the data sets to show: the one asked for, else photographs, else synthetic; those of
+        ad-hoc runs if they are asked for, or alone."""
+        meant = [it for it in self.runs if asked or ad_hoc or not it.ad_hoc] or self.runs
+        drawn, source = {it.setting.dataset: it.setting.drawn for it in meant}, self.runs_dir
         if not drawn:
             unread = f" ({'; '.join(self.notes)})" if self.notes else ""
             raise RunError(f"there is no run to show{unread}", source=str(source), fix=HOW_TO_RUN)
@@ -99,7 +101,7 @@ def leaderboards(
     chosen = [registry.suite(name) for name in dict.fromkeys(suites)]
     references = References(available.runs_dir, data_dir, fitting, available.runs, watch)
     boards = []
-    for name in available.datasets(dataset):
+    for name in available.datasets(dataset, ad_hoc=ad_hoc):
         ours = [run for run in available.runs if run.setting.dataset == name]
         wanted = dict.fromkeys(item for suite in chosen for item in suite.experiments)
         asked = [registry.experiment(item) for item in wanted]

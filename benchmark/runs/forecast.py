@@ -7,6 +7,7 @@ trained runs here, or at a third of that of a matrix product timed now (docs/PER
 
 import contextlib
 import heapq
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -14,7 +15,6 @@ from typing import Any, Final, Literal
 
 import pandas as pd
 import torch
-from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmark.data.dataset import FaceSet
@@ -242,10 +242,13 @@ def _measured(record: RunRecord) -> dict[str, Any]:
 
 def _timed_speed(device: Device) -> float:
     """Give the multiply-adds a second of a product of two matrices on the device."""
-    names = {"matrix": torch.ones(1024, 1024, device=device.torch_device)}
+    matrix, seconds = torch.ones(1024, 1024, device=device.torch_device), list[float]()
     with device.autocast():
-        timer = Timer("matrix @ matrix", globals=names, num_threads=torch.get_num_threads())
-        return float(1024**3 / timer.timeit(4).median)
+        for _ in range(4):  # the first warms up
+            started = time.perf_counter()
+            float((matrix @ matrix)[0, 0])  # waits for a GPU
+            seconds.append(time.perf_counter() - started)
+    return float(1024**3 / min(seconds))
 
 
 def arrange(forecasts: Iterable[Forecast], n_workers: int) -> list[Forecast]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmark.record import all_records
-from tests.cli.conftest import GENDER, MTL, RACE, TINY, answered_json, facebench, fits, outcome
+from tests.cli.conftest import GENDER, MTL, TINY, answered_json, facebench, fits, outcome
 from tests.data.sources import folder_of, jpeg
 
 PROGRAM = (sys.executable, "-c", "from benchmark.cli.main import main; main()")
@@ -26,16 +26,17 @@ def facebench_process(*arguments: object, **env: str) -> subprocess.CompletedPro
 
 def test_one_command_runs_and_another_ranks(on_drawn: Places, tmp_path: Path) -> None:
     places = on_drawn[:-2]  # tracked in MLflow
-    run = ("run", RACE, *places, "--offline", "--precision", "fp32")
+    name = "race-cnn-none-full-demo"
+    run = ("run", name, *places, "--offline", "--precision", "fp32")
     code, _, stderr = outcome(*run)
     assert (code, "1 finished, 0 up to date, 0 not run, 0 failed." in stderr) == (0, True), stderr
     assert stderr.startswith("SYNTHETIC FACES, not people: data set drawn")
     epoch = next(line for line in stderr.splitlines() if " loss " in line)
     assert re.fullmatch(r" +1/\d+ loss [\d.]+ val [\d.]+ % \(race [\d.]+\) \d+/s best", epoch)
     assert "0 finished, 1 up to date, 0 not run, 0 failed." in facebench(*run).stderr
-    board = facebench("leaderboard", "--suite", "quick", *places)
+    board = facebench("leaderboard", "--suite", "demo", *places)
     assert board.exit_code == 0, board.stderr
-    for text in (RACE, "majority", "SYNTHETIC"):
+    for text in (name, "majority", "SYNTHETIC"):
         assert text in re.sub(r"\s+", "", board.stdout)
     written = {path.suffix for path in (tmp_path / "leaderboards").iterdir()}
     assert written == {".csv", ".html", ".json", ".md", ".tex"}

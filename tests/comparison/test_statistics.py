@@ -185,7 +185,7 @@ def test_holm_by_hand_and_as_statsmodels_has_it() -> None:
     assert engine.holm([0.025, 0.5]) == ([0.05, 0.5], 0.05)
     assert engine.holm([]) == ([], engine.ALPHA)
     random = np.random.default_rng(7)
-    for n in range(1, 60):
+    for n in (1, 2, 3, 10, 59):
         p_values = (random.choice([0.0, 1e-4, 0.1, 1.0], n) * random.random(n)).tolist()
         assert engine.holm(p_values)[0] == multipletests(p_values, method="holm")[1].tolist()
     # The level that it leaves is where a verdict turns.

@@ -70,7 +70,7 @@ CELLS = np.array([
 """Shares of true by predicted age group, about those of a small CNN."""
 
 
-@pytest.mark.parametrize("clustered", [False, True])
+@pytest.mark.parametrize("clustered", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_bootstrap_intervals_of_scores_hold_the_truth_at_the_stated_rate(clustered: bool) -> None:
     # 400 tests of 600 faces, in clusters of 1 to 3 that are predicted alike where clustered. The
     # rate of one number has a standard error of 1.1 points, of the mean over the five less.

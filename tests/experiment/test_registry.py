@@ -98,16 +98,13 @@ def test_modules_that_contradict_each_other_are_refused() -> None:
             registry.collect([SimpleNamespace(__name__="one", **defined), second])  # type: ignore
 
 
-def test_reading_definitions_loads_no_heavy_package_and_takes_well_under_a_second() -> None:
+def test_reading_definitions_loads_no_heavy_package() -> None:
+    heavy = ("torch", "mlflow", "optuna", "timm", "numpy", "pandas")
     code = (
-        "import sys, time; start = time.process_time(); from benchmark import registry; "
-        "assert len(registry.experiments()) >= 200; print(time.process_time() - start, "
-        "[name for name in ('torch', 'mlflow', 'optuna', 'timm') if name in sys.modules])"
+        "import sys; from benchmark import registry; assert len(registry.experiments()) >= 200; "
+        f"print([name for name in {heavy} if name in sys.modules])"
     )
-    answer = subprocess.check_output([sys.executable, "-c", code], text=True)
-    seconds, loaded = answer.split(maxsplit=1)
-    assert loaded.strip() == "[]"
-    assert float(seconds) < 0.8
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
 
 
 def test_every_leak_free_experiment_has_folds_that_its_name_finds() -> None:
