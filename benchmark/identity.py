@@ -32,9 +32,12 @@ MASKED: Final = "masked"
 """How missing labels are treated: each task is trained and scored on the faces that have its own.
 Older runs of several tasks left out every face that lacked one."""
 LATER_FIELDS: Final = (
-    "steps_per_epoch", "until_train_accuracy", "trunk_rate_ratio", "stage_rate_decay",
+    "steps_per_epoch",
+    "until_train_accuracy",
+    "trunk_rate_ratio",
+    "stage_rate_decay",
     "standardise_features",
-)  # fmt: skip
+)
 """Fields of a recipe that came after the first runs: where they are None or False they leave no
 trace, so that those runs keep their identity."""
 

@@ -49,8 +49,10 @@ HOW_TO_RUN: Final = (
 Content = TypeVar("Content")
 State = Literal["absent", "interrupted", "failed", "done"]
 STATES: Final[tuple[tuple[str, State], ...]] = (
-    ("done.json", "done"), ("failed.json", "failed"), ("experiment.json", "interrupted"),
-)  # fmt: skip
+    ("done.json", "done"),
+    ("failed.json", "failed"),
+    ("experiment.json", "interrupted"),
+)
 SUBGROUP_COLUMNS: Final = ("task", "by", "group", "n", "accuracy", "low", "high", "macro_f1")
 
 

@@ -331,9 +331,11 @@ def finished_runs(name: str, runs_dir: Path) -> list[RunRecord]:
         first = found[0]
         which = f"run {first.identity[:12]} ({first.experiment_name}, seed {first.seed})"
         raise RunError(
-            f"{which} is not done but {first.state}", allowed="a finished run",
-            source=str(first.folder), fix=first.how_to_finish,
-        )  # fmt: skip
+            f"{which} is not done but {first.state}",
+            allowed="a finished run",
+            source=str(first.folder),
+            fix=first.how_to_finish,
+        )
     begun: dict[str, list[str]] = {}
     for record in all_records(runs_dir):
         with contextlib.suppress(RunError, LookupError, TypeError):
@@ -353,10 +355,11 @@ def finished_run(name: str, runs_dir: Path) -> RunRecord:
     runs = finished_runs(name, runs_dir)
     if len(runs) > 1:
         raise RunError(
-            f"{name!r} means {len(runs)} finished runs", source=str(runs_dir),
+            f"{name!r} means {len(runs)} finished runs",
+            source=str(runs_dir),
             allowed=", ".join(f"{it.identity[:12]} (seed {it.seed})" for it in runs),
             fix="Name one by its id, with more digits",
-        )  # fmt: skip
+        )
     return runs[0]
 
 

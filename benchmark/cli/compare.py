@@ -100,13 +100,14 @@ def leak(
 
 def subsets(
     answer: options.Answer,
-    suite: Annotated[str, option(
-        "A suite of subsets in three run groups.",
-        autocompletion=options.complete_suite)] = "subsets",
+    suite: Annotated[
+        str,
+        option("A suite of subsets in three run groups.", autocompletion=options.complete_suite),
+    ] = "subsets",
     dataset: options.OnDataset = None,
     runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
     data_dir: options.DataDir = options.DEFAULT_DATA_DIR,
-) -> None:  # fmt: skip
+) -> None:
     """Test whether specialists predict age groups of subsets better than one network of all faces.
 
     Reads the stored predictions of a suite's runs; writes tables (.md) and a figure (.png) into

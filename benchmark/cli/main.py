@@ -66,12 +66,13 @@ COMMANDS: Commands = (
 )  # fmt: skip
 """In the order of --help."""
 GROUPS: dict[str, tuple[str, Commands]] = {
-    "data": ("Prepare and audit data sets of faces.", (
-        data.crop, data.fetch, data.prepare, data.sample, data.audit, report.explore)),
-    "weights": ("Weights that backbones start from.", (
-        weights.list_, weights.verify, weights.add)),
+    "data": (
+        "Prepare and audit data sets of faces.",
+        (data.crop, data.fetch, data.prepare, data.sample, data.audit, report.explore),
+    ),
+    "weights": ("Weights that backbones start from.", (weights.list_, weights.verify, weights.add)),
     "runs": ("Look after the folders of runs.", (maintenance.rescore, maintenance.import_)),
-}  # fmt: skip
+}
 
 
 def _add(group: typer.Typer, commands: Commands, path: str = "") -> None:

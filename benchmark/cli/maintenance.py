@@ -27,10 +27,13 @@ if TYPE_CHECKING:
     from benchmark.runs.queue import Queue
 
 STATES: Final = {
-    "claimed": ("running", "cyan"), "interrupted": ("interrupted", "yellow"),
-    "failed": ("failed", "red"), "damaged": ("damaged", "red"), "queued": ("queued", "dim"),
+    "claimed": ("running", "cyan"),
+    "interrupted": ("interrupted", "yellow"),
+    "failed": ("failed", "red"),
+    "damaged": ("damaged", "red"),
+    "queued": ("queued", "dim"),
     "done": ("done", "green"),
-}  # fmt: skip
+}
 """Word and colour of each; those that ask for attention first."""
 
 START_SECONDS: Final = 300
@@ -91,8 +94,10 @@ def verify(
     answer.code = ExitCode.FINDINGS if n_wrong else ExitCode.FINE
     for run in runs:
         out.print(f"[bold]{escape(run['run'])}[/]  {run['identity'][:12]}", soft_wrap=True)
-        rows = [(of["what"], Cell(of["verdict"], style=COLOURS[of["verdict"]]), of["detail"])
-                for of in run["findings"]]  # fmt: skip
+        rows = [
+            (of["what"], Cell(of["verdict"], style=COLOURS[of["verdict"]]), of["detail"])
+            for of in run["findings"]
+        ]
         print_table(Table.of(["", "", Column("", left=True, fold=True)], rows))
     out.print(f"{len(runs) - n_wrong} of {len(runs)} runs hold.")
 

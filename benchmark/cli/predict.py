@@ -61,21 +61,21 @@ class Trained:
 
 def predict(
     answer: options.QuietAnswer,
-    images: Annotated[list[Path], typer.Argument(
-        metavar="IMAGE...", help="Pictures or folders.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Pictures or folders.")],
     which: Trained,
     crop: Annotated[bool, option("Find the faces first; else a picture is a face.")] = False,
     faces: Faces = "largest",
     calibrated: Annotated[bool, option("Apply the temperatures fitted on validation.")] = False,
-    draw: Annotated[Path | None, option("Write pictures with the labels on them.",
-                                        metavar="DIR")] = None,
+    draw: Annotated[
+        Path | None, option("Write pictures with the labels on them.", metavar="DIR")
+    ] = None,
     as_csv: Annotated[bool, option("Print CSV: all probabilities.", "--csv")] = False,
     device: options.DeviceName = None,
     detector: DetectorName = "yunet",
     detector_model: DetectorModel = None,
     weights_dir: options.WeightsDir = None,
     data_dir: options.DataDir = options.DEFAULT_DATA_DIR,
-) -> None:  # fmt: skip
+) -> None:
     """Predict age group, gender and race of faces in pictures with a trained network.
 
     Labels are perceived ones, with the network's own probabilities. Exits with 1 if any picture has
@@ -104,12 +104,15 @@ def predict(
     with watching() as watch:
         table = predictor.read(paths, watch)
     answer.data = {
-        "network": network.title, "weights": str(network.path),
-        "weights_sha256": sha256_of(network.path), "faces_px": network.faces_px,
-        "cropped": crop, "temperatures": network.temperatures if calibrated else None,
+        "network": network.title,
+        "weights": str(network.path),
+        "weights_sha256": sha256_of(network.path),
+        "faces_px": network.faces_px,
+        "cropped": crop,
+        "temperatures": network.temperatures if calibrated else None,
         "labels_are": PERCEIVED,
         "faces": table.astype(object).where(table.notna(), None).to_dict("records"),
-    }  # fmt: skip
+    }
     if draw:
         answer.data["drawn"] = _draw(table, paths, draw, network.tasks)
     without = table[table["face"] == 0].itertuples()
@@ -195,11 +198,12 @@ def export(
     answer: options.QuietAnswer,
     to: Annotated[Literal["onnx", "safetensors"], option("What to write.", "--to")],
     which: Trained,
-    out_path: Annotated[Path | None, option(
-        "The file to write; EXPERIMENT-seed-N here if left out.", "--out")] = None,
+    out_path: Annotated[
+        Path | None, option("The file to write; EXPERIMENT-seed-N here if left out.", "--out")
+    ] = None,
     overwrite: options.Overwrite = False,
     data_dir: options.DataDir = options.DEFAULT_DATA_DIR,
-) -> None:  # fmt: skip
+) -> None:
     """Write a trained network as ONNX or safetensors, and check that it predicts the same.
 
     ONNX takes pictures as they are, (n, 3, px, px) uint8 RGB, and gives probabilities per task: all

@@ -102,18 +102,22 @@ def _operations(experiment: Experiment) -> float:
 def _summary(experiment: Experiment) -> dict[str, Any]:
     backbone = experiment.backbone
     return {
-        "task": experiment.task_label, "architecture": backbone.architecture,
-        "weights": backbone.weights, "trainable": backbone.depth_name,
+        "task": experiment.task_label,
+        "architecture": backbone.architecture,
+        "weights": backbone.weights,
+        "trainable": backbone.depth_name,
         "conditioning": experiment.head.conditioning,
-    }  # fmt: skip
+    }
 
 
 def show(
     answer: options.Answer,
-    name: Annotated[str, typer.Argument(
-        help="An experiment's name.", autocompletion=options.complete_experiment)],
+    name: Annotated[
+        str,
+        typer.Argument(help="An experiment's name.", autocompletion=options.complete_experiment),
+    ],
     runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
-) -> None:  # fmt: skip
+) -> None:
     """Show one definition in full: stages, parameters, recipe, STL counterparts.
 
     Examples:
@@ -134,10 +138,12 @@ def show(
     stages = _counted(dict(network.backbone.stages.items()), set(network.trained_stages))
     heads = _counted(branches, set(branches))
     answer.data = {
-        "experiment": experiment.as_dict(), "stages": stages, "heads": heads,
+        "experiment": experiment.as_dict(),
+        "stages": stages,
+        "heads": heads,
         "parameters": {"total": total, "trained": trained},
         "twins": {task: stl.name if stl else None for task, stl in counterparts.items()},
-    }  # fmt: skip
+    }
     out.print(Text(experiment.name, style="bold"))
     out.print(Text(f"{experiment.asks}\n"))
     rows = [

@@ -38,11 +38,13 @@ PERSONAL: Final = (
 )
 CLOSING: Final = "--notes prints {more}differences, costs and limitations."
 
-# fmt: off
-Suites = Annotated[list[str] | None, option(
-    "Show a suite, including experiments that were not run; repeat to combine suites.",
-    autocompletion=options.complete_suite)]
-# fmt: on
+Suites = Annotated[
+    list[str] | None,
+    option(
+        "Show a suite, including experiments that were not run; repeat to combine suites.",
+        autocompletion=options.complete_suite,
+    ),
+]
 
 
 def leaderboard(
@@ -212,17 +214,20 @@ def report(
     answer: options.Answer,
     suite: Suites = None,
     dataset: options.OnDataset = None,
-    with_faces: Annotated[bool, option(
-        "Show photographed faces predicted wrongly: the page is personal data.")] = False,
-    mlflow_url: Annotated[str | None, option(
-        "Link runs to MLflow at this address; else to their folders.")] = None,
-    out_path: Annotated[Path | None, option(
-        "FILE.html, or a folder; RUNS_DIR/reports if left out.", "--out")] = None,
+    with_faces: Annotated[
+        bool, option("Show photographed faces predicted wrongly: the page is personal data.")
+    ] = False,
+    mlflow_url: Annotated[
+        str | None, option("Link runs to MLflow at this address; else to their folders.")
+    ] = None,
+    out_path: Annotated[
+        Path | None, option("FILE.html, or a folder; RUNS_DIR/reports if left out.", "--out")
+    ] = None,
     overwrite: options.Overwrite = False,
     runs_dir: options.RunsDir = options.DEFAULT_RUNS_DIR,
     data_dir: options.DataDir = options.DEFAULT_DATA_DIR,
     weights_dir: options.WeightsDir = None,
-) -> None:  # fmt: skip
+) -> None:
     """Write one HTML page: the answers first, each with its figure, its table and its runs.
 
     It needs no network and no file beside it. Questions the runs cannot answer are listed
@@ -266,9 +271,12 @@ def report(
         write_text(path, write_page(evidence, answers, datetime.datetime.now().date(), faces))
         found = {
             it.question.slug: {
-                "question": it.question.text, "answered": not it.command, "answer": it.sentences[0],
-            } for it in answers
-        }  # fmt: skip
+                "question": it.question.text,
+                "answered": not it.command,
+                "answer": it.sentences[0],
+            }
+            for it in answers
+        }
         about = {"dataset": board.dataset, "drawn": board.drawn, "suites": list(asked)}
         answer.data["reports"].append(about | {"answers": found, "file": str(path)})
         out.print(f"[bold]{board.dataset}[/]")
@@ -339,11 +347,13 @@ def card(
 def explore(
     answer: options.Answer,
     dataset: options.DatasetName = None,
-    output: Annotated[Path | None, option(
-        "Folder for page and PNGs; DATA_DIR/DATASET/explore by default.", "--out")] = None,
+    output: Annotated[
+        Path | None,
+        option("Folder for page and PNGs; DATA_DIR/DATASET/explore by default.", "--out"),
+    ] = None,
     overwrite: options.Overwrite = False,
     data_dir: options.DataDir = options.DEFAULT_DATA_DIR,
-) -> None:  # fmt: skip
+) -> None:
     """Show the composition of a data set: labels alone and together, ages, parts, duplicates.
 
     Writes one page that needs nothing else, and its figures as PNGs; no picture of anybody.

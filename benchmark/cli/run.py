@@ -102,13 +102,15 @@ class Execution:
         device = "cpu" if self.on else self.device
         cache_dir = self.cache_dir or self.data_dir / "cache"
         settings = Settings(
-            self.runs_dir, self.weights_dir or self.data_dir / "weights",
+            self.runs_dir,
+            self.weights_dir or self.data_dir / "weights",
             choose_device(device, self.precision, exact=deterministic),
-            offline=self.offline, evaluate_test=evaluate_test,
+            offline=self.offline,
+            evaluate_test=evaluate_test,
             keep_weights=keep_weights,  # type: ignore[arg-type]
             cache=CacheSettings(cache_dir, self.cache_gib) if self.cache else None,
             speed=SpeedSettings(compile=compile),
-        )  # fmt: skip
+        )
         if self.tracking == "files":
             return settings
         from benchmark.tracking.mirror import MlflowMirror
@@ -159,9 +161,11 @@ def run(
     numbers = parse_seeds(seeds)
     where.cluster()  # A wrong option is answered before anything is opened.
     how = where.settings(
-        deterministic=deterministic, compile=compile_, evaluate_test=evaluate_test,
+        deterministic=deterministic,
+        compile=compile_,
+        evaluate_test=evaluate_test,
         keep_weights=keep_weights,
-    )  # fmt: skip
+    )
     with output.busy("opening the data set"):
         faces = _opened(answer, where.data_dir, where.dataset)
     _say_where(faces, how, on_cluster=where.on is not None)
@@ -227,9 +231,11 @@ def _chosen(
 
 
 OUTLOOKS = {
-    "run": "would run", "resume": "would resume", "up to date": "up to date",
+    "run": "would run",
+    "resume": "would resume",
+    "up to date": "up to date",
     "held": "running in another process",
-}  # fmt: skip
+}
 RUN_BYTES = 2 * 2**20
 """Of a run's files beside its network, at most."""
 
@@ -376,10 +382,12 @@ def shown_by(display: output.Display, settings: "Settings", answer: CommandResul
 
     cache, on_progress = settings.cache, display.show_stage
     return replace(
-        settings, on_progress=on_progress, speed=replace(settings.speed, say=say),
+        settings,
+        on_progress=on_progress,
+        speed=replace(settings.speed, say=say),
         cache=cache and replace(cache, say=say, on_progress=on_progress),
         on_download=lambda name: display.say(f"[bold]downloading[/] {name}"),
-    )  # fmt: skip
+    )
 
 
 def _say_where(faces: "FaceSet", settings: "Settings", *, on_cluster: bool) -> None:

@@ -247,9 +247,12 @@ class TuneSession:
 
         queue, fleet = TrialQueue(study, self.storage, output.say_warning), self.fleet
         mirror = StudyMirror(
-            self.settings.mirror, identity=study.identity, name=study.experiment.name,
-            dataset=study.dataset, space=study.space.words,
-        )  # fmt: skip
+            self.settings.mirror,
+            identity=study.identity,
+            name=study.experiment.name,
+            dataset=study.dataset,
+            space=study.space.words,
+        )
         trials = queue.trials()
         # Of a grid, every point that was ever asked for: rows add up.
         n_points = len({frozenset(trial.point.items()) for trial in trials})
@@ -281,9 +284,11 @@ class TuneSession:
                 raise
         outcome = write_outcome(study, queue, fresh)
         mirror.update(
-            outcome.trials, files=outcome.files, state="done" if outcome.best else "failed",
+            outcome.trials,
+            files=outcome.files,
+            state="done" if outcome.best else "failed",
             fresh=[(item.trial.number, run) for item in fresh for run in item.runs],
-        )  # fmt: skip
+        )
         return outcome
 
     def _refit(self, recipe: dict[str, Any], faces: "FaceSet") -> dict[str, Any]:

@@ -63,9 +63,12 @@ def verify(
 
 
 def _read(
-    answer: output.CommandResult, folder: Path, architecture: str | None = None, *,
+    answer: output.CommandResult,
+    folder: Path,
+    architecture: str | None = None,
+    *,
     missing: bool = True,
-) -> None:  # fmt: skip
+) -> None:
     """Read sources whole, show what they are, and give an error for each damaged one."""
     from benchmark.models.weights import WeightFile, list_weights, read_trusted
 

@@ -70,9 +70,11 @@ class Fleet:
         # Two tasks could share a process with CUDA of another GPU: then it serves one alone.
         is_reused = max(node.resources.get(GPU, 0) for node in self._nodes) <= 1
         self._train = ray.remote(
-            num_cpus=connection.needs[CPU], num_gpus=connection.needs[GPU],
-            max_retries=MOST_RETRIES, max_calls=0 if is_reused else 1,
-        )(worker.train)  # fmt: skip
+            num_cpus=connection.needs[CPU],
+            num_gpus=connection.needs[GPU],
+            max_retries=MOST_RETRIES,
+            max_calls=0 if is_reused else 1,
+        )(worker.train)
         here = ray.get_runtime_context().get_node_id()
         inbox = ray.remote(num_cpus=0)(worker.Inbox)
         self._inbox = inbox.options(scheduling_strategy=self._on(here, soft=False)).remote()
@@ -94,9 +96,12 @@ class Fleet:
         return self.n_slots() + 1 + self.n_slots() // 8
 
     def run_all(
-        self, experiments: Iterable[Experiment], seeds: Iterable[int], faces: FaceSet,
+        self,
+        experiments: Iterable[Experiment],
+        seeds: Iterable[int],
+        faces: FaceSet,
         settings: Settings,
-    ) -> Generator[runs.Event]:  # fmt: skip
+    ) -> Generator[runs.Event]:
         """Run every experiment with every seed, as benchmark.runs.run.run_all does.
 
         MLflow is written in a thread of its own: the folders are whole before, and nodes need not
@@ -177,17 +182,20 @@ class Fleet:
             # What is said and shown here cannot be sent.
             cache, speed = settings.cache, settings.speed
             sent = replace(
-                settings, offline=True, mirror=lambda _record: None, on_download=None,
+                settings,
+                offline=True,
+                mirror=lambda _record: None,
+                on_download=None,
                 on_progress=keep_quiet,
                 cache=cache and CacheSettings(cache.folder, cache.cap_gib),
                 speed=SpeedSettings(speed.graph, speed.compile),
-            )  # fmt: skip
+            )
             without_faces = replace(faces, table=faces.table.head(0))
             alone = replace(plan, faces=without_faces, folder=plan.folder.resolve())
             job = worker.RemoteRun(alone, sent, self._options, self._device, self._versions)
-            placed = {} if task.node is None else {
-                "scheduling_strategy": self._on(task.node, soft=True)
-            }  # fmt: skip
+            placed = (
+                {} if task.node is None else {"scheduling_strategy": self._on(task.node, soft=True)}
+            )
             task.reference = self._train.options(name=plan.title, **placed).remote(
                 job, self._put(split, faces), [pixels], references, self._inbox
             )

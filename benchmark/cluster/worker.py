@@ -238,9 +238,10 @@ def _trained(
     identity, options, own = job.plan.identity, job.options, job.plan.weights
     if (versions := probe()()) != job.versions:
         raise RunError(
-            f"{socket.gethostname()} has {versions}", allowed=str(job.versions),
+            f"{socket.gethostname()} has {versions}",
+            allowed=str(job.versions),
             fix="Install the same versions on every node",
-        )  # fmt: skip
+        )
 
     def say(kind: str, content: Any) -> None:
         inbox.tell.remote(identity, kind, content)

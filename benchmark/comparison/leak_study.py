@@ -297,10 +297,13 @@ def _sentences(network: Values) -> Iterator[str]:
 def _tables(network: Values) -> Iterator[words.StudyTable]:
     titles = [TASK_TITLES[task] for task in TASKS]
     rows = [
-        (score["title"], f"{score['n_test']:,}",
-         *(words.rate_text(score["rates"].get(task)) for task in TASKS))
+        (
+            score["title"],
+            f"{score['n_test']:,}",
+            *(words.rate_text(score["rates"].get(task)) for task in TASKS),
+        )
         for score in network["scores"]
-    ]  # fmt: skip
+    ]
     if study := network["study"]:
         printed = (words.percent(study[task]) for task in TASKS)
         rows.insert(0, (PRINTED.format_map(study), words.NOTHING, *printed))
@@ -316,8 +319,10 @@ def _tables(network: Values) -> Iterator[words.StudyTable]:
             one_seed = " (one seed each)" if _of_one_seed(step) else ""
             empty = words.NOTHING if step["changes"] else NOT_RUN
             found = [step["changes"].get(task) for task in TASKS]
-            cells = [words.change_text(it["mean"], it["low"], it["high"]) if it else empty
-                     for it in found]  # fmt: skip
+            cells = [
+                words.change_text(it["mean"], it["low"], it["high"]) if it else empty
+                for it in found
+            ]
             rows.append((f"LEAKY · {step['title']}{one_seed}", *cells))
         if rows:
             yield words.StudyTable(f"{start}{caption}", ("changed", *titles), tuple(rows))

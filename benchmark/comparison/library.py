@@ -238,8 +238,10 @@ class Library:
         if not run.done:
             raise RunError(
                 f"run {run.short_identity} of {run.name} is not done: {why_not_done(run)}",
-                allowed="a finished run", source=str(record.folder), fix=record.how_to_finish,
-            )  # fmt: skip
+                allowed="a finished run",
+                source=str(record.folder),
+                fix=record.how_to_finish,
+            )
         mark = ", ad hoc" if run.ad_hoc else ""
         label = f"{run.name} seed {record.seed} (run {record.identity[:8]}{mark})"
         remarks = ("ad hoc: changed on the command line",) if run.ad_hoc else ()

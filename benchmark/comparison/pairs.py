@@ -190,9 +190,12 @@ def compare_pairs(
 
 
 def compare(
-    library: Library, arguments: Sequence[str], *,
-    dataset: str | None = None, tasks: Sequence[TaskName] = TASKS,
-) -> dict[str, Any]:  # fmt: skip
+    library: Library,
+    arguments: Sequence[str],
+    *,
+    dataset: str | None = None,
+    tasks: Sequence[TaskName] = TASKS,
+) -> dict[str, Any]:
     """Compare what `arguments` name, ids of runs, experiments, suites, on these tasks.
 
     Each group is compared with the first. Where only suites are named, or one experiment alone,

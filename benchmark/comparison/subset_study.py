@@ -28,8 +28,10 @@ ROUTERS: Final[tuple[TaskName, ...]] = ("gender", "race")
 TASK: Final[TaskName] = "age_group"
 """What the networks of the study predict; the question is about age."""
 TRAININGS: Final = {
-    "subset": "specialist", "everyone": "all faces", "size_matched": "size-matched",
-}  # fmt: skip
+    "subset": "specialist",
+    "everyone": "all faces",
+    "size_matched": "size-matched",
+}
 
 Differences = dict[tuple[str, str], Difference]
 """By the subset or router, and the training or network that it is compared with."""

@@ -239,8 +239,9 @@ def _pair_sentence(lines: Sequence[TaskComparison], reference: str) -> str:
     said: dict[str, list[str]] = defaultdict(list)
     for line in lines:
         said[line.verdict].append(f"{TASK_TITLES[line.task]} {_found_text(line)}")
-    parts = "; ".join(f"{verdict} on {joined(said[verdict])}"
-                      for verdict in get_args(Verdict) if verdict in said)  # fmt: skip
+    parts = "; ".join(
+        f"{verdict} on {joined(said[verdict])}" for verdict in get_args(Verdict) if verdict in said
+    )
     return f"{lines[0].group.label} against {reference}: {parts}.{_caveat(lines)}"
 
 

@@ -87,11 +87,13 @@ def _kept_scores(record: RunRecord, scores: Scores, costs: Mapping[str, float]) 
     # JSON has no NaN: what does not exist is null.
     subgroups = scores.subgroups.astype(object).where(scores.subgroups.notna(), None)
     content = {
-        "schema": SCHEMA, "scoring_version": SCORING_VERSION,
+        "schema": SCHEMA,
+        "scoring_version": SCORING_VERSION,
         "predictions_sha256": sha256_of(record.predictions_path),
-        "metrics": {**scores.metrics, **costs}, "subgroups": subgroups.to_dict("list"),
+        "metrics": {**scores.metrics, **costs},
+        "subgroups": subgroups.to_dict("list"),
         "answers": stored.packed_correctness(scores.test) if len(scores.test) else {},
-    }  # fmt: skip
+    }
     return with_digest(content)
 
 

@@ -194,8 +194,10 @@ def calibrate(parts: Mapping[str, tuple[Floats, Labels]]) -> Calibration:
     test, temperature, softer = parts.get("test"), None, dict[str, float]()
     if "val" in parts:
         temperature = fit_temperature(*parts["val"])
-        softer = {part: calibration_error(tempered(p, temperature), truth)
-                  for part, (p, truth) in parts.items()}  # fmt: skip
+        softer = {
+            part: calibration_error(tempered(p, temperature), truth)
+            for part, (p, truth) in parts.items()
+        }
     return Calibration(
         temperature,
         temperature_is_at_an_end=temperature in TEMPERATURES,

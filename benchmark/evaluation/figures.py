@@ -42,9 +42,12 @@ LOOK: Final[dict[Any, Any]] = {
 drawing: Final = mpl.rc_context(LOOK)
 """Decorates a function that draws."""
 BY_TITLES: Final[dict[By, str]] = {
-    "all": "all", "age_group": "age group", "gender": "gender", "race": "race",
+    "all": "all",
+    "age_group": "age group",
+    "gender": "gender",
+    "race": "race",
     "gender_race": "gender × race",
-}  # fmt: skip
+}
 ROWS_BY: Final[tuple[By, ...]] = ("gender", "race", "gender_race", "age_group")
 
 
@@ -90,9 +93,12 @@ def new_figure(
     figure = Figure(figsize=(width, height))
     axes = list(figure.subplots(1, n, squeeze=False, width_ratios=ratios)[0])
     figure.subplots_adjust(
-        left=left / width, right=1 - right / width, bottom=below / height, top=1 - top / height,
+        left=left / width,
+        right=1 - right / width,
+        bottom=below / height,
+        top=1 - top / height,
         wspace=gap * n / (panels[0] - (n - 1) * gap),
-    )  # fmt: skip
+    )
     for panel in axes:
         finish(panel, grid)
     figure.text(0.1 / width, 1 - 0.1 / height, title, va="top", size=11)
@@ -136,8 +142,9 @@ def confusion_figure(confusion: dict[TaskName, npt.NDArray[Any]], caption: str) 
         title = TASK_TITLES[task]
         axes.set(
             title=f"{title.capitalize()}: accuracy {accuracy}, n {n_faces:,}",
-            xlabel=f"predicted {title}", ylabel=f"true {title}",
-        )  # fmt: skip
+            xlabel=f"predicted {title}",
+            ylabel=f"true {title}",
+        )
         places = np.arange(len(names)) + 0.5
         axes.set_xticks(places, names)
         axes.set_yticks(places, [f"{name}\nn {n:,}" for name, n in zip(names, totals, strict=True)])

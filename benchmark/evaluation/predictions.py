@@ -173,8 +173,10 @@ def _checked(table: pd.DataFrame, source: str) -> pd.DataFrame:
         wrong = [f"have schema {', '.join(schemas)}" if schemas else "hold no face"]
     if wrong or not tasks:
         found = f"the predictions {' and '.join(wrong) or 'hold no predicted task'}"
-        allowed = (f"schema {SCHEMA}, with the columns {', '.join(expected)}, and `<task>_pred` "
-                   "with its probabilities of one task or more")  # fmt: skip
+        allowed = (
+            f"schema {SCHEMA}, with the columns {', '.join(expected)}, and `<task>_pred` "
+            "with its probabilities of one task or more"
+        )
         raise RunError(found, allowed=allowed, source=source, fix=RERUN)
 
     def check(what: str, values: Any, is_wrong: Any, allowed: str) -> None:

@@ -29,8 +29,10 @@ SMALL_GROUP: Final = 30
 """A group of fewer faces is marked and never ranked: Wilson's interval of 30 spans 31 pp."""
 
 GAP_BY: Final[Mapping[TaskName, By]] = {
-    "age_group": "gender_race", "gender": "race", "race": "gender",
-}  # fmt: skip
+    "age_group": "gender_race",
+    "gender": "race",
+    "race": "gender",
+}
 """The division whose gap stands for a task; how well its own classes are predicted is recall."""
 
 GAP: Final = ("gap", "gap_low", "gap_high", "chance_gap", "p")
@@ -327,8 +329,11 @@ def _gender_gaps(test: pd.DataFrame, hits: Flags) -> Iterator[tuple[Any, ...]]:
     genders, age_groups = members(test, "gender"), group_names("age_group")
     every = {"all": np.ones(len(test), dtype=bool)}
     every |= {name: ages == code for code, name in enumerate(age_groups)} | {ADULTS: ages > 0}
-    within = {name: chosen for name, chosen in every.items()
-              if (genders[chosen].sum(axis=0) >= SMALL_GROUP).all()}  # fmt: skip
+    within = {
+        name: chosen
+        for name, chosen in every.items()
+        if (genders[chosen].sum(axis=0) >= SMALL_GROUP).all()
+    }
     if not within:
         return
     # Columns: women and men of each row in turn.

@@ -17,7 +17,7 @@ from benchmark.experiment.parts import (
     Recipe,
     StudyRow,
     Subset,
-)  # fmt: skip
+)
 from benchmark.experiment.space import (
     AUGMENTATION,
     DECAY,
@@ -29,7 +29,7 @@ from benchmark.experiment.space import (
     GridSpace,
     Integers,
     SearchSpace,
-)  # fmt: skip
+)
 from benchmark.tasks import TASKS
 
 __all__ = [

@@ -241,9 +241,11 @@ def verify(record: RunRecord, prepared: Sequence[FaceSet] = ()) -> list[Finding]
     prepared: available data sets; without the run's own its predictions cannot be made again.
     """
     checks: dict[str, Callable[[RunRecord], tuple[Verdict, str]]] = {
-        "files": _files, "definition": _definition, "metrics": _metrics,
+        "files": _files,
+        "definition": _definition,
+        "metrics": _metrics,
         "predictions": lambda record: _predictions(record, prepared),
-    }  # fmt: skip
+    }
     found = []
     for what, check in checks.items():
         try:
@@ -267,9 +269,10 @@ def _definition(record: RunRecord) -> tuple[Verdict, str]:
     about, dataset = record.about, record.about["dataset"]
     digests = ("pixel_digest", "split_digest", "labels_digest", "missing_labels")
     ingredients = Ingredients(
-        weights_sha256=about["weights"]["sha256"], trainer_version=about["trainer_version"],
+        weights_sha256=about["weights"]["sha256"],
+        trainer_version=about["trainer_version"],
         **{name: dataset.get(name) for name in digests},
-    )  # fmt: skip
+    )
     experiment = Experiment.from_dict(about["experiment"])
     identity = identity_of(experiment, ingredients, about["seed"])
     if identity == record.identity == about["identity"]:

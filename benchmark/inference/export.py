@@ -129,8 +129,9 @@ def _compared(apply: Apply, trained: TrainedNetwork, name: str, pixels: Pixels) 
         raise RunError(
             "the exported file does not predict what the network does: probabilities differ by up "
             f"to {most:.2g} on {len(pixels)} {name}, so that it was not kept",
-            allowed=f"up to {TOLERANCE:g}", fix="Export to another format",
-        )  # fmt: skip
+            allowed=f"up to {TOLERANCE:g}",
+            fix="Export to another format",
+        )
     n_labels = sum(int((found[t].argmax(1) != it.argmax(1)).sum()) for t, it in expected.items())
     counts = {"on": name, "pictures": len(pixels), "labels_that_differ": n_labels}
     return counts | {"max_difference": most}

@@ -120,7 +120,8 @@ def trained_run(run: str | Path, runs_dir: Path) -> TrainedNetwork:
     temperatures: dict[TaskName, float] = {}
     with contextlib.suppress(RunError, ValueError, LookupError, TypeError):
         temperatures = {
-            task: float(it["temperature"]) for task, it in record.calibration.items()
+            task: float(it["temperature"])
+            for task, it in record.calibration.items()
             if not it["temperature_is_at_an_end"]
-        }  # fmt: skip
+        }
     return replace(trained, title=title, record=record, temperatures=temperatures)

@@ -130,8 +130,10 @@ class Predictor:
         with self.device.arithmetic():
             found = self.network.probabilities(np.stack(faces)) if faces else {}
         at = self.network.temperatures if self.calibrated else {}
-        return {task: tempered(it.astype(np.float64), at[task]) if at else it
-                for task, it in found.items()}  # fmt: skip
+        return {
+            task: tempered(it.astype(np.float64), at[task]) if at else it
+            for task, it in found.items()
+        }
 
 
 SHORTEST_SIDE_PX: Final = 360

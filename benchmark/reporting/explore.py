@@ -46,9 +46,11 @@ PALETTES: Final[dict[str, tuple[str, ...]]] = {
 white and black. Every class is named beside its colour too."""
 ON_COLOUR: Final = "#fefefe"
 HEADINGS: Final = {
-    "n": "faces", "edge": "last age of a group", "n_next": "faces a year above",
+    "n": "faces",
+    "edge": "last age of a group",
+    "n_next": "faces a year above",
     "share_next": "share a year above",
-}  # fmt: skip
+}
 Counts = npt.NDArray[np.int64]
 
 
@@ -266,8 +268,9 @@ def donut_figure(explored: Explored) -> Figure:
     genders = pairs.groupby(level="gender", observed=True).sum()
     figure, (axes,) = _figure(5.2, grid="")
     for label, counts, radius, place, between in (
-        ("gender", genders, 0.64, 0.74, "\n"), ("race", pairs, 1.0, 1.3, " · "),
-    ):  # fmt: skip
+        ("gender", genders, 0.64, 0.74, "\n"),
+        ("race", pairs, 1.0, 1.3, " · "),
+    ):
         classes = counts.index.get_level_values(label)
         axes.pie(
             counts, radius=radius, startangle=90, counterclock=False, labeldistance=place,

@@ -341,8 +341,10 @@ def _study(evidence: Evidence, question: Question) -> Answer:
     """Show what `facebench leak` or `facebench subsets` tells: of subsets, the first suite that
     has runs."""
     library, slug, dataset = evidence.library, question.slug, evidence.dataset
-    suites = [[library.experiments[name] for name in library.suites[suite].experiments]
-              for suite in question.suites]  # fmt: skip
+    suites = [
+        [library.experiments[name] for name in library.suites[suite].experiments]
+        for suite in question.suites
+    ]
     if slug == "leak":
         studied = [*dict.fromkeys(itertools.chain(*suites))]
         page = leak_page(leak_study(library, studied, dataset))

@@ -143,11 +143,13 @@ def plan_run(experiment: Experiment, seed: int, faces: FaceSet, settings: Settin
     tasks = experiment.head.tasks
     some_are_missing = bool((faces.table[list(tasks)] == MISSING).to_numpy().any())
     ingredients = Ingredients(
-        weights_sha256=weights.sha256 if weights else None, pixel_digest=faces.pixel_digest,
-        split_digest=faces.split_digest, trainer_version=TRAINER_VERSION,
+        weights_sha256=weights.sha256 if weights else None,
+        pixel_digest=faces.pixel_digest,
+        split_digest=faces.split_digest,
+        trainer_version=TRAINER_VERSION,
         labels_digest=faces.labels_digest,
         missing_labels=MASKED if some_are_missing and len(tasks) > 1 else None,
-    )  # fmt: skip
+    )
     folder = work_folder(settings.runs_dir) / identity_of(experiment, ingredients, seed)
     return Plan(experiment, seed, faces, weights, ingredients, folder)
 

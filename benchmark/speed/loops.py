@@ -345,9 +345,11 @@ PACKAGES: Final = {"timm": "timm", "lightning": "pytorch-lightning"}
 LOOPS: Final[dict[str, dict[str, Callable[[Job], Loop]]]] = {
     "data": {"plain": plain_pass, "ours": our_pass},
     "epoch": {
-        "plain": PlainTraining, "ours": our_epochs, "timm": TimmTraining,
+        "plain": PlainTraining,
+        "ours": our_epochs,
+        "timm": TimmTraining,
         "lightning": LightningTraining,
     },
     "run": {"plain": PlainTraining, "ours": our_run},
-}  # fmt: skip
+}
 """By kind of row."""

@@ -125,9 +125,11 @@ class MlflowMirror:
             elif its_attempt >= attempt and SUPERSEDED_TAG not in marks:
                 earlier.append(other.info.run_id)
         run = run or self.client.create_run(
-            experiment_id, run_name=notes.run_name(record), tags=tags,
+            experiment_id,
+            run_name=notes.run_name(record),
+            tags=tags,
             start_time=_milliseconds(about["started"]),
-        )  # fmt: skip
+        )
         run_id = str(run.info.run_id)
         for other_id in earlier:
             self.client.set_tag(other_id, SUPERSEDED_TAG, run_id)
@@ -433,9 +435,11 @@ def _write_model(folder: Path, record: RunRecord, run_id: str, model_id: str) ->
     signature = ModelSignature(pictures, Schema(columns))
     model = Model(run_id=run_id, model_id=model_id, signature=signature)
     model.add_flavor(
-        "python_function", loader_module="benchmark.inference.load", data=MODEL_FILE,
+        "python_function",
+        loader_module="benchmark.inference.load",
+        data=MODEL_FILE,
         python_version=versions.get("python", ""),
-    )  # fmt: skip
+    )
     model.save(str(folder / "MLmodel"))
     names = ("facebench", "torch", "torchvision", "timm", "numpy", "pandas")
     needed = [f"{name}=={versions[name]}\n" for name in names if name in versions]

@@ -86,13 +86,14 @@ def run_note(record: RunRecord, page: Callable[[str], str], model: str) -> str:
         backbone["trainable_stages"], f"deepest {backbone['trainable_stages']} stage(s) trained"
     )
     paragraphs = [
-        " · ".join(links), f"**{plain(definition['asks'])}**",
+        " · ".join(links),
+        f"**{plain(definition['asks'])}**",
         f"`{backbone['architecture']}` from {start}, backbone {depth}, predicts {tasks}: "
         f"{total:,} parameters, {about['parameters']['trainable']:,} of them trained. Seed "
         f"{about['seed']}, protocol {plain(about['protocol_name'])}, {plain(about['device'])}, "
         f"{about['precision']}.",
         *(LIMITS_DRAWN if dataset["drawn"] else ()),
-    ]  # fmt: skip
+    ]
     if about["leaky"]:
         paragraphs.append("**LEAKY**: test faces were seen in training.")
     if about["ad_hoc"]:

@@ -25,19 +25,22 @@ from benchmark.tasks import TASKS
 from benchmark.tracking.notes import IDENTITY_TAG, OF_SEARCHES, data_note
 
 QUIET_SETTINGS: Final = {
-    "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true",
-    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     # Else the end of a run on a server prints two addresses, in the middle of --json.
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-}  # fmt: skip
+}
 """Must be in the environment before mlflow is imported for the first time."""
 CHATTY: Final = ("alembic", "mlflow.store.db.utils", "mlflow.tracking")
 """Loggers that report what went well."""
 ABSOLUTE_PATHS: Final = {
-    "experiments": "artifact_location", "runs": "artifact_uri",
+    "experiments": "artifact_location",
+    "runs": "artifact_uri",
     "logged_models": "artifact_location",
-}  # fmt: skip
+}
 """Where MLflow's database holds the address of artifacts, which a moved folder makes untrue."""
 NOTE_TAG: Final = "mlflow.note.content"
 VIEW: Final = "facebench"
@@ -172,8 +175,10 @@ def views() -> dict[str, dict[str, Any]]:
         made[name] = {
             "selectedColumns": ("attributes.`Created`", *shown, *tags),
             "searchFilter": f"tags.tasks = '{tasks[0]}'" if len(tasks) == 1 else "",
-            "orderByKey": shown[0], "orderByAsc": False, "runsExpanded": {},
-        }  # fmt: skip
+            "orderByKey": shown[0],
+            "orderByAsc": False,
+            "runsExpanded": {},
+        }
     return made
 
 

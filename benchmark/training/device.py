@@ -175,8 +175,9 @@ def choose_device(
     best = next(kind for kind in ("cuda", "mps", "cpu") if counts[kind])
     base, _, number = (asked or best).partition(":")
     if not (number or "0").isdecimal() or int(number or 0) >= counts.get(base, 0):
-        here = [kind if n == 1 else f"{kind}:0 to {kind}:{n - 1}"
-                for kind, n in counts.items() if n]  # fmt: skip
+        here = [
+            kind if n == 1 else f"{kind}:0 to {kind}:{n - 1}" for kind, n in counts.items() if n
+        ]
         found, fix = "is not on this machine", "Leave --device out to take the best one here"
         raise DeviceError(f"device {asked!r} {found}", allowed=", ".join(here), fix=fix)
     if precision not in PRECISIONS:

@@ -84,9 +84,10 @@ None while nothing happens where it is computed elsewhere; closed, it stops."""
 
 
 def training_objective(
-    study: Study, settings: Settings,
+    study: Study,
+    settings: Settings,
     elsewhere: Callable[[Plan, Settings], Generator[Event | None]] | None = None,
-) -> Objective:  # fmt: skip
+) -> Objective:
     """Make the objective that trains the experiment at a point; RunError where training fails.
 
     No trial is evaluated on the test set or keeps a network. elsewhere: what trains a run, None

@@ -350,9 +350,11 @@ def _distribution(of: Floats | Choices) -> optuna.distributions.BaseDistribution
 def _view(trial: FrozenTrial) -> TrialView:
     duration = trial.duration
     return TrialView(
-        trial.number, STATE_NAMES[trial.state],
+        trial.number,
+        STATE_NAMES[trial.state],
         point=dict(trial.params or trial.system_attrs.get("fixed_params", {})),
         value=trial.value if trial.state == TrialState.COMPLETE else None,
-        run=trial.user_attrs.get("run", ""), reason=trial.user_attrs.get("reason", ""),
+        run=trial.user_attrs.get("run", ""),
+        reason=trial.user_attrs.get("reason", ""),
         seconds=None if duration is None else duration.total_seconds(),
-    )  # fmt: skip
+    )
