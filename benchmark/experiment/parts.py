@@ -364,8 +364,9 @@ def _with_value(node: Any, keys: list[str], value: Any, path: str) -> Any:
     name = keys[0]
     of: Any = type(node)
     allowed = [item.name for item in dataclasses.fields(node) if item.name != "ad_hoc"]
-    guess = did_you_mean(name, allowed).strip()
-    require(name in allowed, f"unknown setting {path!r}", allowed=", ".join(allowed), fix=guess)
+    if name not in allowed:
+        guess, found = did_you_mean(name, allowed).strip(), f"unknown setting {path!r}"
+        raise ExperimentError(found, allowed=", ".join(allowed), fix=guess)
     current, kinds = getattr(node, name), _kinds_of(of)[name]
     if len(keys) > 1:
         found = f"unknown setting {path!r}: {name} has no fields"

@@ -26,8 +26,7 @@ def facebench_process(*arguments: object, **env: str) -> subprocess.CompletedPro
 
 def test_one_command_runs_and_another_ranks(on_drawn: Places, tmp_path: Path) -> None:
     places = on_drawn[:-2]  # tracked in MLflow
-    name = "race-cnn-none-full-demo"
-    run = ("run", name, *places, "--offline", "--precision", "fp32")
+    run = ("run", "race-cnn-none-full-demo", *places, "--offline", "--precision", "fp32")
     code, _, stderr = outcome(*run)
     assert (code, "1 finished, 0 up to date, 0 not run, 0 failed." in stderr) == (0, True), stderr
     assert stderr.startswith("SYNTHETIC FACES, not people: data set drawn")
@@ -36,7 +35,7 @@ def test_one_command_runs_and_another_ranks(on_drawn: Places, tmp_path: Path) ->
     assert "0 finished, 1 up to date, 0 not run, 0 failed." in facebench(*run).stderr
     board = facebench("leaderboard", "--suite", "demo", *places)
     assert board.exit_code == 0, board.stderr
-    for text in (name, "majority", "SYNTHETIC"):
+    for text in ("race-cnn-none-full-demo", "majority", "SYNTHETIC"):
         assert text in re.sub(r"\s+", "", board.stdout)
     written = {path.suffix for path in (tmp_path / "leaderboards").iterdir()}
     assert written == {".csv", ".html", ".json", ".md", ".tex"}

@@ -162,6 +162,7 @@ def _until_lost(events: Iterator[Event]) -> Iterator[Event]:
             raise RayError("the node died")
 
 
+@pytest.mark.slow
 def test_what_is_cut_off_resumes(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     where, experiment = driver.where, an_experiment(max_epochs=3)
     plan = driver.plan(experiment)

@@ -80,9 +80,7 @@ def outcomes(runs_dir: Path) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def test_a_killed_run_resumes_and_ends_as_an_undisturbed_one(
-    drawn_data_dir: Path, tmp_path: Path
-) -> None:
+def test_a_killed_run_ends_as_an_undisturbed_one(drawn_data_dir: Path, tmp_path: Path) -> None:
     here = tmp_path / "killed"
     process = started(*run(drawn_data_dir, here))
     while process.poll() is None and not list(here.glob("work/*/checkpoint.pt")):

@@ -213,6 +213,7 @@ def test_the_panels_of_a_figure_share_a_scale_and_say_their_numbers() -> None:
     assert all("<b>" not in panel and "&lt;b&gt;" in panel for panel in made)
 
 
+@pytest.mark.slow
 def test_every_link_of_leaderboard_and_report_leads_to_a_file_or_a_place_of_the_page(
     tmp_path: Path,
 ) -> None:

@@ -87,9 +87,8 @@ def test_a_resumed_run_keeps_its_precision_unless_told_otherwise(place: Place) -
     assert "fp32 channels_last" in plan.record.about["speed"]["probe_step_seconds"]
 
 
-@pytest.mark.parametrize(
-    ("cached", "channels_last"), [pytest.param(True, False, marks=pytest.mark.slow), (False, True)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("cached", "channels_last"), [(True, False), (False, True)])
 def test_one_score_is_stored_everywhere(place: Place, *, cached: bool, channels_last: bool) -> None:
     """Trained in bf16; history.csv, metrics.json and predictions.csv give one number, in fp32."""
     cache = CacheSettings(place.runs_dir / "cache") if cached else None
