@@ -72,8 +72,7 @@ def test_a_run_that_cannot_be_used_is_said_to_be_so(runs_dir: Path, record: RunR
     assert record.identity[:12] in caught.value.allowed
     about = json.loads((other / "experiment.json").read_text())
     (other / "experiment.json").write_text(json.dumps(about | {"ad_hoc": True}))
-    network = trained_run("mtl-cnn-none-full-tiny", runs_dir)  # not the one with --set
-    assert network.record == record
+    assert trained_run("mtl-cnn-none-full-tiny", runs_dir).record == record  # the other has --set
     (record.folder / "model.safetensors").unlink()
     with pytest.raises(RunError, match=r"kept no weights.*--keep-weights"):
         trained_run(record.identity, runs_dir)
