@@ -108,10 +108,7 @@ def called(faces: FaceSet, name: str) -> FaceSet:
     return FaceSet(faces.folder, {**faces.manifest, "name": name, "source": name}, faces.table)
 
 
-@pytest.mark.parametrize(
-    "write", [report, leaderboard, card, *(pytest.param(it, marks=pytest.mark.slow)
-                                           for it in (exploration, search_page))]
-)  # fmt: skip
+@pytest.mark.parametrize("write", [report, leaderboard, card, exploration, search_page])
 def test_a_name_that_holds_html_is_text_and_nothing_else(
     write: Callable[[Path, str, FaceSet], str], tmp_path: Path, drawn_faces: FaceSet
 ) -> None:
