@@ -7,7 +7,7 @@ study printed: thesis notebooks, §1. Where Keras counts what torch does not hav
 import dataclasses
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -89,10 +89,11 @@ def some_depths(architecture: str) -> list[tuple[int | str, set[str]]]:
     return depths if architecture == "cnn" else [depths[len(depths) // 2]]
 
 
-def test_a_definition_trains_what_its_depth_says() -> None:
+@pytest.mark.parametrize("depths", [some_depths, pytest.param(every_depth, marks=pytest.mark.slow)])
+def test_a_definition_trains_what_its_depth_says(depths: Callable[[str], Any]) -> None:
     sizes = {name: 112 if name == "vit_small_patch16_224" else 100 for name in ARCHITECTURES}
     for architecture, input_px in (sizes | OTHERS_OF_TIMM).items():
-        for depth, declared in some_depths(architecture):
+        for depth, declared in depths(architecture):
             network = on_meta(experiment(architecture, depth, input_px=input_px))
             trained = stages_that_require_gradients(network.backbone)
             assert trained == declared, (architecture, depth)
