@@ -30,9 +30,8 @@ from typing import Final, NamedTuple, TypeVar
 
 import experiments as definitions
 from benchmark.errors import BenchmarkError, ExperimentError, RunError, did_you_mean, require
-from benchmark.experiment.definition import Experiment, Suite
+from benchmark.experiment.definition import Experiment, Suite, definition_key
 from benchmark.experiment.space import GridSpace
-from benchmark.identity import definition_key
 from benchmark.record import HOW_TO_RUN, RUN_ID, RunRecord, all_records
 
 SCHEMA: Final = 1

@@ -131,7 +131,7 @@ def predict(
 def _edited(network: "TrainedNetwork") -> Iterator[str]:
     """Say that the network's experiment was edited after it was trained, where it was."""
     from benchmark.comparison.library import edited_after
-    from benchmark.identity import definition_key
+    from benchmark.experiment.definition import definition_key
 
     trained = network.experiment
     now = registry.experiments().get(trained.name, trained)

@@ -15,9 +15,8 @@ from typing import Any, Final
 from benchmark.data.progress import OnProgress, keep_quiet
 from benchmark.errors import ExperimentError, RunError, did_you_mean
 from benchmark.evaluation.predictions import RunPredictions, read_run_predictions
-from benchmark.experiment.definition import Experiment, Protocol, Subset, Suite
+from benchmark.experiment.definition import Experiment, Protocol, Subset, Suite, definition_key
 from benchmark.files import is_locked, lock_owner
-from benchmark.identity import definition_key
 from benchmark.record import RUN_ID, RunRecord
 from benchmark.tasks import TASKS, TaskName
 

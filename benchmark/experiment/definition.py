@@ -6,6 +6,7 @@ benchmark.registry says which experiments exist, benchmark.runs how they run.
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from typing import Any, Final, get_args, get_type_hints
 from benchmark.errors import ExperimentError, require
 from benchmark.experiment.architectures import architecture_named
 from benchmark.experiment.parts import CONDITIONINGS as CONDITIONINGS
+from benchmark.experiment.parts import LEAK_FREE_SPLITS, check_fields, with_values
 from benchmark.experiment.parts import Augmentation as Augmentation
 from benchmark.experiment.parts import Backbone as Backbone
 from benchmark.experiment.parts import Head as Head
@@ -22,7 +24,6 @@ from benchmark.experiment.parts import Protocol as Protocol
 from benchmark.experiment.parts import Recipe as Recipe
 from benchmark.experiment.parts import StudyRow as StudyRow
 from benchmark.experiment.parts import Subset as Subset
-from benchmark.experiment.parts import check_fields, with_values
 from benchmark.experiment.space import SearchSpace, check_space
 from benchmark.tasks import TaskName
 
@@ -185,3 +186,45 @@ class Suite:
         repeated = {name for name in self.experiments if self.experiments.count(name) > 1}
         found = f"suite {self.name!r} lists {', '.join(sorted(repeated))} twice"
         require(not repeated, found, allowed="each experiment once")
+
+
+LATER_FIELDS: Final = (
+    "steps_per_epoch",
+    "until_train_accuracy",
+    "trunk_rate_ratio",
+    "stage_rate_decay",
+    "standardise_features",
+)
+"""Fields of a recipe that came after the first runs: where they are None or False they leave no
+trace, so that those runs keep their identity."""
+
+
+def steering_content(definition: Mapping[str, Any]) -> dict[str, Any]:
+    """Reduce a definition, as `Experiment.as_dict` gives or a run keeps it, to what steers it.
+
+    Equal for two definitions that train alike, whatever their names and questions.
+    """
+    content = {part: dict(definition[part]) for part in ADJUSTABLE}
+    for name in LATER_FIELDS:
+        if content["recipe"].get(name) in (None, False):
+            content["recipe"].pop(name, None)
+    if definition.get("subset") is not None:
+        content["subset"] = definition["subset"]
+    return content
+
+
+def definition_key(
+    definition: Mapping[str, Any], *, any_split: bool = False, any_fold: bool = False
+) -> str:
+    """Give the part of a definition that steers its training, as comparable text.
+
+    A name or a question may change without making a run another one's. any_split: leak-free splits
+    of all versions count as one; any_fold: so do the five folds and the fixed split.
+    """
+    content = steering_content(definition)
+    protocol = content["protocol"]
+    if any_split and protocol.get("split") in LEAK_FREE_SPLITS:
+        protocol["split"] = LEAK_FREE_SPLITS[0]
+    if any_fold:
+        protocol["fold"] = None
+    return json.dumps(content, sort_keys=True)

@@ -18,9 +18,8 @@ from benchmark.comparison.library import Library, Setting
 from benchmark.comparison.pairs import Found, Pair
 from benchmark.comparison.rows import Row
 from benchmark.comparison.statistics import Family
-from benchmark.experiment.definition import CONDITIONINGS, Experiment, Protocol
+from benchmark.experiment.definition import CONDITIONINGS, Experiment, Protocol, steering_content
 from benchmark.files import canonical_json
-from benchmark.identity import steering_content
 from benchmark.tasks import TASKS
 
 Sides = tuple[Experiment, Experiment]

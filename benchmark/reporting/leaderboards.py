@@ -21,9 +21,8 @@ from benchmark.comparison.rows import Row
 from benchmark.data.progress import OnProgress, keep_quiet
 from benchmark.errors import RunError, and_more
 from benchmark.evaluation.artifacts import RebuiltRecord
-from benchmark.experiment.definition import Experiment
+from benchmark.experiment.definition import Experiment, definition_key
 from benchmark.files import check_outputs, write_text
-from benchmark.identity import definition_key
 from benchmark.models.weight_manifest import stored_path
 from benchmark.record import HOW_TO_RUN, all_records
 from benchmark.reporting.board_tables import latex, markdown, page

@@ -26,10 +26,9 @@ from sqlalchemy.exc import InterfaceError, OperationalError, PendingRollbackErro
 
 from benchmark.data.dataset import FaceSet
 from benchmark.errors import RunError, StorageLost, require_choice
-from benchmark.experiment.definition import Experiment
+from benchmark.experiment.definition import Experiment, steering_content
 from benchmark.experiment.space import Choices, Floats, GridSpace, Integers, SearchSpace
 from benchmark.files import digest_of, file_lock
-from benchmark.identity import steering_content
 from benchmark.record import versions
 from benchmark.runs.plan import about_faces
 from benchmark.tracking.mirror import TrialView
