@@ -91,10 +91,10 @@ def test_a_data_set_is_explored_in_eighty_columns_and_as_numbers(
     monkeypatch.chdir(tmp_path)
     drawn = ("--dataset", "drawn", "--data-dir", drawn_data_dir)
     explore = ("data", "explore", *drawn, "--out", "who")
-    data = answered_json(*explore)
-    assert outcome(*explore)[0] == 2, "the page exists already"
-    code, stdout, _ = outcome(*explore, "--overwrite")
+    code, stdout, _ = outcome(*explore)
     assert (code, fits(stdout), "Page: who/index.html" in stdout) == (0, True, True)
     assert "240 usable synthetic faces" in flat(stdout)
+    conftest.check_kept(Path("who/ages.png"), *explore)
+    data = answered_json(*explore, "--overwrite")
     assert data["faces"] == sum(data["counts"]["gender"].values()) == 240
     assert sorted(data["files"]) == sorted(f"who/{path.name}" for path in Path("who").iterdir())

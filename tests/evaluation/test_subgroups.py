@@ -264,7 +264,7 @@ def test_equal_rates_seldom_differ_and_a_planted_difference_is_found(
     random = np.random.default_rng(5)
     faces = faces_of(np.tile([0, 1], 300), np.repeat(np.arange(3), 200))
     found = []
-    for _ in range(60):
+    for _ in range(100):
         missed = random.random(600) < 0.2 + shift * (faces["race"] == 1)
         rates = rate_table(answered(faces, "gender", ~missed)).set_index("rate")
         found.append(rates.loc[ours.EQUALIZED_ODDS, "p"] <= 0.05)

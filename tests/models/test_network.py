@@ -102,20 +102,20 @@ def test_a_definition_trains_what_its_depth_says(depths: Callable[[str], Any]) -
             assert network.parameter_counts()[1] == n_trained, (architecture, depth)
 
 
-def test_a_step_changes_exactly_the_declared_stages() -> None:
+@pytest.mark.parametrize("depths", [some_depths, pytest.param(every_depth, marks=pytest.mark.slow)])
+def test_a_step_changes_exactly_the_declared_stages(depths: Callable[[str], Any]) -> None:
     # With and without batch norm; of timm's one with parameters that lie loose.
     for architecture in ("cnn", "squeezenet1_1", "mobilenetv4_conv_small", "vit_tiny_patch16_224"):
-        for depth, declared in some_depths(architecture):
+        for depth, declared in depths(architecture):
             defined = experiment(architecture, depth, input_px=32)
             network = build_network(defined, None, seed=0)
             before = snapshot(network.backbone)
             # Two epochs of a step: evaluation lies between them.
             epochs(fit(start(network, defined.recipe, CPU), some_data(), defined, 0, CPU))
-            here = (architecture, depth)
             after = snapshot(network.backbone)
             changed = {key[0] for key in after if not torch.equal(after[key], before[key])}
-            assert changed == declared, here
-            assert all(item.grad is not None for item in network.head.parameters()), here
+            assert changed == declared, (architecture, depth)
+            assert all(it.grad is not None for it in network.head.parameters()), architecture
 
 
 def test_every_registered_network_answers_its_tasks() -> None:
